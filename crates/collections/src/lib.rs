@@ -1,0 +1,1 @@
+//! Incremental derived collections: a transform sees its key and what it fetched.

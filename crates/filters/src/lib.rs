@@ -1,0 +1,1 @@
+//! HTTP filters compiled from model data.

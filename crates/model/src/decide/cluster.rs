@@ -1,0 +1,70 @@
+//! Clusters: the endpoints behind one service port and subset, as one proxy sees them.
+
+use crate::name::{Origin, ServiceKey};
+use crate::service::Protocol;
+use crate::traffic::Balancer;
+use crate::workload::{Health, Workload};
+use lateen_base::Str;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where requests can be sent: built once per snapshot, shared by reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Istio's name: `outbound|9080|v1|reviews.default.svc.cluster.local`, `inbound|9080||`,
+    /// `PassthroughCluster`, `InboundPassthroughCluster` or `BlackHoleCluster`.
+    /// Load-balancing state is kept under this name across snapshots.
+    pub name: Str,
+    /// The service; absent for pass-through.
+    pub service: Option<ServiceFacts>,
+    /// How an endpoint is chosen.
+    pub discovery: Discovery,
+    /// Load-balancing algorithm.
+    pub balancer: Balancer,
+    /// Bound on connecting.
+    pub connect_timeout: Duration,
+    /// Protocol towards the endpoints: HTTP/2 when `is_http2`, else what the client spoke.
+    pub protocol: Protocol,
+}
+
+/// Names of a service as metrics and logs show them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// The service's key: `destination_service` is its host name.
+    pub key: ServiceKey,
+    /// Metric label `destination_service_name`.
+    pub name: Str,
+    /// The addressed service port.
+    pub port: u16,
+    /// Subset, when one was chosen.
+    pub subset: Option<Str>,
+    /// The DestinationRule in force, for explanations.
+    pub policy: Option<Origin>,
+}
+
+/// How a cluster's endpoint is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// One of these.
+    Endpoints(Arc<[Endpoint]>),
+    /// The connection's original destination.
+    OriginalDestination,
+    /// Addresses that this name resolves to (ServiceEntry `DNS`), with the port to use on each.
+    Dns(Vec<(Str, u16)>),
+    /// This address only: the application beside an inbound proxy.
+    Fixed(SocketAddr),
+}
+
+/// One address that serves a cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Relative weight, at least 1.
+    pub weight: u32,
+    /// Whether it takes new requests. `Unready` endpoints are kept out of clusters.
+    pub health: Health,
+    /// The workload behind it, for metric labels.
+    pub workload: Arc<Workload>,
+}

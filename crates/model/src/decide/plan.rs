@@ -1,0 +1,197 @@
+//! The plans that decisions return, and the facts they are made from. Types only.
+
+use super::cluster::Cluster;
+use crate::name::Origin;
+use crate::route::{HeaderEdit, Redirect, RetryPolicy};
+use lateen_base::Str;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is known when a connection is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// The peer's address.
+    pub source: SocketAddr,
+    /// Where the client wanted to go: the original destination, or at a gateway the listener's own address.
+    pub destination: SocketAddr,
+}
+
+/// Which way a connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the application to the mesh (captured on 15001).
+    Outbound,
+    /// From the mesh to the application (captured on 15006).
+    Inbound,
+    /// Into a gateway, on the server port given in `destination`.
+    Gateway,
+}
+
+/// What to do with a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConnectionPlan {
+    /// Serve HTTP (version by preface), deciding each request.
+    Http,
+    /// Copy bytes.
+    Tcp(TcpPlan),
+    /// The first side to speak decides: HTTP is served as such, everything else follows the TCP plan.
+    /// A ClientHello asks [`super::server_name`] first.
+    Detect(TcpPlan),
+    /// TLS passed through: peek the server name, then ask [`super::server_name`]; what is not TLS follows the TCP plan.
+    Sni(TcpPlan),
+}
+
+/// What to do with opaque bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TcpPlan {
+    /// Send them to a cluster.
+    Forward {
+        /// Where to.
+        cluster: Arc<Cluster>,
+        /// The rule that said so; absent: no rule, by address alone.
+        origin: Option<Origin>,
+    },
+    /// Close with a reset.
+    Refuse(Fault),
+}
+
+/// The head of a request as routing sees it: one canonical form for every decision.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// Method.
+    pub method: &'a http::Method,
+    /// Host header or `:authority`, as sent (port included when given).
+    pub authority: &'a str,
+    /// Path with query.
+    pub path: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Headers.
+    pub headers: &'a http::HeaderMap,
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RequestPlan {
+    /// Send it.
+    Forward(Box<ForwardPlan>),
+    /// Answer with a redirect; fields absent in it keep the request's.
+    Redirect {
+        /// How.
+        redirect: Redirect,
+        /// Which rule said so.
+        route: RouteFacts,
+    },
+    /// Answer at once.
+    Direct {
+        /// Status code.
+        status: u16,
+        /// Body.
+        body: Vec<u8>,
+        /// Which rule said so.
+        route: RouteFacts,
+        /// Edits of the answer.
+        response_edits: Vec<HeaderEdit>,
+    },
+    /// Answer with the fault's status.
+    Refuse(Fault),
+}
+
+/// The rule that matched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteFacts {
+    /// Route name for access logs: the rule's name, `default` when no rule matched a known service, `allow_any`, `block_all`.
+    pub name: Str,
+    /// The user's object; absent for default routes.
+    pub origin: Option<Origin>,
+    /// Position of the rule within the object, from 0; absent for default routes.
+    pub rule: Option<usize>,
+}
+
+/// How to send a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardPlan {
+    /// The rule that matched.
+    pub route: RouteFacts,
+    /// Where to.
+    pub cluster: Arc<Cluster>,
+    /// New path with query; absent: as it came.
+    pub path: Option<String>,
+    /// New authority; absent: as it came.
+    pub authority: Option<Str>,
+    /// Edits of the request's headers, in order.
+    pub request_edits: Vec<HeaderEdit>,
+    /// Edits of the response's headers, in order.
+    pub response_edits: Vec<HeaderEdit>,
+    /// Bound on the whole exchange; absent: none.
+    pub timeout: Option<Duration>,
+    /// Retries in force (Istio's default when the rule says nothing).
+    pub retries: Arc<RetryPolicy>,
+}
+
+/// A refusal: one response flag, one status, one sentence, and the object that caused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Why.
+    pub reason: FaultReason,
+    /// The user's object that caused it, when there is one.
+    pub origin: Option<Origin>,
+    /// What was looked for, such as a host or a cluster name.
+    pub subject: String,
+}
+
+/// Why a request or connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultReason {
+    /// No route matches the request (404, `NR`).
+    NoRoute,
+    /// The route's service or port does not exist (503, `NC`).
+    NoCluster,
+    /// The route's subset is not defined by any DestinationRule (503, `NC`).
+    NoSubset,
+    /// The service has no usable endpoint (503, `UH`).
+    NoEndpoint,
+    /// Unknown destination under REGISTRY_ONLY (502, no flag; TCP reset).
+    NotInRegistry,
+    /// Every try to connect failed (503, `UF`).
+    ConnectFailed,
+    /// The upstream closed or reset before an answer (503, `UC`).
+    UpstreamReset,
+    /// The upstream did not answer in time (504, `UT`).
+    Timeout,
+    /// The client sent something that is not valid HTTP (400, `DPE`).
+    BadRequest,
+    /// The request has too many or too large headers (431, no flag).
+    TooLarge,
+}
+
+impl Fault {
+    /// The HTTP status that tells of it.
+    pub fn status(&self) -> u16 {
+        match self.reason {
+            FaultReason::NoRoute => 404,
+            FaultReason::NotInRegistry => 502,
+            FaultReason::Timeout => 504,
+            FaultReason::BadRequest => 400,
+            FaultReason::TooLarge => 431,
+            _ => 503,
+        }
+    }
+
+    /// Envoy's response flag; `-` when there is none.
+    pub fn flag(&self) -> &'static str {
+        match self.reason {
+            FaultReason::NoRoute => "NR",
+            FaultReason::NoCluster | FaultReason::NoSubset => "NC",
+            FaultReason::NoEndpoint => "UH",
+            FaultReason::ConnectFailed => "UF",
+            FaultReason::UpstreamReset => "UC",
+            FaultReason::Timeout => "UT",
+            FaultReason::BadRequest => "DPE",
+            FaultReason::NotInRegistry | FaultReason::TooLarge => "-",
+        }
+    }
+}

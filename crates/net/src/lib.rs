@@ -1,0 +1,1 @@
+//! Sockets, capture rules, HTTP engines and dialing. No mesh noun.

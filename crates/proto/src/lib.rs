@@ -1,0 +1,1 @@
+//! Protobuf messages and gRPC services as generated code, and nothing else.

@@ -1,0 +1,1 @@
+//! A one-machine cluster: pods as processes in network namespaces.

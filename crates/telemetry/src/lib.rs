@@ -1,0 +1,1 @@
+//! Metric families, the access-log record and its format.

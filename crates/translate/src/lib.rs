@@ -1,0 +1,1 @@
+//! Pure transforms from what the user wrote to what the mesh means.

@@ -1,0 +1,1 @@
+//! Harness-free package: see `it/`.
