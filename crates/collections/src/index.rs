@@ -1,0 +1,103 @@
+//! A secondary index: entries of a collection by keys that are taken from them.
+
+use crate::graph::{Node, Slot, table};
+use crate::table::{Key, Value};
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an index holds, and which index keys the commit under way touched.
+pub(crate) struct IndexTable<I, K> {
+    entries: BTreeMap<I, BTreeSet<K>>,
+    touched: BTreeSet<I>,
+}
+
+impl<I: Key, K: Key> IndexTable<I, K> {
+    /// Keys of the entries under `key`.
+    pub(crate) fn under(&self, key: &I) -> impl Iterator<Item = &K> {
+        self.entries.get(key).into_iter().flatten()
+    }
+
+    /// Index keys whose entries changed, came or went in this commit.
+    pub(crate) fn touched(&self) -> &BTreeSet<I> {
+        &self.touched
+    }
+}
+
+/// Takes index keys from an entry.
+type Extract<I, K, V> = Box<dyn Fn(&K, &V) -> Vec<I> + Send>;
+
+pub(crate) struct IndexNode<I, K, V> {
+    of: usize,
+    extract: Extract<I, K, V>,
+    fresh: bool,
+    table: IndexTable<I, K>,
+}
+
+impl<I: Key, K: Key, V: Value> IndexNode<I, K, V> {
+    pub(crate) fn new(of: usize, extract: Extract<I, K, V>) -> Self {
+        Self {
+            of,
+            extract,
+            fresh: true,
+            table: IndexTable {
+                entries: BTreeMap::new(),
+                touched: BTreeSet::new(),
+            },
+        }
+    }
+
+    fn add(&mut self, key: &K, value: &V) {
+        for at in (self.extract)(key, value) {
+            self.table.touched.insert(at.clone());
+            self.table
+                .entries
+                .entry(at)
+                .or_default()
+                .insert(key.clone());
+        }
+    }
+
+    fn take(&mut self, key: &K, value: &V) {
+        for at in (self.extract)(key, value) {
+            if let Some(keys) = self.table.entries.get_mut(&at) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.table.entries.remove(&at);
+                }
+            }
+            self.table.touched.insert(at);
+        }
+    }
+}
+
+impl<I: Key, K: Key, V: Value> Node for IndexNode<I, K, V> {
+    fn run(&mut self, before: &[Slot]) {
+        let source = table::<K, V>(before, self.of);
+        if std::mem::take(&mut self.fresh) {
+            for (key, value) in source.rows() {
+                self.add(key, value);
+            }
+            return;
+        }
+        for change in source.changes() {
+            if let Some(old) = &change.old {
+                self.take(&change.key, old);
+            }
+            if let Some(new) = &change.new {
+                self.add(&change.key, new);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.table.touched.clear();
+    }
+
+    fn rows(&self) -> &dyn Any {
+        &self.table
+    }
+
+    fn figures(&self) -> (usize, u64) {
+        (self.table.entries.len(), 0)
+    }
+}
