@@ -1,1 +1,9 @@
 //! Model to protobuf and back, and the delta-ADS state machines at both ends.
+//!
+//! ```text
+//! control: Store::apply --encode once--> session (event in, messages out) --gRPC--> proxy: client --> Update
+//! ```
+//! It decides nothing about traffic and knows no Kubernetes.
+
+pub mod client;
+pub mod server;

@@ -1,0 +1,197 @@
+//! The resources that a proxy holds, by kind and name: what it was sent, before any compilation.
+
+use crate::gateway::Gateway;
+use crate::matching::labels_match;
+use crate::mesh::{MeshSettings, Role, Scope, SidecarScope};
+use crate::name::ServiceKey;
+use crate::resource::{Key, Kind, Resource};
+use crate::route::RouteTable;
+use crate::service::Service;
+use crate::traffic::TrafficPolicy;
+use crate::workload::Workload;
+use lateen_base::Str;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All resources known, each shared by reference. Cloning copies references only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ResourceSet {
+    pub(crate) services: BTreeMap<Str, Arc<Service>>,
+    pub(crate) workloads: BTreeMap<Str, Arc<Workload>>,
+    pub(crate) routes: BTreeMap<Str, Arc<RouteTable>>,
+    pub(crate) policies: BTreeMap<Str, Arc<TrafficPolicy>>,
+    pub(crate) gateways: BTreeMap<Str, Arc<Gateway>>,
+    pub(crate) scopes: BTreeMap<Str, Arc<SidecarScope>>,
+    pub(crate) mesh: Option<Arc<MeshSettings>>,
+}
+
+impl ResourceSet {
+    /// A set of these resources; of two with one key the later stays.
+    pub fn of(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut set = Self::default();
+        set.apply(resources, []);
+        set
+    }
+
+    /// Puts `changed` in, replacing what has the same key, and takes `removed` out.
+    /// Returns whether anything differs from before.
+    pub fn apply(
+        &mut self,
+        changed: impl IntoIterator<Item = Resource>,
+        removed: impl IntoIterator<Item = Key>,
+    ) -> bool {
+        let mut differs = false;
+        for resource in changed {
+            differs |= self.insert(resource);
+        }
+        for key in removed {
+            differs |= self.remove(&key);
+        }
+        differs
+    }
+
+    fn insert(&mut self, resource: Resource) -> bool {
+        let name = resource.key().name;
+        match resource {
+            Resource::Service(v) => put(&mut self.services, name, v),
+            Resource::Workload(v) => put(&mut self.workloads, name, v),
+            Resource::RouteTable(v) => put(&mut self.routes, name, v),
+            Resource::TrafficPolicy(v) => put(&mut self.policies, name, v),
+            Resource::Gateway(v) => put(&mut self.gateways, name, v),
+            Resource::SidecarScope(v) => put(&mut self.scopes, name, v),
+            Resource::MeshSettings(v) => {
+                let differs = self.mesh.as_deref() != Some(&v);
+                self.mesh = Some(Arc::new(v));
+                differs
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key) -> bool {
+        let name = &key.name;
+        match key.kind {
+            Kind::Service => self.services.remove(name).is_some(),
+            Kind::Workload => self.workloads.remove(name).is_some(),
+            Kind::RouteTable => self.routes.remove(name).is_some(),
+            Kind::TrafficPolicy => self.policies.remove(name).is_some(),
+            Kind::Gateway => self.gateways.remove(name).is_some(),
+            Kind::SidecarScope => self.scopes.remove(name).is_some(),
+            Kind::MeshSettings => self.mesh.take().is_some(),
+        }
+    }
+
+    /// Number of resources of every kind.
+    pub fn len(&self) -> usize {
+        Kind::ALL.iter().map(|kind| self.count(*kind)).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of resources of one kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::Workload => self.workloads.len(),
+            Kind::RouteTable => self.routes.len(),
+            Kind::TrafficPolicy => self.policies.len(),
+            Kind::Gateway => self.gateways.len(),
+            Kind::SidecarScope => self.scopes.len(),
+            Kind::MeshSettings => usize::from(self.mesh.is_some()),
+        }
+    }
+
+    /// Every service.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Every workload.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The service with this key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key.to_string().as_str())
+    }
+
+    /// The workload with this uid.
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The mesh's settings; absent until they arrived.
+    pub fn mesh(&self) -> Option<&Arc<MeshSettings>> {
+        self.mesh.as_ref()
+    }
+
+    /// A copy of every resource, kinds in [`Kind::ALL`] order.
+    pub fn to_resources(&self) -> Vec<Resource> {
+        let mut all = Vec::with_capacity(self.len());
+        all.extend(
+            self.mesh
+                .iter()
+                .map(|v| Resource::MeshSettings((**v).clone())),
+        );
+        all.extend(
+            self.services
+                .values()
+                .map(|v| Resource::Service((**v).clone())),
+        );
+        all.extend(
+            self.workloads
+                .values()
+                .map(|v| Resource::Workload((**v).clone())),
+        );
+        all.extend(
+            self.policies
+                .values()
+                .map(|v| Resource::TrafficPolicy((**v).clone())),
+        );
+        all.extend(
+            self.scopes
+                .values()
+                .map(|v| Resource::SidecarScope((**v).clone())),
+        );
+        all.extend(
+            self.routes
+                .values()
+                .map(|v| Resource::RouteTable((**v).clone())),
+        );
+        all.extend(
+            self.gateways
+                .values()
+                .map(|v| Resource::Gateway((**v).clone())),
+        );
+        all
+    }
+}
+
+/// Keeps the old `Arc` when the value is the same, so that what was built from it can be reused.
+fn put<T: PartialEq>(map: &mut BTreeMap<Str, Arc<T>>, name: Str, value: T) -> bool {
+    if map.get(&name).is_some_and(|old| **old == value) {
+        return false;
+    }
+    map.insert(name, Arc::new(value));
+    true
+}
+
+/// Whether a proxy in `scope` needs `resource` at all: what `exportTo` hides from its namespace it
+/// never has to be sent. Everything else is decided in the proxy.
+pub fn visible_to(resource: &Resource, scope: &Scope) -> bool {
+    match resource {
+        Resource::Service(s) => {
+            s.visibility.includes(&scope.namespace) || s.key.namespace == scope.namespace
+        }
+        Resource::RouteTable(r) => r.visibility.includes(&scope.namespace),
+        Resource::TrafficPolicy(t) => t.visibility.includes(&scope.namespace),
+        Resource::Gateway(g) => {
+            scope.role == Role::Gateway && labels_match(&g.selector, &scope.labels)
+        }
+        Resource::Workload(_) | Resource::SidecarScope(_) | Resource::MeshSettings(_) => true,
+    }
+}
