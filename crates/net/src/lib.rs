@@ -1,1 +1,16 @@
-//! Sockets, capture rules, HTTP engines and dialing. No mesh noun.
+//! Sockets as a proxy needs them: listening, original destinations, dialing, telling protocols apart,
+//! copying bytes, and the HTTP engines at both ends.
+//!
+//! ```text
+//! listen -> original -> detect -> http::server | copy
+//!                          dial -> http::client | copy
+//! ```
+//! It knows no mesh noun: what a connection is for, and where it may go, is decided elsewhere.
+
+pub mod copy;
+pub mod detect;
+pub mod dial;
+pub mod http;
+pub mod listen;
+pub mod original;
+pub mod stream;

@@ -1,0 +1,168 @@
+//! Copying bytes both ways between two TCP connections, with half-close and resets passed on.
+//!
+//! An idle connection holds no buffer: a worker has one scratch buffer, used only between a read and the write
+//! right after it. Bytes that the other side does not take at once are kept until it does.
+
+use crate::listen::reset_on_close;
+use socket2::SockRef;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+use tokio::net::TcpStream;
+
+/// Size of a worker's scratch buffer.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// Bytes copied so far, readable while the copy runs.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// From the first connection to the second.
+    pub forward: Cell<u64>,
+    /// From the second connection to the first.
+    pub back: Cell<u64>,
+}
+
+/// Copies both ways until both sides have ended. An end of one direction is passed on as a half-close; a reset ends
+/// everything and is passed on as a reset.
+///
+/// # Errors
+/// Either side failed, with the error that was seen first.
+pub async fn both_ways(first: &TcpStream, second: &TcpStream, counts: &Counts) -> io::Result<()> {
+    let done = futures::future::try_join(
+        one_way(first, second, &counts.forward),
+        one_way(second, first, &counts.back),
+    )
+    .await;
+    if done.is_err() {
+        reset_on_close(first);
+        reset_on_close(second);
+    }
+    done.map(drop)
+}
+
+/// Writes all of `bytes`, counting them.
+///
+/// # Errors
+/// The peer is gone.
+pub async fn write_all(to: &TcpStream, bytes: &[u8], count: &Cell<u64>) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        to.writable().await?;
+        match to.try_write(rest) {
+            Ok(n) => {
+                count.set(count.get() + n as u64);
+                rest = &rest[n..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn one_way(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        match BUFFER.with_borrow_mut(|buffer| step(from, to, buffer, count))? {
+            Step::Moved => {}
+            Step::Left(rest) => write_all(to, &rest, count).await?,
+            Step::End => {
+                // The other side may already be gone: that is an end as well.
+                let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum Step {
+    Moved,
+    Left(Vec<u8>),
+    End,
+}
+
+fn step(
+    from: &TcpStream,
+    to: &TcpStream,
+    buffer: &mut [u8],
+    count: &Cell<u64>,
+) -> io::Result<Step> {
+    let got = match from.try_read(buffer) {
+        Ok(0) => return Ok(Step::End),
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Moved),
+        Err(error) => return Err(error),
+    };
+    let put = match to.try_write(&buffer[..got]) {
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error),
+    };
+    count.set(count.get() + put as u64);
+    Ok(if put == got {
+        Step::Moved
+    } else {
+        Step::Left(buffer[put..got].to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (a, b) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
+        (a.unwrap(), b.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn copies_more_than_the_sockets_hold_and_half_closes() {
+        let ((mut client, near), (far, mut server)) = (pair().await, pair().await);
+        let counts = Counts::default();
+        let sent: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        let copy = both_ways(&near, &far, &counts);
+        let talk = async {
+            let (mut client_read, mut client_write) = client.split();
+            let upload = async {
+                client_write.write_all(&sent).await.unwrap();
+                client_write.shutdown().await.unwrap();
+            };
+            let serve = async {
+                let mut got = Vec::new();
+                server.read_to_end(&mut got).await.unwrap();
+                assert!(got == sent, "every byte arrives in order");
+                server.write_all(b"bye").await.unwrap();
+                server.shutdown().await.unwrap();
+            };
+            let mut answer = String::new();
+            let (_, _, n) = tokio::join!(upload, serve, client_read.read_to_string(&mut answer));
+            n.unwrap();
+            assert_eq!(answer, "bye");
+        };
+        let (done, ()) = tokio::join!(copy, talk);
+        done.unwrap();
+        assert_eq!((counts.forward.get(), counts.back.get()), (3_000_000, 3));
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_as_a_reset() {
+        let ((mut client, near), (far, server)) = (pair().await, pair().await);
+        let counts = Counts::default();
+        reset_on_close(&server);
+        drop(server);
+        assert!(both_ways(&near, &far, &counts).await.is_err());
+        drop((near, far));
+        let error = client.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

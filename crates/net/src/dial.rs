@@ -1,0 +1,92 @@
+//! Opening connections of our own: marked so that capture leaves them alone, bounded in time.
+
+use crate::listen::tune;
+use socket2::SockRef;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Socket mark that capture rules exempt (Istio: 1337).
+pub const MARK: u32 = 1337;
+
+/// How to open a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Dial {
+    /// Bound on connecting.
+    pub timeout: Duration,
+    /// Address to bind first; absent: the kernel chooses.
+    pub source: Option<IpAddr>,
+}
+
+/// A connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answered in time.
+    #[error("no answer from {address} within {} ms", timeout.as_millis())]
+    Timeout {
+        /// Who was called.
+        address: SocketAddr,
+        /// How long.
+        timeout: Duration,
+    },
+    /// The kernel or the peer refused.
+    #[error("cannot connect to {address}: {source}")]
+    Refused {
+        /// Who was called.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DialError {
+    /// The reason in Envoy's words, for `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub fn transport_reason(&self) -> String {
+        match self {
+            Self::Timeout { .. } => "connection timeout".to_owned(),
+            Self::Refused { source, .. } => {
+                let text = source.to_string();
+                let text = text.split(" (os error").next().unwrap_or_default();
+                format!("delayed connect error: {text}")
+            }
+        }
+    }
+}
+
+// Once the kernel says that we may not mark sockets, capture exempts us by user id: asking again is waste.
+static MARKING_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Connects to `address`.
+///
+/// # Errors
+/// The peer refuses, is unreachable, or does not answer within the bound.
+pub async fn dial(address: SocketAddr, how: &Dial) -> Result<TcpStream, DialError> {
+    let connect = async {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        if !MARKING_REFUSED.load(Ordering::Relaxed)
+            && SockRef::from(&socket).set_mark(MARK).is_err()
+        {
+            MARKING_REFUSED.store(true, Ordering::Relaxed);
+        }
+        if let Some(source) = how.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(address).await?;
+        tune(&stream);
+        Ok(stream)
+    };
+    match tokio::time::timeout(how.timeout, connect).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => Err(DialError::Refused { address, source }),
+        Err(_) => Err(DialError::Timeout {
+            address,
+            timeout: how.timeout,
+        }),
+    }
+}

@@ -1,0 +1,134 @@
+//! The sending end of a connection.
+
+use super::{Body, Limits, Local, Version};
+use crate::stream::Stream;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::time::Duration;
+
+/// Sends requests on one connection. HTTP/2 senders are cheap to clone and may be used at once.
+#[derive(Debug)]
+pub enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<Body>),
+    /// Many at once.
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A request got no response.
+#[derive(Debug)]
+pub struct SendFailure {
+    /// The request, when no byte of it has left: it may be sent again whatever it is.
+    pub unsent: Option<Request<Body>>,
+    /// The peer said that it has not looked at the request (HTTP/2: REFUSED_STREAM, or GOAWAY with a smaller stream id).
+    pub refused: bool,
+    /// What happened.
+    pub error: hyper::Error,
+}
+
+/// Starts an HTTP connection on `stream`; its engine runs as a local task until the sender is dropped.
+///
+/// # Errors
+/// The HTTP/2 preface could not be sent.
+pub async fn open(
+    stream: Stream,
+    version: Version,
+    limits: &Limits,
+) -> Result<Sender, hyper::Error> {
+    let io = TokioIo::new(stream);
+    match version {
+        Version::Http1 => {
+            let (sender, connection) = http1::Builder::new()
+                .preserve_header_case(true)
+                .max_header_size(limits.head_bytes as usize)
+                .max_buf_size(limits.read_ahead)
+                .handshake(io)
+                .await?;
+            // How a connection ends is told to whoever waits for a response on it.
+            tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
+            Ok(Sender::Http1(sender))
+        }
+        Version::Http2 => {
+            let (sender, connection) = http2::Builder::new(Local)
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(limits.stream_window)
+                .initial_connection_window_size(limits.connection_window)
+                .max_frame_size(limits.frame)
+                .max_header_list_size(limits.head_bytes)
+                .max_send_buf_size(limits.send_buffer)
+                .keep_alive_interval(Duration::from_secs(60))
+                .handshake(io)
+                .await?;
+            tokio::task::spawn_local(async { drop(connection.await) });
+            Ok(Sender::Http2(sender))
+        }
+    }
+}
+
+impl Sender {
+    /// Sends one request and waits for the response's head. The request must be ready for this connection's version:
+    /// origin-form with `Host` for HTTP/1, absolute-form without hop-by-hop headers for HTTP/2.
+    /// Dropping the future gives the request up; on HTTP/1 that closes the connection.
+    ///
+    /// # Errors
+    /// The connection ended before a response came.
+    pub async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, SendFailure> {
+        let sent = match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut failure| {
+            let unsent = failure.take_message();
+            let error = failure.into_error();
+            SendFailure {
+                unsent,
+                refused: is_refused(&error),
+                error,
+            }
+        })
+    }
+
+    /// Whether a request can be sent at once.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Waits until the connection can take another request, or has ended (`false`).
+    pub async fn ready(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Another handle to the same connection, where the version can share it.
+    pub fn share(&self) -> Option<Self> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(sender) => Some(Self::Http2(sender.clone())),
+        }
+    }
+}
+
+// RFC 9113 §8.7: such a request was not processed and is safe to send again.
+fn is_refused(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (h2.is_go_away()
+                    && h2.is_remote()
+                    && h2.reason() == Some(h2::Reason::NO_ERROR));
+        }
+        cause = inner.source();
+    }
+    false
+}
