@@ -7,10 +7,12 @@
 //! ```
 //! It knows no mesh noun: what a connection is for, and where it may go, is decided elsewhere.
 
+pub mod capture;
 pub mod copy;
 pub mod detect;
 pub mod dial;
 pub mod http;
 pub mod listen;
+pub mod nft;
 pub mod original;
 pub mod stream;
