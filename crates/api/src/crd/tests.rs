@@ -1,0 +1,140 @@
+use super::*;
+
+/// Every schema in `schema`, with its path.
+fn walk(schema: &Value, path: &str, see: &mut impl FnMut(&str, &Value)) {
+    see(path, schema);
+    for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+        walk(below, &format!("{path}.{name}"), see);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(below) = schema.get(key) {
+            walk(below, &format!("{path}.{key}"), see);
+        }
+    }
+}
+
+/// Kubernetes refuses what is not structural: each schema has one type, arrays say what they hold.
+#[test]
+fn schemas_are_structural_and_documented() {
+    let allowed = [
+        "type",
+        "description",
+        "properties",
+        "required",
+        "items",
+        "additionalProperties",
+        "enum",
+        "format",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "maxProperties",
+        "pattern",
+        "x-kubernetes-validations",
+    ];
+    for crd in crds() {
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default();
+        let spec = spec_schema(kind).expect("typed");
+        walk(spec, kind, &mut |path, schema| {
+            assert!(
+                schema["type"].is_string(),
+                "{path} has no single type: {schema}"
+            );
+            for key in schema.as_object().expect("a schema is a mapping").keys() {
+                assert!(
+                    allowed.contains(&key.as_str()),
+                    "{path} has {key}: {schema}"
+                );
+            }
+            if schema["type"] == "array" {
+                assert!(
+                    schema.get("items").is_some(),
+                    "{path} does not say what it holds"
+                );
+            }
+            let field = path.rsplit('.').next().unwrap_or_default();
+            if field != "items" && field != "additionalProperties" {
+                assert!(
+                    schema["description"].is_string(),
+                    "{path} has no description"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn every_version_is_served_and_v1_is_stored() {
+    let crds = crds();
+    assert_eq!(crds.len(), 6);
+    for crd in crds {
+        let versions = crd["spec"]["versions"].as_array().expect("versions");
+        let said = versions
+            .iter()
+            .map(|v| (v["name"].as_str().unwrap_or_default(), v["storage"] == true))
+            .collect::<Vec<_>>();
+        assert_eq!(
+            said,
+            [("v1", true), ("v1beta1", false), ("v1alpha3", false)]
+        );
+    }
+}
+
+#[test]
+fn yaml_of_all_crds_reads_back() {
+    let documents = crate::yaml::parse("crds", &crds_yaml());
+    let values = documents.into_iter().map(|d| d.value).collect::<Vec<_>>();
+    assert_eq!(values, crds());
+}
+
+#[test]
+fn field_names_are_istios() {
+    for (kind, pointer) in [
+        (
+            "DestinationRule",
+            "/properties/trafficPolicy/properties/outlierDetection/properties/consecutive5xxErrors",
+        ),
+        (
+            "DestinationRule",
+            "/properties/trafficPolicy/properties/connectionPool/properties/http/properties/http1MaxPendingRequests",
+        ),
+        (
+            "DestinationRule",
+            "/properties/trafficPolicy/properties/connectionPool/properties/http/properties/http2KeepAlive",
+        ),
+        (
+            "DestinationRule",
+            "/properties/trafficPolicy/properties/connectionPool/properties/http/properties/h2UpgradePolicy",
+        ),
+        (
+            "DestinationRule",
+            "/properties/workloadSelector/properties/matchLabels",
+        ),
+        (
+            "VirtualService",
+            "/properties/http/items/properties/match/items/properties/ignoreUriCase",
+        ),
+        (
+            "VirtualService",
+            "/properties/http/items/properties/fault/properties/abort/properties/http2Error",
+        ),
+        (
+            "VirtualService",
+            "/properties/tls/items/properties/match/items/properties/sniHosts",
+        ),
+        (
+            "Gateway",
+            "/properties/servers/items/properties/tls/properties/verifyCertificateSpki",
+        ),
+        (
+            "ServiceEntry",
+            "/properties/workloadSelector/properties/labels",
+        ),
+    ] {
+        let schema = spec_schema(kind).expect("typed");
+        assert!(schema.pointer(pointer).is_some(), "{kind} lacks {pointer}");
+    }
+}
