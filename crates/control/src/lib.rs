@@ -1,1 +1,3 @@
-//! The control plane: sources, push, injection, status.
+//! The control plane: what Istio calls istiod.
+
+pub mod inject;
