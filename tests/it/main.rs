@@ -1,2 +1,10 @@
-//! End-to-end tests.
-fn main() {}
+//! The walk-throughs, typed as a user types them: `lateen`, `kubectl` and `curl` against a sandbox of its own.
+//! Each test starts a mesh and ends it; run with `--test-threads=1` (`cargo xtask e2e` does).
+
+mod bad_input;
+mod bookinfo;
+mod mesh;
+mod resilience;
+mod seeds;
+mod user;
+mod verbs;

@@ -1,1 +1,1 @@
-//! Harness-free package: see `it/`.
+//! End-to-end tests live in `it/`; this library is empty on purpose.
