@@ -1,0 +1,155 @@
+//! Turning a record into a line. Absent values are `-` in text and `null` in JSON.
+
+use super::Part;
+use super::operator::{Field, Operator, Simple, long_flag};
+use crate::record::Record;
+use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
+use std::borrow::Cow;
+use std::io::Write;
+
+pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
+    for part in parts {
+        match part {
+            Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            Part::Value { operator, most } => match value(operator, record) {
+                Some(value) => {
+                    // A header may hold anything: a line stays one line.
+                    let value = cut(&value, *most);
+                    out.extend(
+                        value
+                            .bytes()
+                            .map(|b| if b.is_ascii_control() { b' ' } else { b }),
+                    );
+                }
+                None => out.push(b'-'),
+            },
+        }
+    }
+}
+
+pub(super) fn json(keys: &[(String, Vec<Part>)], record: &Record, out: &mut Vec<u8>) {
+    let mut object = serde_json::Map::new();
+    for (key, parts) in keys {
+        object.insert(key.clone(), json_value(parts, record));
+    }
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(&mut *out, &object);
+    out.push(b'\n');
+}
+
+// One operator alone keeps its type: numbers stay numbers (Envoy: typed JSON).
+fn json_value(parts: &[Part], record: &Record) -> serde_json::Value {
+    if let [Part::Value { operator, most }] = parts {
+        if let Operator::Simple(simple) = operator
+            && let Some(number) = number(*simple, record)
+        {
+            return number.into();
+        }
+        return value(operator, record).map_or(serde_json::Value::Null, |v| cut(&v, *most).into());
+    }
+    let mut line = Vec::new();
+    text(parts, record, &mut line);
+    String::from_utf8_lossy(&line).into()
+}
+
+fn cut(value: &str, most: Option<usize>) -> &str {
+    match most.and_then(|n| value.char_indices().nth(n)) {
+        Some((at, _)) => &value[..at],
+        None => value,
+    }
+}
+
+fn value<'r>(operator: &'r Operator, record: &'r Record) -> Option<Cow<'r, str>> {
+    match operator {
+        Operator::StartTime(format) => start_time(record, format.as_deref()),
+        Operator::Request(fields) => fields.iter().find_map(|f| field(f, record)),
+        Operator::RequestWithoutQuery(fields) => {
+            let found = fields.iter().find_map(|f| field(f, record))?;
+            Some(match found {
+                Cow::Borrowed(text) => text.split('?').next().unwrap_or_default().into(),
+                Cow::Owned(text) => text.split('?').next().unwrap_or_default().to_owned().into(),
+            })
+        }
+        Operator::Response(names) => names
+            .iter()
+            .find_map(|n| header(&record.response_headers, n)),
+        Operator::Simple(simple) => match number(*simple, record) {
+            Some(number) => Some(number.to_string().into()),
+            None => simple_text(*simple, record),
+        },
+    }
+}
+
+fn field<'r>(field: &Field, record: &'r Record) -> Option<Cow<'r, str>> {
+    let rewritten = record.rewritten_path.as_deref();
+    match field {
+        Field::Method => record.method.as_ref().map(|m| m.as_str().into()),
+        Field::Path => rewritten.or(record.path.as_deref()).map(Cow::from),
+        Field::OriginalPath => rewritten.and(record.path.as_deref()).map(Cow::from),
+        Field::Authority => record.authority.as_deref().map(Cow::from),
+        Field::Scheme => record.method.as_ref().map(|_| "http".into()),
+        Field::Header(name) => header(&record.request_headers, name),
+    }
+}
+
+fn header<'r>(held: &'r [(HeaderName, HeaderValue)], name: &HeaderName) -> Option<Cow<'r, str>> {
+    let (_, value) = held.iter().find(|(n, _)| n == name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn number(simple: Simple, record: &Record) -> Option<u64> {
+    Some(match simple {
+        Simple::Code => record.code.into(),
+        Simple::Received => record.received,
+        Simple::Sent => record.sent,
+        Simple::Duration => record.duration.as_millis() as u64,
+        Simple::GrpcStatus => record.grpc_status?.into(),
+        Simple::Attempts => record.attempts.into(),
+        Simple::LocalPort => record.local?.port().into(),
+        _ => return None,
+    })
+}
+
+fn simple_text(simple: Simple, record: &Record) -> Option<Cow<'_, str>> {
+    let some = |text: &'_ str| -> Option<Cow<'_, str>> {
+        (!text.is_empty()).then(|| Cow::Owned(text.to_owned()))
+    };
+    match simple {
+        Simple::Protocol => record.protocol.map(Cow::from),
+        Simple::CodeDetails => some(&record.details),
+        Simple::Flags => some(&record.flags),
+        Simple::FlagsLong => {
+            let long: Vec<&str> = record.flags.split(',').map(long_flag).collect();
+            some(&long.join(","))
+        }
+        Simple::Termination => some(&record.termination),
+        Simple::TransportFailure => some(&record.transport_failure),
+        Simple::UpstreamHost => record.upstream_host.map(|a| a.to_string().into()),
+        Simple::UpstreamCluster => some(&record.cluster),
+        Simple::UpstreamLocal => record.upstream_local.map(|a| a.to_string().into()),
+        Simple::Local => record.local.map(|a| a.to_string().into()),
+        Simple::LocalIp => record.local.map(|a| a.ip().to_string().into()),
+        Simple::Remote => record.remote.map(|a| a.to_string().into()),
+        Simple::RemoteIp => record.remote.map(|a| a.ip().to_string().into()),
+        Simple::ServerName => some(&record.server_name),
+        Simple::RouteName => some(&record.route),
+        _ => None,
+    }
+}
+
+// Default: ISO 8601 with milliseconds (Envoy). `%3f` and the like are what jiff calls them too.
+fn start_time(record: &Record, format: Option<&str>) -> Option<Cow<'static, str>> {
+    let started = Timestamp::try_from(record.started).ok()?;
+    let mut text = Vec::with_capacity(24);
+    match format {
+        None => write!(text, "{started:.3}").ok()?,
+        Some(format) => {
+            // A format that jiff does not know leaves the column empty rather than the line broken.
+            text = jiff::fmt::strtime::format(format, started)
+                .ok()?
+                .into_bytes();
+        }
+    }
+    String::from_utf8(text).ok().map(Cow::from)
+}
