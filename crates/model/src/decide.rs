@@ -9,32 +9,45 @@
 //! Nothing here waits, logs, counts or looks at a clock; chance comes in as a number.
 
 pub mod cluster;
+mod clusters;
 pub mod gateway;
 pub mod host;
+mod inbound;
+mod l4;
+mod matcher;
+mod outbound;
 pub mod plan;
+mod policy;
+mod registry;
 pub mod resources;
+mod rewrite;
+mod routes;
 pub mod snapshot;
 
-use plan::{ConnectionFacts, ConnectionPlan, RequestHead, RequestPlan, TcpPlan};
+use plan::{
+    ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, RequestHead, RequestPlan,
+    TcpPlan,
+};
 use snapshot::Snapshot;
 
 /// Decides what to do with a connection when it is accepted. `dice` is any evenly drawn number: it
 /// chooses among weighted destinations of TCP routes.
 pub fn connection(snapshot: &Snapshot, facts: &ConnectionFacts, dice: u64) -> ConnectionPlan {
-    let _ = (facts, dice);
-    ConnectionPlan::Tcp(TcpPlan::Forward {
-        cluster: snapshot.passthrough.clone(),
-        origin: None,
-    })
+    match facts.direction {
+        Direction::Outbound => outbound::connection(snapshot, facts, dice),
+        Direction::Inbound => inbound::connection(snapshot, facts),
+        Direction::Gateway => gateway::connection(snapshot, facts, dice),
+    }
 }
 
 /// Decides where a TLS connection goes that is passed through, once its server name is known.
 /// `sni` is empty when the ClientHello carries none.
 pub fn server_name(snapshot: &Snapshot, facts: &ConnectionFacts, sni: &str, dice: u64) -> TcpPlan {
-    let _ = (facts, sni, dice);
-    TcpPlan::Forward {
-        cluster: snapshot.passthrough.clone(),
-        origin: None,
+    let sni = host::canonical(sni);
+    match facts.direction {
+        Direction::Outbound => outbound::server_name(snapshot, facts, &sni, dice),
+        Direction::Inbound => inbound::tcp(snapshot, facts),
+        Direction::Gateway => gateway::server_name(snapshot, facts, &sni, dice),
     }
 }
 
@@ -46,10 +59,16 @@ pub fn request(
     head: &RequestHead<'_>,
     dice: u64,
 ) -> RequestPlan {
-    let _ = (snapshot, facts, dice);
-    RequestPlan::Refuse(plan::Fault {
-        reason: plan::FaultReason::NoRoute,
-        origin: None,
-        subject: head.authority.to_owned(),
-    })
+    if head.authority.is_empty() {
+        return RequestPlan::Refuse(Fault {
+            reason: FaultReason::BadRequest,
+            origin: None,
+            subject: "a request without Host".to_owned(),
+        });
+    }
+    match facts.direction {
+        Direction::Outbound => outbound::request(snapshot, facts, head, dice),
+        Direction::Inbound => inbound::request(snapshot, facts),
+        Direction::Gateway => gateway::request(snapshot, facts, head, dice),
+    }
 }

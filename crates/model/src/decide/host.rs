@@ -110,6 +110,11 @@ impl<T> HostTable<T> {
         exact.into_iter().chain(shorter)
     }
 
+    /// Every value, to be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.suffixes.values_mut())
+    }
+
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.suffixes.is_empty()

@@ -1,0 +1,317 @@
+//! Builds the clusters of a snapshot and finds the one that a destination means.
+
+use super::cluster::{Cluster, Discovery, Endpoint, ServiceFacts};
+use super::plan::{Fault, FaultReason};
+use super::policy::{Merged, Policies};
+use super::registry::{Registry, Visible};
+use super::resources::ResourceSet;
+use crate::matching::labels_match;
+use crate::name::{Origin, ServiceKey};
+use crate::route::Destination;
+use crate::service::{Port, Protocol, Resolution};
+use crate::traffic::{Balancer, TrafficSettings};
+use crate::workload::{Health, ServicePorts, Workload};
+use lateen_base::Str;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connect timeout when no DestinationRule sets one (Istio: `meshConfig.connectTimeout`).
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Outbound clusters by name.
+#[derive(Debug, Default)]
+pub(super) struct Clusters {
+    pub by_name: BTreeMap<Str, Arc<Cluster>>,
+}
+
+/// Where a destination leads: a cluster, or why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Target {
+    Cluster(Arc<Cluster>),
+    Missing {
+        reason: FaultReason,
+        subject: String,
+    },
+}
+
+impl Target {
+    /// The cluster if something in it can be sent to; else the refusal, blamed on `origin`.
+    pub fn usable(&self, origin: Option<&Origin>) -> Result<&Arc<Cluster>, Fault> {
+        let (reason, subject) = match self {
+            Self::Missing { reason, subject } => (*reason, subject.clone()),
+            Self::Cluster(cluster) if cluster.discovery.is_empty() => {
+                (FaultReason::NoEndpoint, cluster.name.to_string())
+            }
+            Self::Cluster(cluster) => return Ok(cluster),
+        };
+        Err(Fault {
+            reason,
+            origin: origin.cloned(),
+            subject,
+        })
+    }
+}
+
+impl Discovery {
+    /// Whether nothing can be sent anywhere. Original destinations and fixed addresses are never empty.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Endpoints(list) => list.is_empty(),
+            Self::Dns(names) => names.is_empty(),
+            Self::OriginalDestination | Self::Fixed(_) => false,
+        }
+    }
+}
+
+/// Istio's name for an outbound cluster; `subset` is empty for the whole service.
+pub(super) fn outbound_name(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound|{port}|{subset}|{host}")
+}
+
+type Serving<'a> = HashMap<&'a ServiceKey, Vec<(&'a Arc<Workload>, &'a ServicePorts)>>;
+
+impl Clusters {
+    pub fn build(
+        set: &ResourceSet,
+        registry: &Registry,
+        policies: &Policies,
+        previous: Option<&Self>,
+    ) -> Self {
+        let mut serving: Serving<'_> = HashMap::new();
+        for workload in set.workloads.values() {
+            for (key, ports) in &workload.services {
+                serving.entry(key).or_default().push((workload, ports));
+            }
+        }
+        let mut clusters = Self::default();
+        for visible in &registry.services {
+            let merged = policies.of(&visible.service);
+            let workloads = serving
+                .get(&visible.service.key)
+                .map_or(&[][..], Vec::as_slice);
+            for port in visible.ports() {
+                clusters.add_port(visible, port, &merged, workloads);
+            }
+        }
+        if let Some(previous) = previous {
+            clusters.reuse(previous);
+        }
+        clusters
+    }
+
+    fn add_port(
+        &mut self,
+        visible: &Visible,
+        port: &Port,
+        merged: &Merged,
+        workloads: &[(&Arc<Workload>, &ServicePorts)],
+    ) {
+        let whole = Part {
+            subset: None,
+            labels: &BTreeMap::new(),
+            settings: &merged.settings,
+            policy: merged.origin.as_ref(),
+        };
+        let parts = merged.subsets.iter().map(|(name, subset)| Part {
+            subset: Some(name),
+            labels: &subset.labels,
+            settings: &subset.settings,
+            policy: Some(&subset.origin),
+        });
+        for part in std::iter::once(whole).chain(parts) {
+            let cluster = part.cluster(visible, port, workloads);
+            // Services come in order of preference: the first of one host and port stays.
+            self.by_name
+                .entry(cluster.name.clone())
+                .or_insert_with(|| Arc::new(cluster));
+        }
+    }
+
+    /// Keeps the old `Arc` of every cluster that came out the same.
+    fn reuse(&mut self, previous: &Self) {
+        for (name, cluster) in &mut self.by_name {
+            if let Some(old) = previous.by_name.get(name).filter(|old| same(old, cluster)) {
+                *cluster = old.clone();
+            }
+        }
+    }
+
+    /// The cluster of a whole service port.
+    pub fn of_port(&self, visible: &Visible, port: u16) -> Target {
+        let name = outbound_name(port, "", &visible.service.key.hostname);
+        self.named(&name, FaultReason::NoCluster)
+    }
+
+    /// The cluster that a route's destination means when the client addressed `port`.
+    pub fn of_destination(&self, registry: &Registry, to: &Destination, port: u16) -> Target {
+        let subset = to.subset.as_deref().unwrap_or("");
+        let only_port = || match registry.by_name(&to.host, None)?.service.ports.as_slice() {
+            [only] => Some(only.number),
+            _ => None,
+        };
+        let port = to.port.or_else(only_port).unwrap_or(port);
+        let known = registry
+            .by_name(&to.host, Some(port))
+            .is_some_and(|visible| visible.port(port).is_some());
+        let reason = match known {
+            true if !subset.is_empty() => FaultReason::NoSubset,
+            _ => FaultReason::NoCluster,
+        };
+        self.named(&outbound_name(port, subset, &to.host), reason)
+    }
+
+    fn named(&self, name: &str, reason: FaultReason) -> Target {
+        match self.by_name.get(name) {
+            Some(cluster) => Target::Cluster(cluster.clone()),
+            None => Target::Missing {
+                reason,
+                subject: name.to_owned(),
+            },
+        }
+    }
+}
+
+/// A service port's whole or one subset of it.
+struct Part<'a> {
+    subset: Option<&'a Str>,
+    labels: &'a BTreeMap<Str, Str>,
+    settings: &'a TrafficSettings,
+    policy: Option<&'a Origin>,
+}
+
+impl Part<'_> {
+    fn cluster(
+        &self,
+        visible: &Visible,
+        port: &Port,
+        workloads: &[(&Arc<Workload>, &ServicePorts)],
+    ) -> Cluster {
+        let service = &visible.service;
+        let chosen: Vec<_> = workloads
+            .iter()
+            .filter(|(w, _)| labels_match(self.labels, &w.labels))
+            .copied()
+            .collect();
+        let balancer = self.settings.balancer.unwrap_or(Balancer::LeastRequest);
+        let discovery = match service.resolution {
+            _ if balancer == Balancer::Passthrough => Discovery::OriginalDestination,
+            Resolution::None if visible.is_headless() => endpoints(port, &chosen),
+            Resolution::None => Discovery::OriginalDestination,
+            Resolution::Static => endpoints(port, &chosen),
+            Resolution::Dns => Discovery::Dns(names(visible, port, self.subset, &chosen)),
+        };
+        let subset = self.subset.map_or("", |s| s);
+        Cluster {
+            name: outbound_name(port.number, subset, &service.key.hostname).into(),
+            service: Some(ServiceFacts {
+                key: service.key.clone(),
+                name: service.name.clone(),
+                port: port.number,
+                subset: self.subset.cloned(),
+                policy: self.policy.cloned(),
+            }),
+            discovery,
+            balancer,
+            connect_timeout: self.settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            protocol: port.protocol,
+        }
+    }
+}
+
+/// Ready endpoints; draining ones only when nothing is ready.
+fn endpoints(port: &Port, workloads: &[(&Arc<Workload>, &ServicePorts)]) -> Discovery {
+    let any_ready = workloads
+        .iter()
+        .any(|(_, ports)| ports.health == Health::Ready && ports.ports.contains_key(&port.number));
+    let wanted = if any_ready {
+        Health::Ready
+    } else {
+        Health::Draining
+    };
+    let mut list = Vec::new();
+    for (workload, ports) in workloads.iter().filter(|(_, p)| p.health == wanted) {
+        let Some(target) = ports.ports.get(&port.number) else {
+            continue;
+        };
+        // A dual-stack pod is one endpoint: its first address is its primary one.
+        let Some(ip) = workload.addresses.first() else {
+            continue;
+        };
+        list.push(Endpoint {
+            address: SocketAddr::new(*ip, *target),
+            weight: workload.weight.max(1),
+            health: wanted,
+            workload: (*workload).clone(),
+        });
+    }
+    Discovery::Endpoints(list.into())
+}
+
+/// Names (or literal addresses) to resolve; the service's own host when it lists no endpoint.
+fn names(
+    visible: &Visible,
+    port: &Port,
+    subset: Option<&Str>,
+    workloads: &[(&Arc<Workload>, &ServicePorts)],
+) -> Vec<(Str, u16)> {
+    let listed: Vec<_> = workloads
+        .iter()
+        .filter(|(_, ports)| ports.health != Health::Unready)
+        .filter_map(|(workload, ports)| {
+            let target = ports.ports.get(&port.number).copied()?;
+            let name = match (&workload.hostname, workload.addresses.first()) {
+                (Some(name), _) => name.clone(),
+                (None, Some(ip)) => ip.to_string().into(),
+                (None, None) => return None,
+            };
+            Some((name, target))
+        })
+        .collect();
+    let host = &visible.service.key.hostname;
+    if listed.is_empty() && subset.is_none() && !host.starts_with('*') {
+        return vec![(host.clone(), port.target.unwrap_or(port.number))];
+    }
+    listed
+}
+
+/// Equality that looks into workloads only when their references differ.
+fn same(a: &Cluster, b: &Cluster) -> bool {
+    let endpoints = match (&a.discovery, &b.discovery) {
+        (Discovery::Endpoints(a), Discovery::Endpoints(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b.iter()).all(|(a, b)| {
+                    (a.address, a.weight, a.health) == (b.address, b.weight, b.health)
+                        && (Arc::ptr_eq(&a.workload, &b.workload) || a.workload == b.workload)
+                })
+        }
+        (a, b) => a == b,
+    };
+    endpoints
+        && a.service == b.service
+        && a.balancer == b.balancer
+        && a.connect_timeout == b.connect_timeout
+        && a.protocol == b.protocol
+}
+
+/// A cluster without service that sends to the original destination.
+pub(super) fn passthrough(name: &str) -> Arc<Cluster> {
+    Arc::new(Cluster {
+        name: name.into(),
+        service: None,
+        discovery: Discovery::OriginalDestination,
+        balancer: Balancer::Passthrough,
+        connect_timeout: CONNECT_TIMEOUT,
+        protocol: Protocol::Detect,
+    })
+}
+
+/// The same cluster, bound to the address that the client itself chose (pods of headless services).
+pub(super) fn pinned(cluster: &Cluster) -> Arc<Cluster> {
+    Arc::new(Cluster {
+        discovery: Discovery::OriginalDestination,
+        balancer: Balancer::Passthrough,
+        ..cluster.clone()
+    })
+}

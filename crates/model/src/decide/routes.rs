@@ -1,0 +1,352 @@
+//! Route tables compiled for one proxy, port and gateway, and the plan of a request that meets them.
+
+use super::clusters::{Clusters, Target};
+use super::matcher::{matches, split_path};
+use super::plan::{Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts};
+use super::registry::Registry;
+use super::rewrite;
+use crate::matching::{StringMatch, labels_match};
+use crate::mesh::Scope;
+use crate::route::{
+    HeaderEdit, HttpAction, HttpDestination, HttpMatch, HttpRoute, RetryPolicy, RouteTable,
+};
+use lateen_base::Str;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Name under which tables mean every sidecar.
+pub(super) const MESH: &str = "mesh";
+
+/// Where compiled rules look things up.
+pub(super) struct Compiler<'a> {
+    pub scope: &'a Scope,
+    pub registry: &'a Registry,
+    pub clusters: &'a Clusters,
+    pub default_retries: &'a Arc<RetryPolicy>,
+}
+
+/// One rule, ready to decide.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub table: Arc<RouteTable>,
+    pub index: usize,
+    /// Position in the rule's `matches`, and the route name it gives. A rule that matches everything has
+    /// one alternative without position.
+    pub alternatives: Vec<(Option<usize>, Str)>,
+    pub action: Action,
+    pub retries: Arc<RetryPolicy>,
+}
+
+/// What a rule does, with destinations resolved.
+#[derive(Debug)]
+pub(super) enum Action {
+    Forward(Vec<Weighted>),
+    Redirect,
+    Direct,
+}
+
+/// A weighted destination, resolved.
+#[derive(Debug)]
+pub(super) struct Weighted {
+    pub weight: u32,
+    pub target: Target,
+    authority: Option<Str>,
+    request_edits: Vec<HeaderEdit>,
+    response_edits: Vec<HeaderEdit>,
+}
+
+impl Compiler<'_> {
+    /// The rules of `table` that can apply to this proxy at `port` behind `gateway`.
+    pub fn rules(&self, table: &Arc<RouteTable>, port: u16, gateway: &str) -> Vec<Arc<Rule>> {
+        let rules = table.http.iter().enumerate();
+        rules
+            .filter_map(|(index, rule)| {
+                let alternatives = self.alternatives(rule, port, gateway);
+                (!alternatives.is_empty()).then(|| {
+                    Arc::new(Rule {
+                        table: table.clone(),
+                        index,
+                        alternatives,
+                        action: self.action(rule, port),
+                        retries: self.retries(rule),
+                    })
+                })
+            })
+            .collect()
+    }
+
+    fn alternatives(
+        &self,
+        rule: &HttpRoute,
+        port: u16,
+        gateway: &str,
+    ) -> Vec<(Option<usize>, Str)> {
+        if rule.matches.is_empty() {
+            return vec![(None, rule.name.clone())];
+        }
+        let applies = |m: &HttpMatch| {
+            m.port.is_none_or(|p| p == port)
+                && self.source_fits(m)
+                && at_gateway(&m.gateways, gateway)
+        };
+        rule.matches
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| applies(m))
+            .map(|(at, m)| {
+                let name = match (rule.name.is_empty(), m.name.is_empty()) {
+                    (_, true) => rule.name.clone(),
+                    (true, false) => m.name.clone(),
+                    (false, false) => format!("{}.{}", rule.name, m.name).into(),
+                };
+                (Some(at), name)
+            })
+            .collect()
+    }
+
+    fn source_fits(&self, wanted: &HttpMatch) -> bool {
+        self.client_fits(&wanted.source_labels, wanted.source_namespace.as_ref())
+    }
+
+    /// Whether this proxy is the client that a rule is limited to.
+    pub fn client_fits(&self, labels: &BTreeMap<Str, Str>, namespace: Option<&Str>) -> bool {
+        labels_match(labels, &self.scope.labels)
+            && namespace.is_none_or(|ns| *ns == self.scope.namespace)
+    }
+
+    fn action(&self, rule: &HttpRoute, port: u16) -> Action {
+        match &rule.action {
+            HttpAction::Redirect(_) => Action::Redirect,
+            HttpAction::Direct(_) => Action::Direct,
+            HttpAction::Forward(list) => Action::Forward(
+                list.iter()
+                    .map(|destination| self.weighted(rule, destination, port))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn weighted(&self, rule: &HttpRoute, to: &HttpDestination, port: u16) -> Weighted {
+        let (rule_authority, rule_edit) = take_authority(&rule.headers.request);
+        let (own_authority, own_edit) = take_authority(&to.headers.request);
+        let rewritten = rule.rewrite.as_ref().and_then(|r| r.authority.clone());
+        let edits = |all: [HeaderEdit; 2]| {
+            all.into_iter()
+                .filter(|e| *e != HeaderEdit::default())
+                .collect()
+        };
+        Weighted {
+            weight: to.weight,
+            target: self
+                .clusters
+                .of_destination(self.registry, &to.destination, port),
+            authority: own_authority.or(rewritten).or(rule_authority),
+            request_edits: edits([rule_edit, own_edit]),
+            response_edits: edits([rule.headers.response.clone(), to.headers.response.clone()]),
+        }
+    }
+
+    fn retries(&self, rule: &HttpRoute) -> Arc<RetryPolicy> {
+        match &rule.retries {
+            None => self.default_retries.clone(),
+            Some(policy) if policy.retry_on.is_empty() => Arc::new(RetryPolicy {
+                retry_on: self.default_retries.retry_on.clone(),
+                ..policy.clone()
+            }),
+            Some(policy) => Arc::new(policy.clone()),
+        }
+    }
+}
+
+/// Whether an alternative limited to `gateways` (empty: the table's) applies at `gateway`.
+pub(super) fn at_gateway(gateways: &[Str], gateway: &str) -> bool {
+    gateways.is_empty() || gateways.iter().any(|g| &**g == gateway)
+}
+
+/// Splits a set `Host` or `:authority` from other edits: setting it rewrites the authority.
+fn take_authority(edit: &HeaderEdit) -> (Option<Str>, HeaderEdit) {
+    let is_host = |name: &str| name.eq_ignore_ascii_case("host") || name == ":authority";
+    let mut rest = edit.clone();
+    let found = rest.set.iter().find(|(name, _)| is_host(name));
+    let authority = found.map(|(_, value)| value.clone());
+    rest.set.retain(|(name, _)| !is_host(name));
+    (authority, rest)
+}
+
+/// Istio's default retry policy: two further tries for what surely did not reach the application.
+pub(super) fn default_retries() -> RetryPolicy {
+    let conditions = [
+        "connect-failure",
+        "refused-stream",
+        "unavailable",
+        "cancelled",
+        "retriable-status-codes",
+        "503",
+    ];
+    RetryPolicy {
+        attempts: 2,
+        per_try_timeout: None,
+        retry_on: conditions.map(Str::from).to_vec(),
+    }
+}
+
+impl Rule {
+    /// Whether the rule takes every request: such rules go last where tables are merged.
+    pub fn is_catch_all(&self) -> bool {
+        let any_path = |m: &HttpMatch| {
+            let uri = match &m.uri {
+                None | Some(StringMatch::Present) => true,
+                Some(StringMatch::Prefix(prefix)) => &**prefix == "/",
+                Some(StringMatch::Regex(pattern)) => matches!(pattern.source(), ".*" | "*"),
+                Some(StringMatch::Exact(_)) => false,
+            };
+            let others = m.method.is_none()
+                && m.scheme.is_none()
+                && m.authority.is_none()
+                && m.headers.is_empty()
+                && m.without_headers.is_empty()
+                && m.query.is_empty();
+            uri && others
+        };
+        self.alternatives.iter().any(|(at, _)| match at {
+            None => true,
+            Some(at) => any_path(&self.source().matches[*at]),
+        })
+    }
+
+    /// The rule as the user wrote it.
+    pub fn source(&self) -> &HttpRoute {
+        &self.table.http[self.index]
+    }
+
+    /// The alternative that `head` meets, with its route name.
+    fn matched(&self, head: &RequestHead<'_>) -> Option<(Option<&HttpMatch>, &Str)> {
+        self.alternatives.iter().find_map(|(at, name)| match at {
+            None => Some((None, name)),
+            Some(at) => {
+                let wanted = &self.source().matches[*at];
+                matches(wanted, head).then_some((Some(wanted), name))
+            }
+        })
+    }
+}
+
+/// The first rule that takes the request.
+pub(super) fn first_match<'r>(
+    rules: &'r [Arc<Rule>],
+    head: &RequestHead<'_>,
+) -> Option<(&'r Arc<Rule>, Option<&'r HttpMatch>, &'r Str)> {
+    rules.iter().find_map(|rule| {
+        let (wanted, name) = rule.matched(head)?;
+        Some((rule, wanted, name))
+    })
+}
+
+/// The plan of the first rule that takes the request; 404 when none does.
+pub(super) fn plan(rules: &[Arc<Rule>], head: &RequestHead<'_>, dice: u64) -> RequestPlan {
+    let Some((rule, wanted, name)) = first_match(rules, head) else {
+        let (path, _) = split_path(head.path);
+        return RequestPlan::Refuse(Fault {
+            reason: FaultReason::NoRoute,
+            origin: rules.first().map(|rule| rule.table.origin.clone()),
+            subject: format!("{} {}{path}", head.method, head.authority),
+        });
+    };
+    let route = RouteFacts {
+        name: name.clone(),
+        origin: Some(rule.table.origin.clone()),
+        rule: Some(rule.index),
+    };
+    let source = rule.source();
+    match (&rule.action, &source.action) {
+        (Action::Forward(choices), _) => forward(rule, choices, (wanted, route), head, dice),
+        (_, HttpAction::Redirect(redirect)) => RequestPlan::Redirect {
+            redirect: redirect.clone(),
+            route,
+        },
+        (_, HttpAction::Direct(answer)) => RequestPlan::Direct {
+            status: answer.status,
+            body: answer.body.clone(),
+            route,
+            response_edits: Some(&source.headers.response)
+                .filter(|e| **e != HeaderEdit::default())
+                .cloned()
+                .into_iter()
+                .collect(),
+        },
+        (_, HttpAction::Forward(_)) => no_destination(rule),
+    }
+}
+
+fn forward(
+    rule: &Rule,
+    choices: &[Weighted],
+    (wanted, route): (Option<&HttpMatch>, RouteFacts),
+    head: &RequestHead<'_>,
+    dice: u64,
+) -> RequestPlan {
+    let Some(choice) = choose(choices, |c| c.weight, dice) else {
+        return no_destination(rule);
+    };
+    let cluster = match choice.target.usable(route.origin.as_ref()) {
+        Ok(cluster) => cluster.clone(),
+        Err(fault) => return RequestPlan::Refuse(fault),
+    };
+    let source = rule.source();
+    let new_path = source.rewrite.as_ref().and_then(|r| r.uri.as_deref());
+    RequestPlan::Forward(Box::new(ForwardPlan {
+        route,
+        cluster,
+        path: new_path.map(|uri| rewrite::path(uri, wanted, head.path)),
+        authority: choice.authority.clone(),
+        request_edits: choice.request_edits.clone(),
+        response_edits: choice.response_edits.clone(),
+        timeout: source.timeout.filter(|t| !t.is_zero()),
+        retries: rule.retries.clone(),
+    }))
+}
+
+fn no_destination(rule: &Rule) -> RequestPlan {
+    RequestPlan::Refuse(Fault {
+        reason: FaultReason::NoCluster,
+        origin: Some(rule.table.origin.clone()),
+        subject: "a rule without a destination of positive weight".to_owned(),
+    })
+}
+
+/// One of `choices` by weight: `dice` modulo the sum. One choice alone takes everything, whatever
+/// its weight; none is made when all weights of several are 0.
+pub(super) fn choose<T>(choices: &[T], weight: impl Fn(&T) -> u32, dice: u64) -> Option<&T> {
+    if let [only] = choices {
+        return Some(only);
+    }
+    let total: u64 = choices.iter().map(|c| u64::from(weight(c))).sum();
+    let mut rest = dice.checked_rem(total)?;
+    choices.iter().find(|choice| {
+        let share = u64::from(weight(choice));
+        let here = rest < share;
+        rest = rest.saturating_sub(share);
+        here
+    })
+}
+
+/// A request sent to a cluster without any rule of the user.
+pub(super) fn default_plan(target: &Target, name: &Str, retries: &Arc<RetryPolicy>) -> RequestPlan {
+    match target.usable(None) {
+        Err(fault) => RequestPlan::Refuse(fault),
+        Ok(cluster) => RequestPlan::Forward(Box::new(ForwardPlan {
+            route: RouteFacts {
+                name: name.clone(),
+                origin: None,
+                rule: None,
+            },
+            cluster: cluster.clone(),
+            path: None,
+            authority: None,
+            request_edits: Vec::new(),
+            response_edits: Vec::new(),
+            timeout: None,
+            retries: retries.clone(),
+        })),
+    }
+}
