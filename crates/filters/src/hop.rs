@@ -1,0 +1,58 @@
+//! Headers that concern one connection only (RFC 9110 §7.6.1).
+
+use crate::Context;
+use http::header::{CONNECTION, HeaderMap, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, StatusCode, request, response};
+
+pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
+    cx.upgrade = wants_upgrade(&head.headers);
+    let upgrade = head.headers.get(UPGRADE).filter(|_| cx.upgrade).cloned();
+    let trailers = head.headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+    strip(&mut head.headers);
+    head.headers.remove(TE);
+    if trailers {
+        head.headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+    }
+}
+
+pub(super) fn on_response(head: &mut response::Parts) {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    strip(&mut head.headers);
+}
+
+// A client that asks for h2c gets HTTP/1 (RFC 9113 §3.1 dropped that upgrade).
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|c| lists(c, "upgrade"))
+        && headers.get(UPGRADE).is_some_and(|u| !lists(u, "h2c"))
+}
+
+fn lists(value: &HeaderValue, token: &str) -> bool {
+    value
+        .to_str()
+        .is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
+}
+
+// Headers named by `connection` are not removed beyond this list: a client could strip what we rely on.
+fn strip(headers: &mut HeaderMap) {
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
+        headers.remove(name);
+    }
+    let chunked = headers.remove(TRANSFER_ENCODING).is_some();
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    // `trailer` announces what only a chunked or HTTP/2 body can carry: it stays with either.
+    if !chunked && headers.contains_key(http::header::CONTENT_LENGTH) {
+        headers.remove(TRAILER);
+    }
+}

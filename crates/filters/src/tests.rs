@@ -1,0 +1,254 @@
+//! Heads in, heads out.
+
+use super::*;
+use http::{HeaderMap, Method, Request, Response};
+use lateen_model::decide::plan::RequestHead;
+use lateen_model::route::{HeaderEdit, Redirect};
+use lateen_telemetry::record::Record;
+
+fn lines(headers: &HeaderMap) -> Vec<String> {
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(n, v)| format!("{n}: {}", String::from_utf8_lossy(v.as_bytes())))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Sends a request with `headers` through the chain of `direction`; ids become `ID`.
+fn check(direction: Direction, source: &str, headers: &[(&str, &str)], want: &[&str]) {
+    let mut request = Request::get("/").body(()).unwrap();
+    for (name, value) in headers {
+        request.headers_mut().append(
+            http::HeaderName::try_from(*name).unwrap(),
+            value.parse().unwrap(),
+        );
+    }
+    let (mut head, ()) = request.into_parts();
+    let mut cx = Context::new(direction, source.parse().unwrap());
+    for filter in chain(direction) {
+        filter.on_request(&mut cx, &mut head);
+    }
+    if head.headers["x-request-id"].len() == 36 {
+        head.headers.insert("x-request-id", "ID".parse().unwrap());
+    }
+    assert_eq!(lines(&head.headers), want);
+}
+
+#[test]
+fn sidecars_add_what_is_missing_and_drop_connection_headers() {
+    check(
+        Direction::Outbound,
+        "10.0.0.1:1",
+        &[
+            ("connection", "keep-alive, te"),
+            ("keep-alive", "5"),
+            ("te", "gzip, trailers"),
+            ("x", "y"),
+        ],
+        &[
+            "te: trailers",
+            "x-forwarded-proto: http",
+            "x-request-id: ID",
+            "x: y",
+        ],
+    );
+    check(
+        Direction::Inbound,
+        "10.0.0.1:1",
+        &[("x-request-id", "mine"), ("x-forwarded-proto", "https")],
+        &["x-forwarded-proto: https", "x-request-id: mine"],
+    );
+}
+
+#[test]
+fn upgrades_pass_but_not_h2c() {
+    check(
+        Direction::Outbound,
+        "10.0.0.1:1",
+        &[("connection", "upgrade"), ("upgrade", "websocket")],
+        &[
+            "connection: Upgrade",
+            "upgrade: websocket",
+            "x-forwarded-proto: http",
+            "x-request-id: ID",
+        ],
+    );
+    check(
+        Direction::Outbound,
+        "10.0.0.1:1",
+        &[
+            ("connection", "upgrade, http2-settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AA"),
+        ],
+        &["x-forwarded-proto: http", "x-request-id: ID"],
+    );
+}
+
+#[test]
+fn the_edge_trusts_nobody_outside() {
+    check(
+        Direction::Gateway,
+        "203.0.113.9:1",
+        &[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "theirs"),
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-internal", "true"),
+        ],
+        &[
+            "x-envoy-external-address: 203.0.113.9",
+            "x-forwarded-for: 1.2.3.4,203.0.113.9",
+            "x-forwarded-proto: http",
+            "x-request-id: ID",
+        ],
+    );
+    check(
+        Direction::Gateway,
+        "10.1.1.1:1",
+        &[("x-request-id", "theirs")],
+        &[
+            "x-envoy-internal: true",
+            "x-forwarded-for: 10.1.1.1",
+            "x-forwarded-proto: http",
+            "x-request-id: theirs",
+        ],
+    );
+}
+
+#[test]
+fn responses_are_signed_and_timed() {
+    for (direction, server) in [
+        (Direction::Outbound, "envoy"),
+        (Direction::Gateway, "istio-envoy"),
+    ] {
+        let response = Response::builder()
+            .header("server", "app")
+            .header("connection", "close");
+        let (mut head, ()) = response.body(()).unwrap().into_parts();
+        let mut cx = Context::new(direction, "10.0.0.1:1".parse().unwrap());
+        cx.upstream_time = Some(Duration::from_micros(12_900));
+        for filter in chain(direction) {
+            filter.on_response(&mut cx, &mut head);
+        }
+        assert_eq!(head.headers["server"], server);
+        assert_eq!(head.headers["x-envoy-upstream-service-time"], "12");
+        assert!(head.headers.contains_key("date") && !head.headers.contains_key("connection"));
+    }
+}
+
+#[test]
+fn edits_apply_in_order_and_fill_operators() {
+    let edit = HeaderEdit {
+        set: vec![
+            ("X-A".into(), "1".into()),
+            ("x-peer".into(), "%DOWNSTREAM_REMOTE_ADDRESS%".into()),
+        ],
+        add: vec![("x-a".into(), "2".into()), ("x-pct".into(), "50%".into())],
+        remove: vec!["x-gone".into(), "content-length".into()],
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("x-gone", "1".parse().unwrap());
+    headers.insert("content-length", "3".parse().unwrap());
+    edits::apply(&[edit], &mut headers, || {
+        let mut record = Record::begin();
+        record.remote = "10.0.0.7:99".parse().ok();
+        record
+    });
+    assert_eq!(
+        lines(&headers),
+        [
+            "content-length: 3",
+            "x-a: 1",
+            "x-a: 2",
+            "x-pct: 50%",
+            "x-peer: 10.0.0.7:99"
+        ]
+    );
+}
+
+#[test]
+fn rewrites_change_path_and_host() {
+    let (mut head, ()) = Request::get("http://a/old?q")
+        .header("host", "a")
+        .body(())
+        .unwrap()
+        .into_parts();
+    assert!(edits::rewrite(&mut head, Some("/new?q"), Some("b:80")));
+    assert_eq!(
+        (head.uri.to_string().as_str(), &head.headers["host"]),
+        ("http://b:80/new?q", &"b:80".parse().unwrap())
+    );
+    assert!(!edits::rewrite(&mut head, Some("/a b"), None));
+}
+
+#[test]
+fn redirects_keep_what_they_do_not_name() {
+    let headers = HeaderMap::new();
+    for (authority, redirect, want) in [
+        (
+            "a.com",
+            Redirect {
+                uri: Some("/x".into()),
+                ..none()
+            },
+            "http://a.com/x?q=1",
+        ),
+        (
+            "a.com:80",
+            Redirect {
+                scheme: Some("https".into()),
+                ..none()
+            },
+            "https://a.com/p?q=1",
+        ),
+        (
+            "a.com:8080",
+            Redirect {
+                authority: Some("b.com".into()),
+                ..none()
+            },
+            "http://b.com/p?q=1",
+        ),
+        (
+            "a.com",
+            Redirect {
+                port: Some(8443),
+                scheme: Some("https".into()),
+                ..none()
+            },
+            "https://a.com:8443/p?q=1",
+        ),
+        (
+            "[::1]:8080",
+            Redirect {
+                uri: Some("/x?y".into()),
+                ..none()
+            },
+            "http://[::1]:8080/x?y",
+        ),
+    ] {
+        let head = RequestHead {
+            method: &Method::GET,
+            authority,
+            path: "/p?q=1",
+            scheme: "http",
+            headers: &headers,
+        };
+        let response = reply::redirect(&head, &redirect);
+        assert_eq!(response.headers()["location"], want);
+        assert_eq!(response.status(), 301);
+    }
+}
+
+fn none() -> Redirect {
+    Redirect {
+        uri: None,
+        authority: None,
+        scheme: None,
+        port: None,
+        status: 301,
+    }
+}
