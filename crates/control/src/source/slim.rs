@@ -1,0 +1,257 @@
+//! Objects cut down to what means something to the mesh.
+
+use super::{Books, Id, IstioKind, Written};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Namespace, Pod, PodCondition, PodSpec, PodStatus, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicObject;
+use lateen_api::object::{Object, from_json};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A namespace's labels.
+pub(crate) fn namespace(object: Namespace) -> (Id, BTreeMap<String, String>) {
+    let id = id(&object.metadata);
+    (id, object.metadata.labels.unwrap_or_default())
+}
+
+/// A Service without its status.
+pub(crate) fn service(mut object: Service) -> (Id, Service) {
+    object.status = None;
+    object.metadata = meta(object.metadata);
+    (id(&object.metadata), object)
+}
+
+/// An EndpointSlice without hints and annotations.
+pub(crate) fn endpoint_slice(mut object: EndpointSlice) -> (Id, EndpointSlice) {
+    object.metadata = meta(object.metadata);
+    for endpoint in &mut object.endpoints {
+        endpoint.hints = None;
+        if let Some(target) = &mut endpoint.target_ref {
+            target.resource_version = None;
+        }
+    }
+    (id(&object.metadata), object)
+}
+
+/// A pod: names and ports of its containers, where it runs, its addresses and whether it is ready.
+pub(crate) fn pod(object: Pod) -> (Id, Pod) {
+    let mut metadata = meta(object.metadata);
+    // The record of injection is long; that it is there is all that counts.
+    if let Some(status) = metadata
+        .annotations
+        .as_mut()
+        .and_then(|annotations| annotations.get_mut("sidecar.istio.io/status"))
+    {
+        "{}".clone_into(status);
+    }
+    let id = id(&metadata);
+    let slim = Pod {
+        metadata,
+        spec: object.spec.map(pod_spec),
+        status: object.status.map(pod_status),
+    };
+    (id, slim)
+}
+
+fn pod_spec(spec: PodSpec) -> PodSpec {
+    let slim = |container: Container| Container {
+        name: container.name,
+        ports: container.ports,
+        restart_policy: container.restart_policy,
+        ..Container::default()
+    };
+    let containers = spec.containers.into_iter().map(slim).collect();
+    let init_containers = spec.init_containers.unwrap_or_default();
+    PodSpec {
+        containers,
+        init_containers: Some(init_containers.into_iter().map(slim).collect()),
+        host_network: spec.host_network,
+        hostname: spec.hostname,
+        subdomain: spec.subdomain,
+        node_name: spec.node_name,
+        service_account_name: spec.service_account_name,
+        ..PodSpec::default()
+    }
+}
+
+fn pod_status(status: PodStatus) -> PodStatus {
+    let ready = |condition: PodCondition| PodCondition {
+        type_: condition.type_,
+        status: condition.status,
+        ..PodCondition::default()
+    };
+    let conditions = status.conditions.unwrap_or_default();
+    let conditions = conditions.into_iter().filter(|c| c.type_ == "Ready");
+    PodStatus {
+        conditions: Some(conditions.map(ready).collect()),
+        phase: status.phase,
+        pod_ip: status.pod_ip,
+        pod_ips: status.pod_ips,
+        host_ip: status.host_ip,
+        ..PodStatus::default()
+    }
+}
+
+/// MeshConfig's text.
+pub(crate) fn mesh_config(object: ConfigMap) -> (Id, String) {
+    let text = object.data.unwrap_or_default().remove("mesh");
+    (id(&object.metadata), text.unwrap_or_default())
+}
+
+/// An Istio object, typed, and its books.
+pub(crate) fn istio(kind: IstioKind, object: DynamicObject) -> (Id, (Written, Books)) {
+    let id = id(&object.metadata);
+    let mut value = serde_json::to_value(&object).unwrap_or_default();
+    drop(object);
+    let resource = kind.resource();
+    // Items of a list come without their kind.
+    value["apiVersion"] = Value::String(resource.api_version);
+    value["kind"] = Value::String(resource.kind);
+    let books = Books {
+        generation: value["metadata"]["generation"].as_i64().unwrap_or_default(),
+        uid: value["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        status: value["status"].take(),
+    };
+    (id, (written(value), books))
+}
+
+/// Decodes an object and keeps of its metadata what means something.
+pub(crate) fn written(mut value: Value) -> Written {
+    if let Some(meta) = value["metadata"].as_object_mut() {
+        let dropped = ["managedFields", "resourceVersion", "generation", "uid"];
+        meta.retain(|key, _| !dropped.contains(&key.as_str()));
+        if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| means_something(key));
+        }
+    }
+    let (object, mut notices) = from_json(value);
+    if let Some(object) = object.as_ref().filter(|object| is_istio(object)) {
+        notices.extend(lateen_api::validate::validate(object));
+    }
+    Written { object, notices }
+}
+
+fn is_istio(object: &Object) -> bool {
+    !matches!(object, Object::Kubernetes(_) | Object::Unsupported(_))
+}
+
+fn id(meta: &ObjectMeta) -> Id {
+    Id::new(
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// The metadata that counts: names, labels, meaningful annotations, age, controller, and that it is going.
+fn meta(meta: ObjectMeta) -> ObjectMeta {
+    let annotations = meta.annotations.map(|mut annotations| {
+        annotations.retain(|key, _| means_something(key));
+        annotations
+    });
+    let owners = meta.owner_references.map(|mut owners| {
+        owners.retain(|owner| owner.controller == Some(true));
+        owners
+    });
+    ObjectMeta {
+        name: meta.name,
+        namespace: meta.namespace,
+        labels: meta.labels,
+        annotations: annotations.filter(|annotations| !annotations.is_empty()),
+        creation_timestamp: meta.creation_timestamp,
+        deletion_timestamp: meta.deletion_timestamp,
+        owner_references: owners,
+        ..ObjectMeta::default()
+    }
+}
+
+/// Annotations that the mesh reads: Istio's own and Kubernetes' topology settings.
+fn means_something(key: &str) -> bool {
+    let domain = key.split('/').next().unwrap_or_default();
+    domain == "istio.io" || domain.ends_with(".istio.io") || domain == "service.kubernetes.io"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn route(meta: Value) -> Value {
+        let mut meta = meta;
+        meta["name"] = json!("reviews");
+        meta["namespace"] = json!("shop");
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta,
+            "spec": { "hosts": ["reviews"], "http": [{ "route": [{ "destination": { "host": "reviews" } }] }] },
+        })
+    }
+
+    #[test]
+    fn an_edit_of_metadata_that_means_nothing_is_no_change() {
+        let before = written(route(json!({ "labels": { "a": "1" } })));
+        assert!(before.object.is_some(), "{:?}", before.notices);
+        let touched = |meta| written(route(meta)) == before;
+        let labels = json!({ "a": "1" });
+        assert!(touched(
+            json!({ "labels": labels, "resourceVersion": "9", "generation": 3 })
+        ));
+        assert!(touched(
+            json!({ "labels": labels, "managedFields": [{}], "annotations": { "me": "x" } })
+        ));
+        assert!(!touched(json!({ "labels": { "a": "2" } })));
+        assert!(!touched(
+            json!({ "labels": labels, "annotations": { "galley.istio.io/analyze-suppress": "*" } })
+        ));
+    }
+
+    #[test]
+    fn a_pod_keeps_what_makes_it_an_endpoint() {
+        let full: Pod = serde_json::from_value(json!({
+            "metadata": {
+                "name": "p", "namespace": "shop", "labels": { "app": "p" },
+                "annotations": { "sidecar.istio.io/status": "{\"containers\":[]}", "other": "x" },
+            },
+            "spec": {
+                "nodeName": "n", "serviceAccountName": "sa",
+                "containers": [{
+                    "name": "c", "image": "i", "env": [{ "name": "A" }],
+                    "ports": [{ "name": "http", "containerPort": 80 }],
+                }],
+                "volumes": [{ "name": "v" }],
+            },
+            "status": {
+                "phase": "Running", "podIP": "10.0.0.1", "message": "m",
+                "conditions": [
+                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" },
+                    { "type": "Initialized", "status": "True" },
+                ],
+            },
+        }))
+        .expect("valid");
+        let (id, slim) = pod(full);
+        assert_eq!(id, Id::new("shop", "p"));
+        assert_eq!(
+            serde_json::to_value(slim).expect("JSON"),
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": "p", "namespace": "shop", "labels": { "app": "p" },
+                    "annotations": { "sidecar.istio.io/status": "{}" },
+                },
+                "spec": {
+                    "nodeName": "n", "serviceAccountName": "sa", "initContainers": [],
+                    "containers": [{ "name": "c", "ports": [{ "name": "http", "containerPort": 80 }] }],
+                },
+                "status": {
+                    "phase": "Running", "podIP": "10.0.0.1",
+                    "conditions": [{ "type": "Ready", "status": "True" }],
+                },
+            })
+        );
+    }
+}
