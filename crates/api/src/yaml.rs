@@ -32,18 +32,7 @@ pub struct Document {
 impl Document {
     /// Line of a field such as `spec.http[0].route`: of the deepest part of the path that exists.
     pub fn line_of(&self, field: &str) -> usize {
-        let mut node = &self.tree;
-        let mut line = self.line;
-        for step in steps(field) {
-            let below = match &step {
-                Step::Key(key) => node.member(key),
-                Step::Index(index) => node.item(*index),
-            };
-            let Some((at, below)) = below else { break };
-            line = at;
-            node = below;
-        }
-        line
+        line_in(&self.tree, self.line, field)
     }
 
     /// Adds file and line to notices about this document that came from elsewhere, such as validation.
@@ -86,6 +75,42 @@ pub fn render(value: &Value) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Looks up the line of a field path.
+pub type Lines = Box<dyn Fn(&str) -> usize>;
+
+/// Parses a text that is one document without being an object, such as MeshConfig: the value, and the line of each
+/// field. Empty text is null.
+///
+/// # Errors
+/// The text is not YAML: the line and a sentence.
+pub fn plain(text: &str) -> Result<(Value, Lines), (usize, String)> {
+    if text.len() > MAX_TEXT {
+        return Err((1, format!("is longer than {MAX_TEXT} bytes: shorten it")));
+    }
+    let tree = if text.trim().is_empty() {
+        Node::empty(1)
+    } else {
+        tree::parse(text, 1).map_err(|bad| (bad.line, bad.message))?
+    };
+    let value = tree.to_value();
+    Ok((value, Box::new(move |field| line_in(&tree, 1, field))))
+}
+
+fn line_in(tree: &Node, first: usize, field: &str) -> usize {
+    let mut node = tree;
+    let mut line = first;
+    for step in steps(field) {
+        let below = match &step {
+            Step::Key(key) => node.member(key),
+            Step::Index(index) => node.item(*index),
+        };
+        let Some((at, below)) = below else { break };
+        line = at;
+        node = below;
+    }
+    line
 }
 
 fn read(file: &str, node: Node, documents: &mut Vec<Document>) {
