@@ -22,7 +22,11 @@ mod registry;
 pub mod resources;
 mod rewrite;
 mod routes;
+pub mod simulate;
 pub mod snapshot;
+
+#[cfg(test)]
+mod tests;
 
 use plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, RequestHead, RequestPlan,

@@ -205,6 +205,17 @@ impl Snapshot {
         self.gateway.values().map(|p| p.listener.clone()).collect()
     }
 
+    /// The service that a client of this proxy's namespace means by a host name (canonical form).
+    pub(super) fn service_by_alias(&self, host: &str, port: u16) -> Option<&Arc<Visible>> {
+        let routed = self.hosts.get(&port).and_then(|table| table.find(host));
+        routed.and_then(|found| found.service.as_ref()).or_else(|| {
+            let services = || self.registry.services.iter();
+            let named = |v: &&Arc<Visible>| domains(v, &self.scope).iter().any(|d| d == host);
+            let with_port = services().filter(|v| v.port(port).is_some()).find(named);
+            with_port.or_else(|| services().find(named))
+        })
+    }
+
     /// Every host with the routes in force, in order of port and host.
     pub fn routes(&self) -> Vec<RouteSummary> {
         let summary = |port: u16, host: String, rules: &[Arc<Rule>]| RouteSummary {

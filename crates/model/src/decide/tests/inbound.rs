@@ -1,0 +1,72 @@
+//! What comes to the application.
+
+use super::check;
+
+const OWN: &str = "
+me sidecar default/reviews-v1 10.244.0.5
+service default/reviews 10.96.0.10 http:80>9080 tcp:3306 any:7000 tls:8443
+service default/also 10.96.0.11 any:81>9080
+pod default/reviews-v1 10.244.0.5 serves=reviews,also
+routes default/reviews hosts=reviews
+  http -> direct code=418
+";
+
+#[test]
+fn by_port_and_the_strongest_declaration() {
+    check(
+        OWN,
+        &[
+            ("inbound open 10.244.0.5:9080", "http"),
+            (
+                "inbound open 10.244.0.5:3306",
+                "tcp inbound|3306|| @10.244.0.5:3306",
+            ),
+            (
+                "inbound open 10.244.0.5:8443",
+                "tcp inbound|8443|| @10.244.0.5:8443",
+            ),
+            (
+                "inbound open 10.244.0.5:7000",
+                "detect inbound|7000|| @10.244.0.5:7000",
+            ),
+            (
+                "inbound open 10.244.0.5:9999",
+                "detect InboundPassthroughCluster",
+            ),
+            (
+                "inbound open 10.244.0.5:15006",
+                "tcp NoRoute the proxy's own port 15006",
+            ),
+            (
+                "inbound sni x.example 10.244.0.5:8443",
+                "inbound|8443|| @10.244.0.5:8443",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn requests_go_to_the_application_whatever_their_host() {
+    check(
+        OWN,
+        &[
+            (
+                "inbound GET http://reviews/ to=10.244.0.5:9080",
+                "inbound|9080|| @10.244.0.5:9080 (default)",
+            ),
+            (
+                "inbound GET http://anything/ to=10.244.0.5:9080",
+                "inbound|9080|| @10.244.0.5:9080 (default)",
+            ),
+            (
+                "inbound GET http://x/ to=10.244.0.5:9999",
+                "InboundPassthroughCluster (default)",
+            ),
+            // An address that the proxy was not told of, such as the other family's.
+            (
+                "inbound GET http://x/ to=[fd00::5]:9080",
+                "inbound|9080|| @[fd00::5]:9080 (default)",
+            ),
+        ],
+    );
+}

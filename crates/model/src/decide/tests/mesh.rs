@@ -1,0 +1,588 @@
+//! A small language for meshes. One object a line, indented lines belong to the line before; the
+//! line's number is its age. `/` parts names from namespaces, `->` rules from what they do.
+//!
+//! ```text
+//! me sidecar|gateway NS/POD IP k=v…           mesh registry-only
+//! service NS/NAME IP|- proto:port[>target]…  [export=NS]
+//! entry NS/HOST IP|- proto:port… [dns|none]
+//! pod NS/NAME IP serves=NAME,… [k=v]… [unready|draining]
+//! policy NS/NAME host=H [rr|random|passthrough] [subset=NAME:k=v[:rr]]… [select=k=v] [export=NS]
+//! routes NS/NAME hosts=H,… [gateways=G,…] [export=NS]
+//!   http [name=N] [match…] -> host[:port][/subset][=weight]… [option…]
+//!   tcp|tls [match…] -> host…
+//! gateway NS/NAME k=v
+//!   server proto:port hosts=H,… [redirect]
+//! scope NS/NAME [egress=NS/HOST[:port],…] [select=k=v] [registry-only]
+//! ```
+
+use super::super::resources::ResourceSet;
+use super::super::snapshot::Snapshot;
+use crate::gateway::{Gateway, Server, ServerHost, ServerProtocol};
+use crate::matching::{Pattern, StringMatch};
+use crate::mesh::{EgressHost, MeshSettings, OutboundMode, Role, Scope, SidecarScope};
+use crate::name::{Origin, ServiceKey, Visibility};
+use crate::resource::Resource;
+use crate::route::*;
+use crate::service::{Address, Location, Port, Protocol, Resolution, Service};
+use crate::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use crate::workload::{Health, ServicePorts, Workload};
+use lateen_base::Str;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub struct Mesh {
+    pub set: ResourceSet,
+    pub scope: Scope,
+}
+
+pub fn snapshot(config: &str) -> Snapshot {
+    let Mesh { set, scope } = parse(config);
+    Snapshot::build(&set, &scope)
+}
+
+pub fn parse(config: &str) -> Mesh {
+    let mut resources: Vec<Resource> = Vec::new();
+    let mut scope = scope_of("sidecar", "default/sleep", &["10.244.0.99", "app=sleep"]);
+    let mut services: Vec<Service> = Vec::new();
+    for (age, line) in config.lines().enumerate() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let Some(first) = words.first() else {
+            continue;
+        };
+        let rest = &words[1..];
+        if is_rule(first) {
+            add_rule(resources.last_mut().expect("an object"), first, rest);
+            continue;
+        }
+        let age = age as u64;
+        match *first {
+            "me" => scope = scope_of(rest[0], rest[1], &rest[2..]),
+            "mesh" => resources.push(Resource::MeshSettings(MeshSettings {
+                outbound: OutboundMode::RegistryOnly,
+                ..MeshSettings::default()
+            })),
+            "service" | "entry" => {
+                let service = service(first, rest, age);
+                services.push(service.clone());
+                resources.push(Resource::Service(service));
+            }
+            "pod" => resources.push(Resource::Workload(pod(rest, &services))),
+            "policy" => resources.push(Resource::TrafficPolicy(policy(rest, age))),
+            "routes" => resources.push(Resource::RouteTable(table(rest, age))),
+            "gateway" => resources.push(Resource::Gateway(Gateway {
+                origin: origin("Gateway", rest[0], age),
+                selector: pairs(&rest[1..]),
+                servers: Vec::new(),
+            })),
+            "scope" => resources.push(Resource::SidecarScope(sidecar(rest, age))),
+            other => panic!("unknown line {other}"),
+        }
+    }
+    let set = ResourceSet::of(resources);
+    Mesh { set, scope }
+}
+
+fn is_rule(word: &str) -> bool {
+    matches!(word, "http" | "tcp" | "tls" | "server")
+}
+
+fn split(name: &str) -> (Str, Str) {
+    let (ns, name) = name.split_once('/').expect("namespace/name");
+    (ns.into(), name.into())
+}
+
+fn origin(kind: &str, name: &str, created: u64) -> Origin {
+    let (namespace, name) = split(name);
+    Origin {
+        kind: kind.into(),
+        namespace,
+        name,
+        created,
+    }
+}
+
+fn option<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
+    words
+        .iter()
+        .find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn pairs(words: &[&str]) -> BTreeMap<Str, Str> {
+    let pairs = words.iter().filter_map(|w| w.split_once('='));
+    pairs.map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+fn visibility(words: &[&str]) -> Visibility {
+    match option(words, "export") {
+        None => Visibility::Public,
+        Some(list) => Visibility::Namespaces(list.split(',').map(Str::from).collect()),
+    }
+}
+
+/// Full host of a short one in `default`; names with a dot stay.
+fn full(name: &str) -> Str {
+    if name.contains('.') || name == "*" || name.contains('*') {
+        name.into()
+    } else {
+        format!("{name}.default.svc.cluster.local").into()
+    }
+}
+
+fn scope_of(role: &str, pod: &str, rest: &[&str]) -> Scope {
+    let (namespace, pod) = split(pod);
+    Scope {
+        role: if role == "gateway" {
+            Role::Gateway
+        } else {
+            Role::Sidecar
+        },
+        pod,
+        namespace,
+        labels: pairs(rest),
+        addresses: rest.iter().filter_map(|w| w.parse().ok()).collect(),
+        service_account: "default".into(),
+        workload_name: "w".into(),
+        canonical_name: "w".into(),
+        canonical_revision: "latest".into(),
+        cluster: "Kubernetes".into(),
+        domain: "cluster.local".into(),
+    }
+}
+
+fn protocol(word: &str) -> Protocol {
+    match word {
+        "http" => Protocol::Http,
+        "http2" => Protocol::Http2,
+        "grpc" => Protocol::Grpc,
+        "tcp" => Protocol::Tcp,
+        "tls" => Protocol::Tls,
+        "udp" => Protocol::Udp,
+        "any" => Protocol::Detect,
+        other => panic!("unknown protocol {other}"),
+    }
+}
+
+fn service(kind: &str, rest: &[&str], age: u64) -> Service {
+    let (namespace, name) = split(rest[0]);
+    let kubernetes = kind == "service";
+    let hostname: Str = match kubernetes {
+        true => format!("{name}.{namespace}.svc.cluster.local").into(),
+        false => name.clone(),
+    };
+    let ports = rest[2..].iter().filter_map(|w| {
+        let (kind, number) = w.split_once(':')?;
+        let (number, target) = number.split_once('>').unwrap_or((number, number));
+        Some(Port {
+            number: number.parse().ok()?,
+            name: kind.into(),
+            protocol: protocol(kind),
+            target: target.parse().ok(),
+        })
+    });
+    let addresses = rest[1].split(',').filter_map(|text| {
+        let (ip, prefix) = text.split_once('/').unwrap_or((text, "32"));
+        Some(Address {
+            ip: ip.parse().ok()?,
+            prefix: prefix.parse().ok()?,
+        })
+    });
+    Service {
+        key: ServiceKey {
+            namespace: namespace.clone(),
+            hostname,
+        },
+        origin: origin(
+            if kubernetes {
+                "Service"
+            } else {
+                "ServiceEntry"
+            },
+            rest[0],
+            age,
+        ),
+        addresses: addresses.collect(),
+        ports: ports.collect(),
+        resolution: match rest {
+            r if r.contains(&"dns") => Resolution::Dns,
+            r if r.contains(&"none") => Resolution::None,
+            _ => Resolution::Static,
+        },
+        location: if kubernetes {
+            Location::Internal
+        } else {
+            Location::External
+        },
+        visibility: visibility(rest),
+        aliases: match kubernetes {
+            true => vec![
+                format!("{name}.{namespace}").into(),
+                format!("{name}.{namespace}.svc").into(),
+            ],
+            false => Vec::new(),
+        },
+        name,
+    }
+}
+
+fn pod(rest: &[&str], services: &[Service]) -> Workload {
+    let (namespace, name) = split(rest[0]);
+    let health = match rest {
+        r if r.contains(&"unready") => Health::Unready,
+        r if r.contains(&"draining") => Health::Draining,
+        _ => Health::Ready,
+    };
+    let served = option(rest, "serves").unwrap_or_default();
+    let served = served.split(',').filter_map(|wanted| {
+        let service = services.iter().find(|s| {
+            *s.name == *wanted && (s.key.namespace == namespace || wanted.contains('.'))
+        })?;
+        let ports = service
+            .ports
+            .iter()
+            .filter_map(|p| Some((p.number, p.target?)));
+        let ports = ports.collect();
+        Some((service.key.clone(), ServicePorts { ports, health }))
+    });
+    Workload {
+        uid: format!("Pod/{namespace}/{name}").into(),
+        addresses: rest[1].parse().into_iter().collect(),
+        hostname: rest[1]
+            .parse::<std::net::IpAddr>()
+            .is_err()
+            .then(|| rest[1].into()),
+        labels: pairs(&rest[2..]),
+        service_account: "default".into(),
+        workload_name: name.clone(),
+        canonical_name: name.clone(),
+        canonical_revision: "latest".into(),
+        node: "lateen".into(),
+        locality: "".into(),
+        weight: 1,
+        has_sidecar: true,
+        services: served.collect(),
+        namespace,
+        name,
+    }
+}
+
+fn balancer(word: &str) -> Option<Balancer> {
+    match word {
+        "rr" => Some(Balancer::RoundRobin),
+        "random" => Some(Balancer::Random),
+        "passthrough" => Some(Balancer::Passthrough),
+        _ => None,
+    }
+}
+
+fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
+    let subsets = rest.iter().filter_map(|w| w.strip_prefix("subset="));
+    let subsets = subsets.map(|text| {
+        let parts: Vec<_> = text.split(':').collect();
+        Subset {
+            name: parts[0].into(),
+            labels: pairs(&parts[1..]),
+            settings: TrafficSettings {
+                balancer: parts.iter().find_map(|p| balancer(p)),
+                connect_timeout: None,
+            },
+        }
+    });
+    TrafficPolicy {
+        origin: origin("DestinationRule", rest[0], age),
+        host: full(option(rest, "host").expect("host")),
+        visibility: visibility(rest),
+        workload_selector: option(rest, "select")
+            .map(|s| pairs(&[s]))
+            .unwrap_or_default(),
+        settings: TrafficSettings {
+            balancer: rest.iter().find_map(|w| balancer(w)),
+            connect_timeout: option(rest, "connect")
+                .map(|s| Duration::from_secs(s.parse().expect("seconds"))),
+        },
+        subsets: subsets.collect(),
+    }
+}
+
+fn sidecar(rest: &[&str], age: u64) -> SidecarScope {
+    let egress = option(rest, "egress").map(|list| {
+        let hosts = list.split(',').map(|text| {
+            let (ns, host) = split(text);
+            let (host, port) = match host.split_once(':') {
+                Some((host, port)) => (Str::from(host), port.parse().ok()),
+                None => (host, None),
+            };
+            EgressHost {
+                namespace: (&*ns != "*").then_some(ns),
+                host,
+                port,
+            }
+        });
+        hosts.collect()
+    });
+    SidecarScope {
+        origin: origin("Sidecar", rest[0], age),
+        workload_selector: option(rest, "select")
+            .map(|s| pairs(&[s]))
+            .unwrap_or_default(),
+        egress,
+        outbound: rest
+            .contains(&"registry-only")
+            .then_some(OutboundMode::RegistryOnly),
+    }
+}
+
+fn table(rest: &[&str], age: u64) -> RouteTable {
+    let gateways = option(rest, "gateways").unwrap_or("mesh");
+    RouteTable {
+        origin: origin("VirtualService", rest[0], age),
+        hosts: option(rest, "hosts")
+            .expect("hosts")
+            .split(',')
+            .map(full)
+            .collect(),
+        gateways: gateways.split(',').map(Str::from).collect(),
+        visibility: visibility(rest),
+        http: Vec::new(),
+        tls: Vec::new(),
+        tcp: Vec::new(),
+    }
+}
+
+fn add_rule(resource: &mut Resource, kind: &str, words: &[&str]) {
+    let arrow = words.iter().position(|w| *w == "->").unwrap_or(words.len());
+    let (matches, action) = (&words[..arrow], words.get(arrow + 1..).unwrap_or(&[]));
+    match (resource, kind) {
+        (Resource::RouteTable(table), "http") => table.http.push(http(matches, action)),
+        (Resource::RouteTable(table), "tcp") => table.tcp.push(TcpRoute {
+            matches: l4_match(matches),
+            destinations: action.iter().filter_map(|w| weighted(w)).collect(),
+        }),
+        (Resource::RouteTable(table), "tls") => table.tls.push(TlsRoute {
+            matches: l4_match(matches),
+            destinations: action.iter().filter_map(|w| weighted(w)).collect(),
+        }),
+        (Resource::Gateway(gateway), _) => {
+            let (kind, port) = words[0].split_once(':').expect("proto:port");
+            let namespace = gateway.origin.namespace.clone();
+            gateway.servers.push(server(kind, port, words, &namespace));
+        }
+        _ => panic!("a rule under the wrong object"),
+    }
+}
+
+fn server(kind: &str, port: &str, words: &[&str], namespace: &Str) -> Server {
+    let hosts = option(words, "hosts")
+        .expect("hosts")
+        .split(',')
+        .map(|text| {
+            let (ns, host) = text.split_once('/').unwrap_or(("*", text));
+            let namespace = match ns {
+                "*" => None,
+                "." => Some(namespace.clone()),
+                other => Some(other.into()),
+            };
+            ServerHost {
+                namespace,
+                host: host.into(),
+            }
+        });
+    Server {
+        name: "".into(),
+        port: port.parse().expect("port"),
+        port_name: kind.into(),
+        protocol: match kind {
+            "http" => ServerProtocol::Http,
+            "tcp" => ServerProtocol::Tcp,
+            "tls" => ServerProtocol::TlsPassthrough,
+            _ => ServerProtocol::TlsTerminate,
+        },
+        hosts: hosts.collect(),
+        https_redirect: words.contains(&"redirect"),
+    }
+}
+
+fn weighted(word: &str) -> Option<WeightedDestination> {
+    let (destination, weight) = match word.split_once('=') {
+        Some((d, w)) => (d, w.parse().ok()?),
+        None => (word, 0),
+    };
+    let (host, subset) = match destination.split_once('/') {
+        Some((host, subset)) => (host, Some(subset.into())),
+        None => (destination, None),
+    };
+    let (host, port) = match host.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()),
+        None => (host, None),
+    };
+    let host = full(host);
+    Some(WeightedDestination {
+        destination: Destination { host, subset, port },
+        weight,
+    })
+}
+
+fn string_match(text: &str) -> StringMatch {
+    match text.split_at(1) {
+        ("=", value) => StringMatch::Exact(value.into()),
+        ("^", value) => StringMatch::Prefix(value.into()),
+        ("~", value) => StringMatch::Regex(Pattern::new(value).expect("regex")),
+        _ => StringMatch::Present,
+    }
+}
+
+fn named_match(text: &str) -> (Str, StringMatch) {
+    let at = text.find(['=', '^', '~', '*']).expect("a match sign");
+    (text[..at].into(), string_match(&text[at..]))
+}
+
+fn http_match(words: &[&str]) -> HttpMatch {
+    let mut m = HttpMatch::default();
+    for word in words {
+        if let Some(rest) = word.strip_prefix("uri") {
+            m.uri = Some(string_match(rest));
+        } else if let Some(rest) = word.strip_prefix("method") {
+            m.method = Some(string_match(rest));
+        } else if let Some(rest) = word.strip_prefix("authority") {
+            m.authority = Some(string_match(rest));
+        } else if let Some(rest) = word.strip_prefix("scheme") {
+            m.scheme = Some(string_match(rest));
+        } else if let Some(rest) = word.strip_prefix("header:") {
+            m.headers.extend([named_match(rest)]);
+        } else if let Some(rest) = word.strip_prefix("!header:") {
+            m.without_headers.extend([named_match(rest)]);
+        } else if let Some(rest) = word.strip_prefix("query:") {
+            m.query.extend([named_match(rest)]);
+        } else if let Some(rest) = word.strip_prefix("source:") {
+            m.source_labels = pairs(&[rest]);
+        } else if *word == "nocase" {
+            m.ignore_uri_case = true;
+        }
+    }
+    m.name = option(words, "called").unwrap_or_default().into();
+    m.port = option(words, "port").and_then(|p| p.parse().ok());
+    m.source_namespace = option(words, "from").map(Str::from);
+    m.gateways = option(words, "at").into_iter().map(Str::from).collect();
+    m
+}
+
+fn l4_match(words: &[&str]) -> Vec<L4Match> {
+    if words.is_empty() {
+        return Vec::new();
+    }
+    let list = |key| {
+        option(words, key)
+            .into_iter()
+            .flat_map(|l| l.split(','))
+            .map(Str::from)
+    };
+    vec![L4Match {
+        sni_hosts: list("sni").collect(),
+        destination_subnets: list("subnet").collect(),
+        port: option(words, "port").and_then(|p| p.parse().ok()),
+        source_labels: words
+            .iter()
+            .find_map(|w| Some(pairs(&[w.strip_prefix("source:")?])))
+            .unwrap_or_default(),
+        source_namespace: option(words, "from").map(Str::from),
+        gateways: option(words, "at").into_iter().map(Str::from).collect(),
+    }]
+}
+
+fn edits(words: &[&str], side: &str) -> HeaderEdit {
+    let mut edit = HeaderEdit::default();
+    for text in words
+        .iter()
+        .filter_map(|w| w.strip_prefix(side)?.strip_prefix(':'))
+    {
+        if let Some((name, value)) = text.split_once("+=") {
+            edit.add.push((name.into(), value.into()));
+        } else if let Some((name, value)) = text.split_once('=') {
+            edit.set.push((name.into(), value.into()));
+        } else {
+            edit.remove.push(text.into());
+        }
+    }
+    edit
+}
+
+fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
+    let alternatives: Vec<_> = matches
+        .split(|w| *w == "|")
+        .map(|words| {
+            words
+                .iter()
+                .filter(|w| !w.starts_with("name="))
+                .copied()
+                .collect::<Vec<_>>()
+        })
+        .filter(|words| !words.is_empty())
+        .map(|words| http_match(&words))
+        .collect();
+    let code = |default: u16| option(action, "code").map_or(default, |c| c.parse().expect("code"));
+    let text = |key| option(action, key).map(Str::from);
+    let is_option = |w: &str| {
+        let key = w.split(['=', ':']).next().unwrap_or(w);
+        matches!(
+            key,
+            "rewrite" | "authority" | "timeout" | "retries" | "request" | "response" | "on"
+        )
+    };
+    let operations = HeaderOperations {
+        request: edits(action, "request"),
+        response: edits(action, "response"),
+    };
+    HttpRoute {
+        name: option(matches, "name").unwrap_or_default().into(),
+        matches: alternatives,
+        action: match action.first().copied() {
+            Some("redirect") => HttpAction::Redirect(Redirect {
+                uri: text("uri"),
+                authority: text("authority"),
+                scheme: text("scheme"),
+                port: None,
+                status: code(301),
+            }),
+            Some("direct") => HttpAction::Direct(DirectResponse {
+                status: code(200),
+                body: option(action, "body").unwrap_or_default().into(),
+            }),
+            _ => HttpAction::Forward(
+                action
+                    .iter()
+                    .filter(|w| !is_option(w))
+                    .filter_map(|w| destination(w))
+                    .collect(),
+            ),
+        },
+        rewrite: (text("rewrite").is_some() || text("authority").is_some()).then(|| Rewrite {
+            uri: text("rewrite"),
+            authority: text("authority"),
+        }),
+        timeout: option(action, "timeout")
+            .map(|s| Duration::from_secs(s.parse().expect("seconds"))),
+        retries: option(action, "retries").map(|n| RetryPolicy {
+            attempts: n.parse().expect("number"),
+            per_try_timeout: None,
+            retry_on: option(action, "on").into_iter().map(Str::from).collect(),
+        }),
+        headers: operations,
+    }
+}
+
+/// `host=weight`, with `!name=value` for a header set by this destination alone.
+fn destination(word: &str) -> Option<HttpDestination> {
+    let (word, header) = match word.split_once('!') {
+        Some((word, header)) => (word, Some(header)),
+        None => (word, None),
+    };
+    let found = weighted(word)?;
+    let mut headers = HeaderOperations::default();
+    if let Some((name, value)) = header.and_then(|h| h.split_once('=')) {
+        headers.request.set.push((name.into(), value.into()));
+    }
+    Some(HttpDestination {
+        destination: found.destination,
+        weight: found.weight,
+        headers,
+    })
+}
