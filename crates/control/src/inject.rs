@@ -12,6 +12,7 @@ mod gateway;
 mod metadata;
 mod overlay;
 mod prometheus;
+mod proxy_config;
 mod restore;
 mod selection;
 mod sidecar;
@@ -23,6 +24,7 @@ pub use selection::Skip;
 
 use annotations::Annotations;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use lateen_api::mesh_config::ProxyConfig;
 use metadata::Owner;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,7 +35,7 @@ const PROXY: &str = "istio-proxy";
 const INIT: &str = "istio-init";
 
 /// What injection needs to know of the mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Root namespace, such as `istio-system`.
     pub root_namespace: String,
@@ -49,6 +51,8 @@ pub struct Settings {
     pub revision: String,
     /// Where proxies find the control plane, as `host:port`.
     pub discovery: String,
+    /// Defaults for proxies (Istio: `meshConfig.defaultConfig`).
+    pub proxy_defaults: ProxyConfig,
     /// Image of proxy and init container.
     pub image: String,
     /// Whether pods are injected in namespaces that say nothing (Istio: `enableNamespacesByDefault`).
@@ -67,6 +71,7 @@ impl Default for Settings {
             mesh: "cluster.local".to_owned(),
             revision: "default".to_owned(),
             discovery: "istiod.istio-system.svc:15010".to_owned(),
+            proxy_defaults: ProxyConfig::default(),
             image: "lateen/proxyv2".to_owned(),
             by_default: false,
             prometheus_merge: true,
@@ -112,6 +117,9 @@ pub enum InjectError {
         /// What would be right.
         expected: &'static str,
     },
+    /// An annotation that would change capture in a way that is not possible here.
+    #[error("annotation {0} is not supported; remove it")]
+    Unsupported(String),
     /// An injection template that does not exist here.
     #[error(
         "annotation inject.istio.io/templates names {0:?}; templates are built in: use sidecar or gateway"
@@ -147,6 +155,7 @@ pub fn injected(input: Input<'_>) -> Result<Value, InjectError> {
     let annotations = Annotations::of(&pod);
     let template = Template::of(&annotations)?;
     let facts = Facts {
+        proxy_config: proxy_config::merged(&annotations, input.settings)?,
         owner: Owner::of(&pod, input.namespace),
         prometheus: prometheus::merge(&annotations, prometheus, input.settings),
         annotations,
@@ -193,6 +202,7 @@ struct Facts<'a> {
     annotations: Annotations,
     owner: Owner,
     prometheus: prometheus::Merge,
+    proxy_config: ProxyConfig,
 }
 
 /// What a template adds to the pod.

@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 pub(super) struct Annotations(BTreeMap<String, String>);
 
 /// Annotations of capture and the option of `lateen capture` that each becomes.
-const CAPTURE: [(&str, &str, Check); 7] = [
+const CAPTURE: [(&str, &str, Check); 6] = [
     (
         "includeOutboundIPRanges",
-        "--include-outbound-ip-ranges",
+        "--include-outbound-cidrs",
         Check::Ranges,
     ),
     (
         "excludeOutboundIPRanges",
-        "--exclude-outbound-ip-ranges",
+        "--exclude-outbound-cidrs",
         Check::Ranges,
     ),
     (
@@ -39,11 +39,6 @@ const CAPTURE: [(&str, &str, Check); 7] = [
         "--exclude-outbound-ports",
         Check::Ports,
     ),
-    (
-        "excludeInterfaces",
-        "--exclude-interfaces",
-        Check::Interfaces,
-    ),
 ];
 
 /// What a list annotation may hold.
@@ -51,15 +46,16 @@ const CAPTURE: [(&str, &str, Check); 7] = [
 enum Check {
     Ports,
     Ranges,
-    Interfaces,
 }
+
+/// Capture settings of Istio that have no counterpart here.
+const UNSUPPORTED: [&str; 2] = ["excludeInterfaces", "kubevirtInterfaces"];
 
 impl Check {
     fn expected(self) -> &'static str {
         match self {
             Self::Ports => "a comma-separated list of ports from 0 to 65535, or *",
             Self::Ranges => "a comma-separated list of IP ranges such as 10.0.0.0/8, or *",
-            Self::Interfaces => "a comma-separated list of network interface names",
         }
     }
 
@@ -73,13 +69,6 @@ impl Check {
                 }),
                 None => item.parse::<std::net::IpAddr>().is_ok(),
             },
-            // Linux: IFNAMSIZ is 16 with the final zero.
-            Self::Interfaces => {
-                item.len() < 16
-                    && item
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || ".-_@".contains(c))
-            }
         }
     }
 }
@@ -135,6 +124,12 @@ impl Annotations {
 
     /// The options of `lateen capture` that the annotations `traffic.sidecar.istio.io/…` ask for.
     pub(super) fn capture_options(&self) -> Result<Vec<String>, InjectError> {
+        for name in UNSUPPORTED {
+            let key = format!("traffic.sidecar.istio.io/{name}");
+            if self.text(&key).is_some_and(|value| !value.is_empty()) {
+                return Err(InjectError::Unsupported(key));
+            }
+        }
         let mut options = Vec::new();
         for (name, option, check) in CAPTURE {
             let key = format!("traffic.sidecar.istio.io/{name}");
@@ -146,8 +141,7 @@ impl Annotations {
                 .map(str::trim)
                 .filter(|item| !item.is_empty())
                 .collect();
-            let star = items == ["*"] && !matches!(check, Check::Interfaces);
-            if !star && !items.iter().all(|item| check.accepts(item)) {
+            if items != ["*"] && !items.iter().all(|item| check.accepts(item)) {
                 return Err(bad(&key, value, check.expected()));
             }
             options.push(format!("{option}={}", items.join(",")));

@@ -48,7 +48,15 @@ pub(super) fn proxy_env(facts: &Facts<'_>) -> Vec<EnvVar> {
         field("HOST_IP", "status.hostIP"),
         env(
             "PROXY_CONFIG",
-            json!({ "discoveryAddress": settings.discovery }).to_string(),
+            super::proxy_config::text(&facts.proxy_config),
+        ),
+        env(
+            "LATEEN_DISCOVERY_ADDRESS",
+            facts
+                .proxy_config
+                .discovery_address
+                .as_deref()
+                .unwrap_or(&settings.discovery),
         ),
         env("ISTIO_META_POD_PORTS", pod_ports(facts)),
         env("ISTIO_META_APP_CONTAINERS", app_containers(facts)),
@@ -59,6 +67,12 @@ pub(super) fn proxy_env(facts: &Facts<'_>) -> Vec<EnvVar> {
         env("ISTIO_META_MESH_ID", &settings.mesh),
         env("TRUST_DOMAIN", &settings.trust_domain),
     ];
+    // Istio: proxyMetadata are plain environment variables; they do not replace the ones above.
+    for (name, value) in &facts.proxy_config.proxy_metadata {
+        if !list.iter().any(|known| known.name == *name) {
+            list.push(env(name, value));
+        }
+    }
     if let Some(original) = &facts.prometheus.original {
         list.push(env("ISTIO_PROMETHEUS_ANNOTATIONS", original));
     }
@@ -253,7 +267,22 @@ pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     }
 }
 
+/// Arguments of the proxy in the role `role`.
+pub(super) fn proxy_args(facts: &Facts<'_>, role: &str) -> Vec<String> {
+    let mut args = ["proxy", role, "--domain", &domain(facts)]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(workers) = facts
+        .proxy_config
+        .concurrency
+        .filter(|workers| *workers > 0)
+    {
+        args.extend(["--concurrency".to_owned(), workers.to_string()]);
+    }
+    args
+}
+
 /// The domain that a proxy's short names end in.
-pub(super) fn domain(facts: &Facts<'_>) -> String {
+fn domain(facts: &Facts<'_>) -> String {
     format!("$(POD_NAMESPACE).svc.{}", facts.settings.domain)
 }

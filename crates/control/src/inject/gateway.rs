@@ -8,11 +8,7 @@ pub(super) fn parts(facts: &Facts<'_>) -> Result<Parts, InjectError> {
     let proxy = Container {
         name: PROXY.to_owned(),
         image: Some(containers::image(facts)?),
-        args: Some(
-            ["proxy", "router", "--domain", &containers::domain(facts)]
-                .map(str::to_owned)
-                .to_vec(),
-        ),
+        args: Some(containers::proxy_args(facts, "router")),
         env: Some(containers::proxy_env(facts)),
         ports: Some(containers::ports()),
         startup_probe: Some(containers::startup_probe()),

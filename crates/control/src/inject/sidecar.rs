@@ -14,11 +14,7 @@ pub(super) fn parts(facts: &Facts<'_>) -> Result<Parts, InjectError> {
     let mut proxy = Container {
         name: PROXY.to_owned(),
         image: Some(image.clone()),
-        args: Some(
-            ["proxy", "sidecar", "--domain", &containers::domain(facts)]
-                .map(str::to_owned)
-                .to_vec(),
-        ),
+        args: Some(containers::proxy_args(facts, "sidecar")),
         env: Some(containers::proxy_env(facts)),
         ports: Some(containers::ports()),
         startup_probe: Some(containers::startup_probe()),

@@ -183,300 +183,304 @@ fn the_whole_sidecar() {
     check(
         &injected(&pod),
         &expect![[r#"
-        {
-          "apiVersion": "v1",
-          "kind": "Pod",
-          "metadata": {
-            "annotations": {
-              "istio.io/rev": "default",
-              "kubectl.kubernetes.io/default-container": "reviews",
-              "kubectl.kubernetes.io/default-logs-container": "reviews",
-              "prometheus.io/path": "/stats/prometheus",
-              "prometheus.io/port": "15020",
-              "prometheus.io/scrape": "true",
-              "sidecar.istio.io/status": "{\"containers\":null,\"imagePullSecrets\":null,\"initContainers\":[\"istio-init\",\"istio-proxy\"],\"revision\":\"default\",\"volumes\":[\"istio-envoy\",\"istio-data\",\"istio-podinfo\",\"istio-token\"]}"
-            },
-            "creationTimestamp": null,
-            "generateName": "reviews-v1-5b5d6494f4-",
-            "labels": {
-              "app": "reviews",
-              "pod-template-hash": "5b5d6494f4",
-              "security.istio.io/tlsMode": "istio",
-              "service.istio.io/canonical-name": "reviews",
-              "service.istio.io/canonical-revision": "v1",
-              "version": "v1"
-            },
-            "ownerReferences": [
-              {
-                "apiVersion": "apps/v1",
-                "controller": true,
-                "kind": "ReplicaSet",
-                "name": "reviews-v1-5b5d6494f4",
-                "uid": "1"
-              }
-            ]
-          },
-          "spec": {
-            "containers": [
-              {
-                "image": "bookinfo/reviews",
-                "name": "reviews",
-                "ports": [
+            {
+              "apiVersion": "v1",
+              "kind": "Pod",
+              "metadata": {
+                "annotations": {
+                  "istio.io/rev": "default",
+                  "kubectl.kubernetes.io/default-container": "reviews",
+                  "kubectl.kubernetes.io/default-logs-container": "reviews",
+                  "prometheus.io/path": "/stats/prometheus",
+                  "prometheus.io/port": "15020",
+                  "prometheus.io/scrape": "true",
+                  "sidecar.istio.io/status": "{\"containers\":null,\"imagePullSecrets\":null,\"initContainers\":[\"istio-init\",\"istio-proxy\"],\"revision\":\"default\",\"volumes\":[\"istio-envoy\",\"istio-data\",\"istio-podinfo\",\"istio-token\"]}"
+                },
+                "creationTimestamp": null,
+                "generateName": "reviews-v1-5b5d6494f4-",
+                "labels": {
+                  "app": "reviews",
+                  "pod-template-hash": "5b5d6494f4",
+                  "security.istio.io/tlsMode": "istio",
+                  "service.istio.io/canonical-name": "reviews",
+                  "service.istio.io/canonical-revision": "v1",
+                  "version": "v1"
+                },
+                "ownerReferences": [
                   {
-                    "containerPort": 9080,
-                    "protocol": "TCP"
+                    "apiVersion": "apps/v1",
+                    "controller": true,
+                    "kind": "ReplicaSet",
+                    "name": "reviews-v1-5b5d6494f4",
+                    "uid": "1"
                   }
                 ]
-              }
-            ],
-            "initContainers": [
-              {
-                "args": [
-                  "capture"
-                ],
-                "image": "lateen/proxyv2",
-                "name": "istio-init",
-                "resources": {
-                  "limits": {
-                    "cpu": "2000m",
-                    "memory": "1Gi"
-                  },
-                  "requests": {
-                    "cpu": "10m",
-                    "memory": "40Mi"
-                  }
-                },
-                "securityContext": {
-                  "allowPrivilegeEscalation": false,
-                  "capabilities": {
-                    "add": [
-                      "NET_ADMIN",
-                      "NET_RAW"
-                    ],
-                    "drop": [
-                      "ALL"
-                    ]
-                  },
-                  "privileged": false,
-                  "readOnlyRootFilesystem": false,
-                  "runAsGroup": 0,
-                  "runAsNonRoot": false,
-                  "runAsUser": 0
-                }
               },
-              {
-                "args": [
-                  "proxy",
-                  "sidecar",
-                  "--domain",
-                  "$(POD_NAMESPACE).svc.cluster.local"
-                ],
-                "env": [
+              "spec": {
+                "containers": [
                   {
-                    "name": "POD_NAME",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "metadata.name"
+                    "image": "bookinfo/reviews",
+                    "name": "reviews",
+                    "ports": [
+                      {
+                        "containerPort": 9080,
+                        "protocol": "TCP"
                       }
-                    }
-                  },
-                  {
-                    "name": "POD_NAMESPACE",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "metadata.namespace"
-                      }
-                    }
-                  },
-                  {
-                    "name": "INSTANCE_IP",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "status.podIP"
-                      }
-                    }
-                  },
-                  {
-                    "name": "SERVICE_ACCOUNT",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "spec.serviceAccountName"
-                      }
-                    }
-                  },
-                  {
-                    "name": "HOST_IP",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "status.hostIP"
-                      }
-                    }
-                  },
-                  {
-                    "name": "PROXY_CONFIG",
-                    "value": "{\"discoveryAddress\":\"istiod.istio-system.svc:15010\"}"
-                  },
-                  {
-                    "name": "ISTIO_META_POD_PORTS",
-                    "value": "[{\"containerPort\":9080,\"protocol\":\"TCP\"}]"
-                  },
-                  {
-                    "name": "ISTIO_META_APP_CONTAINERS",
-                    "value": "reviews"
-                  },
-                  {
-                    "name": "ISTIO_META_CLUSTER_ID",
-                    "value": "Kubernetes"
-                  },
-                  {
-                    "name": "ISTIO_META_NODE_NAME",
-                    "valueFrom": {
-                      "fieldRef": {
-                        "fieldPath": "spec.nodeName"
-                      }
-                    }
-                  },
-                  {
-                    "name": "ISTIO_META_WORKLOAD_NAME",
-                    "value": "reviews-v1"
-                  },
-                  {
-                    "name": "ISTIO_META_OWNER",
-                    "value": "kubernetes://apis/apps/v1/namespaces/shop/deployments/reviews-v1"
-                  },
-                  {
-                    "name": "ISTIO_META_MESH_ID",
-                    "value": "cluster.local"
-                  },
-                  {
-                    "name": "TRUST_DOMAIN",
-                    "value": "cluster.local"
+                    ]
                   }
                 ],
-                "image": "lateen/proxyv2",
-                "name": "istio-proxy",
-                "ports": [
+                "initContainers": [
                   {
-                    "containerPort": 15090,
-                    "name": "http-envoy-prom",
-                    "protocol": "TCP"
-                  }
-                ],
-                "readinessProbe": {
-                  "failureThreshold": 4,
-                  "httpGet": {
-                    "path": "/healthz/ready",
-                    "port": 15021
+                    "args": [
+                      "capture"
+                    ],
+                    "image": "lateen/proxyv2",
+                    "name": "istio-init",
+                    "resources": {
+                      "limits": {
+                        "cpu": "2000m",
+                        "memory": "1Gi"
+                      },
+                      "requests": {
+                        "cpu": "10m",
+                        "memory": "40Mi"
+                      }
+                    },
+                    "securityContext": {
+                      "allowPrivilegeEscalation": false,
+                      "capabilities": {
+                        "add": [
+                          "NET_ADMIN",
+                          "NET_RAW"
+                        ],
+                        "drop": [
+                          "ALL"
+                        ]
+                      },
+                      "privileged": false,
+                      "readOnlyRootFilesystem": false,
+                      "runAsGroup": 0,
+                      "runAsNonRoot": false,
+                      "runAsUser": 0
+                    }
                   },
-                  "initialDelaySeconds": 0,
-                  "periodSeconds": 15,
-                  "timeoutSeconds": 3
-                },
-                "resources": {
-                  "limits": {
-                    "cpu": "2000m",
-                    "memory": "1Gi"
-                  },
-                  "requests": {
-                    "cpu": "100m",
-                    "memory": "128Mi"
-                  }
-                },
-                "restartPolicy": "Always",
-                "securityContext": {
-                  "allowPrivilegeEscalation": false,
-                  "capabilities": {
-                    "drop": [
-                      "ALL"
+                  {
+                    "args": [
+                      "proxy",
+                      "sidecar",
+                      "--domain",
+                      "$(POD_NAMESPACE).svc.cluster.local"
+                    ],
+                    "env": [
+                      {
+                        "name": "POD_NAME",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "metadata.name"
+                          }
+                        }
+                      },
+                      {
+                        "name": "POD_NAMESPACE",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "metadata.namespace"
+                          }
+                        }
+                      },
+                      {
+                        "name": "INSTANCE_IP",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "status.podIP"
+                          }
+                        }
+                      },
+                      {
+                        "name": "SERVICE_ACCOUNT",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "spec.serviceAccountName"
+                          }
+                        }
+                      },
+                      {
+                        "name": "HOST_IP",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "status.hostIP"
+                          }
+                        }
+                      },
+                      {
+                        "name": "PROXY_CONFIG",
+                        "value": "{\"discoveryAddress\":\"istiod.istio-system.svc:15010\"}"
+                      },
+                      {
+                        "name": "LATEEN_DISCOVERY_ADDRESS",
+                        "value": "istiod.istio-system.svc:15010"
+                      },
+                      {
+                        "name": "ISTIO_META_POD_PORTS",
+                        "value": "[{\"containerPort\":9080,\"protocol\":\"TCP\"}]"
+                      },
+                      {
+                        "name": "ISTIO_META_APP_CONTAINERS",
+                        "value": "reviews"
+                      },
+                      {
+                        "name": "ISTIO_META_CLUSTER_ID",
+                        "value": "Kubernetes"
+                      },
+                      {
+                        "name": "ISTIO_META_NODE_NAME",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "spec.nodeName"
+                          }
+                        }
+                      },
+                      {
+                        "name": "ISTIO_META_WORKLOAD_NAME",
+                        "value": "reviews-v1"
+                      },
+                      {
+                        "name": "ISTIO_META_OWNER",
+                        "value": "kubernetes://apis/apps/v1/namespaces/shop/deployments/reviews-v1"
+                      },
+                      {
+                        "name": "ISTIO_META_MESH_ID",
+                        "value": "cluster.local"
+                      },
+                      {
+                        "name": "TRUST_DOMAIN",
+                        "value": "cluster.local"
+                      }
+                    ],
+                    "image": "lateen/proxyv2",
+                    "name": "istio-proxy",
+                    "ports": [
+                      {
+                        "containerPort": 15090,
+                        "name": "http-envoy-prom",
+                        "protocol": "TCP"
+                      }
+                    ],
+                    "readinessProbe": {
+                      "failureThreshold": 4,
+                      "httpGet": {
+                        "path": "/healthz/ready",
+                        "port": 15021
+                      },
+                      "initialDelaySeconds": 0,
+                      "periodSeconds": 15,
+                      "timeoutSeconds": 3
+                    },
+                    "resources": {
+                      "limits": {
+                        "cpu": "2000m",
+                        "memory": "1Gi"
+                      },
+                      "requests": {
+                        "cpu": "100m",
+                        "memory": "128Mi"
+                      }
+                    },
+                    "restartPolicy": "Always",
+                    "securityContext": {
+                      "allowPrivilegeEscalation": false,
+                      "capabilities": {
+                        "drop": [
+                          "ALL"
+                        ]
+                      },
+                      "privileged": false,
+                      "readOnlyRootFilesystem": true,
+                      "runAsGroup": 1337,
+                      "runAsNonRoot": true,
+                      "runAsUser": 1337
+                    },
+                    "startupProbe": {
+                      "failureThreshold": 600,
+                      "httpGet": {
+                        "path": "/healthz/ready",
+                        "port": 15021
+                      },
+                      "periodSeconds": 1,
+                      "timeoutSeconds": 3
+                    },
+                    "volumeMounts": [
+                      {
+                        "mountPath": "/etc/istio/proxy",
+                        "name": "istio-envoy"
+                      },
+                      {
+                        "mountPath": "/var/lib/istio/data",
+                        "name": "istio-data"
+                      },
+                      {
+                        "mountPath": "/etc/istio/pod",
+                        "name": "istio-podinfo"
+                      },
+                      {
+                        "mountPath": "/var/run/secrets/tokens",
+                        "name": "istio-token"
+                      }
                     ]
                   },
-                  "privileged": false,
-                  "readOnlyRootFilesystem": true,
-                  "runAsGroup": 1337,
-                  "runAsNonRoot": true,
-                  "runAsUser": 1337
-                },
-                "startupProbe": {
-                  "failureThreshold": 600,
-                  "httpGet": {
-                    "path": "/healthz/ready",
-                    "port": 15021
-                  },
-                  "periodSeconds": 1,
-                  "timeoutSeconds": 3
-                },
-                "volumeMounts": [
                   {
-                    "mountPath": "/etc/istio/proxy",
+                    "fieldOfTheFuture": 1,
+                    "image": "migrate",
+                    "name": "migrate"
+                  }
+                ],
+                "volumes": [
+                  {
+                    "emptyDir": {
+                      "medium": "Memory"
+                    },
                     "name": "istio-envoy"
                   },
                   {
-                    "mountPath": "/var/lib/istio/data",
+                    "emptyDir": {},
                     "name": "istio-data"
                   },
                   {
-                    "mountPath": "/etc/istio/pod",
+                    "downwardAPI": {
+                      "items": [
+                        {
+                          "fieldRef": {
+                            "fieldPath": "metadata.labels"
+                          },
+                          "path": "labels"
+                        },
+                        {
+                          "fieldRef": {
+                            "fieldPath": "metadata.annotations"
+                          },
+                          "path": "annotations"
+                        }
+                      ]
+                    },
                     "name": "istio-podinfo"
                   },
                   {
-                    "mountPath": "/var/run/secrets/tokens",
-                    "name": "istio-token"
+                    "name": "istio-token",
+                    "projected": {
+                      "sources": [
+                        {
+                          "serviceAccountToken": {
+                            "audience": "istio-ca",
+                            "expirationSeconds": 43200,
+                            "path": "istio-token"
+                          }
+                        }
+                      ]
+                    }
                   }
                 ]
-              },
-              {
-                "fieldOfTheFuture": 1,
-                "image": "migrate",
-                "name": "migrate"
               }
-            ],
-            "volumes": [
-              {
-                "emptyDir": {
-                  "medium": "Memory"
-                },
-                "name": "istio-envoy"
-              },
-              {
-                "emptyDir": {},
-                "name": "istio-data"
-              },
-              {
-                "downwardAPI": {
-                  "items": [
-                    {
-                      "fieldRef": {
-                        "fieldPath": "metadata.labels"
-                      },
-                      "path": "labels"
-                    },
-                    {
-                      "fieldRef": {
-                        "fieldPath": "metadata.annotations"
-                      },
-                      "path": "annotations"
-                    }
-                  ]
-                },
-                "name": "istio-podinfo"
-              },
-              {
-                "name": "istio-token",
-                "projected": {
-                  "sources": [
-                    {
-                      "serviceAccountToken": {
-                        "audience": "istio-ca",
-                        "expirationSeconds": 43200,
-                        "path": "istio-token"
-                      }
-                    }
-                  ]
-                }
-              }
-            ]
-          }
-        }"#]],
+            }"#]],
     );
 }
 
@@ -630,7 +634,7 @@ fn annotations_shape_the_containers() {
         init["args"],
         json!([
             "capture",
-            "--include-outbound-ip-ranges=10.0.0.0/8",
+            "--include-outbound-cidrs=10.0.0.0/8",
             "--include-inbound-ports=*",
             "--exclude-inbound-ports=",
             "--exclude-outbound-ports=3306,5432",
@@ -643,6 +647,29 @@ fn annotations_shape_the_containers() {
         json!({ "requests": { "memory": "64Mi" } })
     );
     assert_eq!(init["image"], "corp.example:5000/proxy:2@sha256:ab");
+}
+
+#[test]
+fn proxy_config_reaches_the_proxy() {
+    let out = injected(&pod(
+        json!({ "annotations": { "proxy.istio.io/config":
+            "concurrency: 3\nproxyMetadata:\n  MINE: \"1\"\n  POD_NAME: other\ndiscoveryAddress: canary:15010\n" } }),
+        app(),
+    ));
+    let proxy = container(&out, "istio-proxy");
+    assert_eq!(proxy["args"][4], "--concurrency");
+    assert_eq!(proxy["args"][5], "3");
+    assert_eq!(env(proxy, "MINE"), "1");
+    assert_eq!(
+        env(proxy, "POD_NAME"),
+        &Value::Null,
+        "the pod's own name stays"
+    );
+    assert_eq!(env(proxy, "LATEEN_DISCOVERY_ADDRESS"), "canary:15010");
+    assert_eq!(
+        env(proxy, "PROXY_CONFIG"),
+        r#"{"concurrency":3,"discoveryAddress":"canary:15010","proxyMetadata":{"MINE":"1","POD_NAME":"other"}}"#
+    );
 }
 
 #[test]
@@ -672,7 +699,10 @@ fn bad_annotations_are_refused_by_name() {
             "traffic.sidecar.istio.io/includeOutboundIPRanges",
             "10.0.0.0/33",
         ),
-        ("traffic.sidecar.istio.io/excludeInterfaces", "eth0; rm -rf"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "eth0"),
+        ("proxy.istio.io/config", "concurrency: many"),
+        ("proxy.istio.io/config", "just text"),
+        ("proxy.istio.io/config", "proxyMetadata: {a-b: x}"),
         ("sidecar.istio.io/proxyCPU", "lots"),
         ("sidecar.istio.io/proxyImage", "a b\nc"),
         ("sidecar.istio.io/nativeSidecar", "maybe"),
