@@ -6,4 +6,5 @@
 //! It decides nothing about traffic and knows no Kubernetes.
 
 pub mod client;
+pub mod codec;
 pub mod server;

@@ -1,0 +1,153 @@
+//! Model to protobuf and back. Encoding is deterministic: equal values give equal bytes. Decoding
+//! refuses what it cannot mean in full: unknown enum values, missing parts, bad addresses and regexes.
+
+mod gateway;
+mod mesh;
+mod parts;
+mod route;
+mod service;
+mod traffic;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use lateen_model::resource::{Kind, Resource};
+use lateen_proto::mesh as proto;
+use prost::Message;
+use std::fmt;
+
+/// Common start of the type URLs of Lateen's resources.
+const PREFIX: &str = "type.googleapis.com/lateen.mesh.v1.";
+
+/// The type URL of a kind.
+pub fn type_url(kind: Kind) -> &'static str {
+    match kind {
+        Kind::MeshSettings => "type.googleapis.com/lateen.mesh.v1.MeshSettings",
+        Kind::Service => "type.googleapis.com/lateen.mesh.v1.Service",
+        Kind::Workload => "type.googleapis.com/lateen.mesh.v1.Workload",
+        Kind::TrafficPolicy => "type.googleapis.com/lateen.mesh.v1.TrafficPolicy",
+        Kind::SidecarScope => "type.googleapis.com/lateen.mesh.v1.SidecarScope",
+        Kind::RouteTable => "type.googleapis.com/lateen.mesh.v1.RouteTable",
+        Kind::Gateway => "type.googleapis.com/lateen.mesh.v1.Gateway",
+    }
+}
+
+/// The kind of a type URL; absent when it is none of Lateen's.
+pub fn kind_of(url: &str) -> Option<Kind> {
+    url.strip_prefix(PREFIX)?;
+    Kind::ALL.into_iter().find(|kind| type_url(*kind) == url)
+}
+
+/// Why a resource cannot be decoded: one sentence with the resource, the field and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct DecodeError {
+    /// Short type name, such as `RouteTable`.
+    pub kind: String,
+    /// The resource's name; empty when it could not be read.
+    pub resource: String,
+    /// Path of the field, such as `http[2].matches[0].uri`; empty when the bytes are no message at all.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if !self.resource.is_empty() {
+            write!(f, " {}", self.resource)?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ", field {}", self.field)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// The resource as bytes of its own message type.
+pub fn encode(resource: &Resource) -> Bytes {
+    let bytes = match resource {
+        Resource::Service(v) => service::encode(v).encode_to_vec(),
+        Resource::Workload(v) => workload::encode(v).encode_to_vec(),
+        Resource::RouteTable(v) => route::encode(v).encode_to_vec(),
+        Resource::TrafficPolicy(v) => traffic::encode(v).encode_to_vec(),
+        Resource::Gateway(v) => gateway::encode(v).encode_to_vec(),
+        Resource::SidecarScope(v) => mesh::encode_scope(v).encode_to_vec(),
+        Resource::MeshSettings(v) => mesh::encode_settings(v).encode_to_vec(),
+    };
+    bytes.into()
+}
+
+/// The resource that `bytes` of type `type_url` mean.
+///
+/// # Errors
+/// The type is not known, the bytes are not a message of it, or a part is missing or means nothing.
+pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, DecodeError> {
+    let Some(kind) = kind_of(type_url) else {
+        return Err(DecodeError {
+            kind: type_url.to_owned(),
+            resource: String::new(),
+            field: String::new(),
+            reason: "this version does not know the type: upgrade the proxy".to_owned(),
+        });
+    };
+    match kind {
+        Kind::Service => whole(kind, bytes, service::decode, service_name).map(Resource::Service),
+        Kind::Workload => {
+            let name = |m: &proto::Workload| m.uid.clone();
+            whole(kind, bytes, workload::decode, name).map(Resource::Workload)
+        }
+        Kind::RouteTable => {
+            let name = |m: &proto::RouteTable| origin_name(m.origin.as_ref());
+            whole(kind, bytes, route::decode, name).map(Resource::RouteTable)
+        }
+        Kind::TrafficPolicy => {
+            let name = |m: &proto::TrafficPolicy| origin_name(m.origin.as_ref());
+            whole(kind, bytes, traffic::decode, name).map(Resource::TrafficPolicy)
+        }
+        Kind::Gateway => {
+            let name = |m: &proto::Gateway| origin_name(m.origin.as_ref());
+            whole(kind, bytes, gateway::decode, name).map(Resource::Gateway)
+        }
+        Kind::SidecarScope => {
+            let name = |m: &proto::SidecarScope| origin_name(m.origin.as_ref());
+            whole(kind, bytes, mesh::decode_scope, name).map(Resource::SidecarScope)
+        }
+        Kind::MeshSettings => {
+            let name = |_: &proto::MeshSettings| "default".to_owned();
+            whole(kind, bytes, mesh::decode_settings, name).map(Resource::MeshSettings)
+        }
+    }
+}
+
+fn whole<M: Message + Default, T>(
+    kind: Kind,
+    bytes: &[u8],
+    read: impl FnOnce(M) -> Result<T, parts::Bad>,
+    name: impl FnOnce(&M) -> String,
+) -> Result<T, DecodeError> {
+    let error = |resource: String, field: String, reason: String| DecodeError {
+        kind: type_url(kind).trim_start_matches(PREFIX).to_owned(),
+        resource,
+        field,
+        reason,
+    };
+    let message = M::decode(bytes)
+        .map_err(|e| error(String::new(), String::new(), format!("not a message: {e}")))?;
+    let name = name(&message);
+    read(message).map_err(|bad| error(name, bad.field, bad.reason))
+}
+
+fn service_name(message: &proto::Service) -> String {
+    let key = message.key.as_ref();
+    key.map(|k| format!("{}/{}", k.namespace, k.hostname))
+        .unwrap_or_default()
+}
+
+fn origin_name(origin: Option<&proto::Origin>) -> String {
+    origin
+        .map(|o| format!("{}/{}", o.namespace, o.name))
+        .unwrap_or_default()
+}
