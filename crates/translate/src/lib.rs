@@ -1,1 +1,40 @@
-//! Pure transforms from what the user wrote to what the mesh means.
+//! Pure transforms from what the user wrote to what the mesh means: one file per user kind.
+//!
+//! ```text
+//! api object + Mesh --<kind>::<function>(Inputs)--> (Vec<Resource>, Vec<Notice>)
+//! ```
+//! A notice that is an error means that the object must not be put in force: no resource comes back, and whoever
+//! keeps the old value keeps it in force. Warnings come with the resources. [`mod@analyze`] looks at many objects
+//! together. Nothing here waits, does IO or keeps state; what an object means never depends on who asks.
+
+pub mod analyze;
+pub mod destination_rule;
+pub mod endpoint_slice;
+pub mod gateway;
+pub mod mesh;
+pub mod names;
+pub mod protocol;
+pub mod service;
+pub mod service_entry;
+pub mod sidecar;
+pub mod virtual_service;
+pub mod workload;
+pub mod workload_entry;
+
+use lateen_api::notice::Notice;
+use lateen_model::resource::Resource;
+
+/// What one object means, and what is to be said about it.
+pub type Translated = (Vec<Resource>, Vec<Notice>);
+
+/// The sentence about a field that is accepted, kept and without effect.
+pub(crate) const NOT_YET: &str = "is not in force yet: it has no effect";
+
+/// Notices and, unless one is an error, the resource.
+pub(crate) fn done(resource: Resource, notices: Vec<Notice>) -> Translated {
+    if lateen_api::notice::any_error(&notices) {
+        (Vec::new(), notices)
+    } else {
+        (vec![resource], notices)
+    }
+}

@@ -1,0 +1,297 @@
+//! Pod → workload, with the services it serves as EndpointSlices tell it.
+
+use crate::mesh::Mesh;
+use crate::{Translated, service, service_entry};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use lateen_api::meta::Config;
+use lateen_api::service_entry::ServiceEntry;
+use lateen_base::Str;
+use lateen_model::matching::labels_match;
+use lateen_model::name::ServiceKey;
+use lateen_model::resource::Resource;
+use lateen_model::workload::{Health, ServicePorts, Workload};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A Service and one of its EndpointSlices.
+#[derive(Debug, Clone, Copy)]
+pub struct Backing<'a> {
+    /// The Service, whose port numbers clients use.
+    pub service: &'a core::Service,
+    /// A slice labelled with the Service's name, of the same namespace.
+    pub slice: &'a EndpointSlice,
+}
+
+/// What a pod is translated from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The pod.
+    pub pod: &'a core::Pod,
+    /// Slices of the pod's namespace; those that do not name the pod are passed over.
+    pub backings: &'a [Backing<'a>],
+    /// ServiceEntries of the pod's namespace; those that do not select the pod are passed over.
+    pub service_entries: &'a [&'a Config<ServiceEntry>],
+    /// The mesh.
+    pub mesh: &'a Mesh,
+}
+
+/// Translates a pod. Pods without address and pods that have ended give nothing.
+pub fn pod(inputs: Inputs<'_>) -> Translated {
+    let Inputs { pod, .. } = inputs;
+    let status = pod.status.clone().unwrap_or_default();
+    let addresses = addresses(&status);
+    let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if addresses.is_empty() || has_ended {
+        return (Vec::new(), Vec::new());
+    }
+    let meta = &pod.metadata;
+    let spec = pod.spec.as_ref();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let labels = labels(meta);
+    let described = Described::by(&labels, &owner_name(meta));
+    let workload = Workload {
+        uid: format!("Pod/{namespace}/{name}").into(),
+        name: name.into(),
+        namespace: namespace.into(),
+        addresses,
+        hostname: None,
+        service_account: spec
+            .and_then(|s| s.service_account_name.as_deref())
+            .unwrap_or_default()
+            .into(),
+        workload_name: described.workload_name,
+        canonical_name: described.canonical_name,
+        canonical_revision: described.canonical_revision,
+        node: spec
+            .and_then(|s| s.node_name.as_deref())
+            .unwrap_or_default()
+            .into(),
+        locality: locality(&labels),
+        weight: 1,
+        has_sidecar: has_sidecar(pod),
+        services: services(inputs, &labels),
+        labels,
+    };
+    (vec![Resource::Workload(workload)], Vec::new())
+}
+
+/// Names of a workload as metrics show them, from labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) workload_name: Str,
+    pub(crate) canonical_name: Str,
+    pub(crate) canonical_revision: Str,
+}
+
+impl Described {
+    /// `owner` stands in where labels say nothing (Istio: canonical-service fallbacks).
+    pub(crate) fn by(labels: &BTreeMap<Str, Str>, owner: &str) -> Self {
+        let first = |keys: &[&str]| {
+            keys.iter()
+                .filter_map(|key| labels.get(*key))
+                .find(|value| !value.is_empty())
+                .cloned()
+        };
+        let workload_name =
+            first(&["service.istio.io/workload-name"]).unwrap_or_else(|| owner.into());
+        Self {
+            canonical_name: first(&[
+                "service.istio.io/canonical-name",
+                "app.kubernetes.io/name",
+                "app",
+            ])
+            .unwrap_or_else(|| workload_name.clone()),
+            canonical_revision: first(&[
+                "service.istio.io/canonical-revision",
+                "app.kubernetes.io/version",
+                "version",
+            ])
+            .unwrap_or_else(|| "latest".into()),
+            workload_name,
+        }
+    }
+}
+
+/// The owning workload's name: a ReplicaSet's without the template hash (its Deployment), a CronJob's Job without
+/// the time, else the owner's; the pod's own when nobody owns it.
+pub fn owner_name(meta: &ObjectMeta) -> String {
+    let own = meta.name.clone().unwrap_or_default();
+    let owners = meta.owner_references.iter().flatten();
+    let Some(owner) = owners
+        .clone()
+        .find(|owner| owner.controller == Some(true))
+        .or_else(|| owners.clone().next())
+    else {
+        return own;
+    };
+    match owner.kind.as_str() {
+        "ReplicaSet" => {
+            let hash = meta
+                .labels
+                .as_ref()
+                .and_then(|l| l.get("pod-template-hash"));
+            let deployment = hash.and_then(|hash| owner.name.strip_suffix(&format!("-{hash}")));
+            deployment.unwrap_or(&owner.name).to_owned()
+        }
+        "Job" => match owner.name.rsplit_once('-') {
+            // A CronJob names its Jobs after the scheduled minute: 8 digits or more.
+            Some((cron, time)) if time.len() >= 8 && time.bytes().all(|b| b.is_ascii_digit()) => {
+                cron.to_owned()
+            }
+            _ => owner.name.clone(),
+        },
+        "Node" => own,
+        _ => owner.name.clone(),
+    }
+}
+
+/// What an EndpointSlice says of an endpoint (Kubernetes: `EndpointConditions`; absent `ready` counts as true,
+/// absent `serving` as `ready`).
+pub fn health(conditions: Option<&EndpointConditions>) -> Health {
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    match (ready, serving, terminating) {
+        (true, _, _) => Health::Ready,
+        (false, true, true) => Health::Draining,
+        _ => Health::Unready,
+    }
+}
+
+/// Port numbers of the Service that a slice's ports stand for, with the endpoints' own ports.
+pub(crate) fn slice_ports(backing: Backing<'_>) -> BTreeMap<u16, u16> {
+    let spec = backing.service.spec.as_ref();
+    let declared = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
+    let mut ports = BTreeMap::new();
+    for port in declared {
+        let name = port.name.as_deref().unwrap_or_default();
+        let target = backing
+            .slice
+            .ports
+            .iter()
+            .flatten()
+            .find(|p| p.name.as_deref().unwrap_or_default() == name)
+            .and_then(|p| p.port);
+        if let (Ok(number), Some(Ok(target))) =
+            (u16::try_from(port.port), target.map(u16::try_from))
+        {
+            ports.insert(number, target);
+        }
+    }
+    ports
+}
+
+fn services(inputs: Inputs<'_>, labels: &BTreeMap<Str, Str>) -> BTreeMap<ServiceKey, ServicePorts> {
+    let meta = &inputs.pod.metadata;
+    let mut services = BTreeMap::<ServiceKey, ServicePorts>::new();
+    for backing in inputs.backings {
+        let namespace = &backing.slice.metadata.namespace;
+        let is_ours = |target: &core::ObjectReference| {
+            target.kind.as_deref() == Some("Pod")
+                && target.name == meta.name
+                && target.namespace.as_ref().or(namespace.as_ref()) == meta.namespace.as_ref()
+        };
+        let endpoint = backing
+            .slice
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.target_ref.as_ref().is_some_and(is_ours));
+        let Some(endpoint) = endpoint else {
+            continue;
+        };
+        let served = ServicePorts {
+            ports: slice_ports(*backing),
+            health: health(endpoint.conditions.as_ref()),
+        };
+        services
+            .entry(service::key(&backing.service.metadata, inputs.mesh))
+            .and_modify(|known| known.ports.extend(&served.ports))
+            .or_insert(served);
+    }
+    for entry in inputs.service_entries {
+        if selects(entry, labels) {
+            services.extend(service_entry::served(
+                entry,
+                &BTreeMap::new(),
+                pod_health(inputs.pod),
+            ));
+        }
+    }
+    services
+}
+
+/// Whether a ServiceEntry selects workloads with these labels.
+pub(crate) fn selects(entry: &Config<ServiceEntry>, labels: &BTreeMap<Str, Str>) -> bool {
+    let selector = entry.spec.workload_selector.as_ref();
+    selector.is_some_and(|selector| {
+        !selector.labels.is_empty() && labels_match(&crate::names::labels(&selector.labels), labels)
+    })
+}
+
+/// Health of a pod that no EndpointSlice speaks of.
+fn pod_health(pod: &core::Pod) -> Health {
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .and_then(|s| s.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    let is_ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
+    match (is_ready, pod.metadata.deletion_timestamp.is_some()) {
+        (true, false) => Health::Ready,
+        (true, true) => Health::Draining,
+        (false, _) => Health::Unready,
+    }
+}
+
+fn addresses(status: &core::PodStatus) -> Vec<IpAddr> {
+    let listed = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
+    let mut addresses = Vec::new();
+    for ip in status
+        .pod_ip
+        .iter()
+        .chain(listed)
+        .filter_map(|ip| ip.parse().ok())
+    {
+        if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    addresses
+}
+
+fn labels(meta: &ObjectMeta) -> BTreeMap<Str, Str> {
+    meta.labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+        .collect()
+}
+
+/// `region/zone/subzone` from the pod's own labels (Istio: `topology.istio.io/locality`, with dots for slashes).
+pub(crate) fn locality(labels: &BTreeMap<Str, Str>) -> Str {
+    ["topology.istio.io/locality", "istio-locality"]
+        .iter()
+        .find_map(|key| labels.get(*key))
+        .map(|text| text.replace('.', "/").into())
+        .unwrap_or_else(|| "".into())
+}
+
+fn has_sidecar(pod: &core::Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let spec = pod.spec.as_ref();
+    let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+    let inits = spec
+        .and_then(|s| s.init_containers.as_deref())
+        .unwrap_or_default();
+    annotations.is_some_and(|a| a.contains_key("sidecar.istio.io/status"))
+        || containers
+            .iter()
+            .chain(inits)
+            .any(|c| c.name == "istio-proxy")
+}
+
+#[cfg(test)]
+mod tests;
