@@ -1,1 +1,136 @@
-//! placeholder
+use super::*;
+use expect_test::{Expect, expect};
+use lateen_api::object::Object;
+
+/// What the cases refer to.
+const WORLD: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: ns}
+spec: {ports: [{name: http, port: 9080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: ns}
+spec: {host: reviews, subsets: [{name: v1}, {name: v2}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild, namespace: ns}
+spec: {hosts: ['*.example.com'], ports: [{number: 443, name: tls, protocol: TLS}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: ns}
+spec: {selector: {a: b}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}
+---
+";
+
+/// Analyzes the world with these documents added.
+fn check(text: &str, want: Expect) {
+    let documents = lateen_api::yaml::parse("f", &format!("{WORLD}{text}"));
+    let services = documents
+        .iter()
+        .filter(|d| d.value["kind"] == "Service")
+        .map(|d| serde_json::from_value::<core::Service>(d.value.clone()).expect("a Service"))
+        .collect::<Vec<_>>();
+    let (mut entries, mut routes, mut rules, mut gateways) = (vec![], vec![], vec![], vec![]);
+    for document in &documents {
+        assert!(document.notices.is_empty(), "{:?}", document.notices);
+        match document.object.as_ref() {
+            Some(Object::ServiceEntry(config)) => entries.push(config),
+            Some(Object::VirtualService(config)) => routes.push(config),
+            Some(Object::DestinationRule(config)) => rules.push(config),
+            Some(Object::Gateway(config)) => gateways.push(config),
+            _ => {}
+        }
+    }
+    let notices = analyze(&Inputs {
+        mesh: &Mesh::default(),
+        services: &services.iter().collect::<Vec<_>>(),
+        service_entries: &entries,
+        virtual_services: &routes,
+        destination_rules: &rules,
+        gateways: &gateways,
+    });
+    let said = notices.iter().map(|n| format!("{n}\n")).collect::<String>();
+    want.assert_eq(&said);
+}
+
+/// A VirtualService `ns/a` with this spec.
+fn routes(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn what_exists_is_fine() {
+    check(
+        &routes(
+            "{hosts: [reviews], gateways: [mesh, gw, ns/gw], http: [{route: [{destination: {host: reviews, subset: v1}}], mirror: {host: a.example.com}}]}",
+        ),
+        expect![[r#""#]],
+    );
+}
+
+#[test]
+fn missing_host() {
+    check(
+        &routes(
+            "{hosts: [reviews], http: [{route: [{destination: {host: revews}}], mirror: {host: x.y}}], tcp: [{route: [{destination: {host: z}}]}]}",
+        ),
+        expect![[r#"
+            Error [IST0101]: VirtualService ns/a: spec.http[0].route[0].destination.host: no Service or ServiceEntry has the host revews.ns.svc.cluster.local, so requests fail with 503: create it or correct the name
+            Error [IST0101]: VirtualService ns/a: spec.http[0].mirror.host: no Service or ServiceEntry has the host x.y, so requests fail with 503: create it or correct the name
+            Error [IST0101]: VirtualService ns/a: spec.tcp[0].route[0].destination.host: no Service or ServiceEntry has the host z.ns.svc.cluster.local, so requests fail with 503: create it or correct the name
+        "#]],
+    );
+}
+
+#[test]
+fn missing_subset() {
+    check(
+        &routes(
+            "{hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v22}}]}, {route: [{destination: {host: a.example.com, subset: v1}}]}]}",
+        ),
+        expect![[r#"
+            Error [IST0101]: VirtualService ns/a: spec.http[0].route[0].destination.subset: subset "v22" is not defined, so requests fail with 503 (did you mean "v2"?): add it to DestinationRule ns/reviews
+            Error [IST0101]: VirtualService ns/a: spec.http[1].route[0].destination.subset: subset "v1" is not defined, so requests fail with 503: no DestinationRule is for the host a.example.com; create one with this subset
+        "#]],
+    );
+}
+
+#[test]
+fn missing_gateway() {
+    check(
+        &routes(
+            "{hosts: [a.example.com], gateways: [other/gw], http: [{match: [{gateways: [g2]}], route: [{destination: {host: reviews}}]}]}",
+        ),
+        expect![[r#"
+            Error [IST0101]: VirtualService ns/a: spec.gateways[0]: there is no Gateway other/gw, so the rules do not reach it: create it or correct the name
+            Error [IST0101]: VirtualService ns/a: spec.http[0].match[0].gateways[0]: there is no Gateway ns/g2, so the rules do not reach it: create it or correct the name
+        "#]],
+    );
+}
+
+#[test]
+fn two_for_one_host() {
+    check(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b, namespace: ns, creationTimestamp: '2026-02-01T00:00:00Z'}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: c, namespace: ns, creationTimestamp: '2026-01-01T00:00:00Z'}\nspec: {hosts: [reviews.ns.svc.cluster.local], http: [{route: [{destination: {host: reviews}}]}]}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: d, namespace: other}\nspec: {hosts: [reviews.ns.svc.cluster.local], gateways: [ns/gw], http: [{route: [{destination: {host: reviews.ns.svc.cluster.local}}]}]}\n",
+        expect![[r#"
+            Error [IST0109]: VirtualService ns/b: spec.hosts: VirtualService ns/c is older and binds reviews.ns.svc.cluster.local for sidecars too, so these rules have no effect there: merge the two
+        "#]],
+    );
+}
+
+#[test]
+fn port_names() {
+    check(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: ns}\nspec: {ports: [{port: 80}, {port: 81, name: web}, {port: 82, name: web2, appProtocol: http}, {port: 53, name: dns, protocol: UDP}]}\n",
+        expect![[r#"
+            Info [IST0118]: Service ns/s: spec.ports[0].name: port 80 has the name "", which declares no protocol, so it is detected: name it http-…, grpc-… or tcp-…, or set appProtocol
+            Info [IST0118]: Service ns/s: spec.ports[1].name: port 81 has the name "web", which declares no protocol, so it is detected: name it http-…, grpc-… or tcp-…, or set appProtocol
+        "#]],
+    );
+}

@@ -1,1 +1,71 @@
-//! placeholder
+use super::*;
+use expect_test::{Expect, expect};
+use lateen_api::object::Object;
+use std::fmt::Write;
+
+/// Translates a Gateway `ns/a` with this spec (YAML), and compares a compact text of what comes out.
+fn check(spec: &str, want: Expect) {
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
+    );
+    let mut said = String::new();
+    for document in lateen_api::yaml::parse("f", &text) {
+        assert!(document.notices.is_empty(), "{:?}", document.notices);
+        let Some(Object::Gateway(config)) = document.object else {
+            panic!("not a Gateway");
+        };
+        let (resources, notices) = gateway(Inputs { config: &config });
+        for resource in resources {
+            let Resource::Gateway(g) = resource else {
+                panic!("not a gateway");
+            };
+            writeln!(said, "{} {:?}", g.origin, g.selector).expect("text");
+            for s in g.servers {
+                let hosts = s
+                    .hosts
+                    .iter()
+                    .map(|h| format!("{}/{}", h.namespace.as_deref().unwrap_or("*"), h.host));
+                writeln!(
+                    said,
+                    "  {} {} {:?} {:?} redirect {}",
+                    s.port,
+                    s.port_name,
+                    s.protocol,
+                    hosts.collect::<Vec<_>>(),
+                    s.https_redirect
+                )
+                .expect("text");
+            }
+        }
+        for n in notices {
+            writeln!(said, "{}: {}: {}", n.severity, n.field, n.message).expect("text");
+        }
+    }
+    want.assert_eq(&said);
+}
+
+#[test]
+fn servers() {
+    check(
+        "{selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*', './B.example.com', 'other/*.c.d'], tls: {httpsRedirect: true}}, {port: {number: 443, name: tls, protocol: TLS}, hosts: [x.y], tls: {mode: PASSTHROUGH}}, {port: {number: 9000, name: tcp, protocol: TCP}, hosts: ['*'], bind: 1.2.3.4}]}",
+        expect![[r#"
+            Gateway ns/a {"istio": "ingressgateway"}
+              80 http Http ["*/*", "ns/b.example.com", "other/*.c.d"] redirect true
+              443 tls TlsPassthrough ["*/x.y"] redirect false
+              9000 tcp Tcp ["*/*"] redirect false
+            Warning: spec.servers[2].bind: is not in force yet: it has no effect
+        "#]],
+    );
+}
+
+#[test]
+fn servers_that_end_tls_open_nothing_yet() {
+    check(
+        "{selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]}",
+        expect![[r#"
+            Gateway ns/a {"istio": "ingressgateway"}
+              443 https TlsTerminate ["*/*"] redirect false
+            Warning: spec.servers[0].tls: TLS cannot be ended here yet, so this server opens no port: use protocol HTTP, or mode PASSTHROUGH
+        "#]],
+    );
+}
