@@ -1,0 +1,65 @@
+use super::*;
+
+fn key(name: &str) -> Key {
+    Key { resource: Resource::new("", "configmaps"), namespace: "default".into(), name: name.into() }
+}
+
+fn object(name: &str, text: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default"}, "data": {"a": text}})
+}
+
+async fn write(store: &Store, name: &str, expect: Expect, text: &str) -> u64 {
+    let committed = store.put(&key(name), expect, object(name, text)).expect("expected write");
+    revision_of(&committed.durable().await.expect("durable"))
+}
+
+#[tokio::test]
+async fn writes_are_checked_and_seen_by_watchers_in_order() {
+    let store = Store::in_memory();
+    let start = store.revision();
+    let first = write(&store, "x", Expect::Absent, "1").await;
+    assert_eq!(store.put(&key("x"), Expect::Absent, object("x", "2")).err(), Some(Refused::Exists));
+    assert_eq!(store.put(&key("x"), Expect::Revision(first - 1), object("x", "2")).err(), Some(Refused::Changed));
+    assert_eq!(store.put(&key("y"), Expect::Revision(1), object("y", "2")).err(), Some(Refused::Missing));
+    let second = write(&store, "x", Expect::Revision(first), "2").await;
+    let _ = store.remove(&key("x"), Expect::Revision(second)).expect("remove").durable().await;
+    let events = store.events(&key("x").resource, start, 10).expect("kept");
+    let seen: Vec<(u64, bool, bool)> =
+        events.iter().map(|event| (event.revision, event.previous.is_some(), event.deleted)).collect();
+    assert_eq!(seen, [(first, false, false), (second, true, false), (second + 1, true, true)]);
+    assert!(store.events(&key("x").resource, 0, 10).is_none(), "before the store's start nothing is known");
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_the_same_objects_and_revisions() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("objects.redb");
+    let store = Store::open(&file).expect("open");
+    let kept = write(&store, "kept", Expect::Absent, "1").await;
+    let gone = write(&store, "gone", Expect::Absent, "1").await;
+    let _ = store.remove(&key("gone"), Expect::Revision(gone)).expect("remove").durable().await;
+    let revision = store.revision();
+    drop(store);
+    let store = Store::open(&file).expect("reopen");
+    assert_eq!(store.revision(), revision);
+    let (objects, _) = store.all(&key("x").resource, Some("default"));
+    assert_eq!(objects.iter().map(|object| revision_of(object)).collect::<Vec<_>>(), [kept]);
+    assert!(store.events(&key("x").resource, kept, 10).is_none(), "events do not survive; watchers list anew");
+    assert!(store.events(&key("x").resource, revision, 10).is_some());
+}
+
+#[tokio::test]
+async fn many_writers_share_commits_and_none_is_lost() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("objects.redb");
+    let store = Arc::new(Store::open(&file).expect("open"));
+    let writers = (0..200).map(|index| {
+        let store = store.clone();
+        tokio::spawn(async move { write(&store, &format!("o{index}"), Expect::Absent, "1").await })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("writer");
+    }
+    drop(store);
+    assert_eq!(Store::open(&file).expect("reopen").all(&key("x").resource, None).0.len(), 200);
+}
