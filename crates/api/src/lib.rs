@@ -14,6 +14,7 @@ pub mod destination_rule;
 pub mod fields;
 pub mod gateway;
 pub mod kinds;
+pub mod kubernetes;
 pub mod mesh_config;
 pub mod meta;
 pub mod notice;

@@ -10,7 +10,8 @@ pub enum Severity {
     Info,
     /// In force, but probably not as meant.
     Warning,
-    /// Not in force: the object is refused, or its last good value stays.
+    /// About one object: not in force, it is refused or its last good value stays.
+    /// About several objects together (analysis): in force, and requests fail because of it.
     Error,
 }
 

@@ -4,9 +4,11 @@
 
 mod tree;
 
-use crate::notice::{Notice, Place, Subject};
-use crate::object::{Object, from_json};
+use crate::check::check;
+use crate::notice::{Notice, Place, Subject, any_error};
+use crate::object::{Object, Untyped, from_json};
 use crate::path::{Step, steps};
+use crate::{kinds, kubernetes};
 use serde_json::Value;
 use tree::{Content, Node};
 
@@ -132,7 +134,13 @@ fn read(file: &str, node: Node, documents: &mut Vec<Document>) {
         }
         return;
     }
-    let (object, mut notices) = from_json(value.clone());
+    let (mut object, mut notices) = from_json(value.clone());
+    if let Some(Object::Kubernetes(untyped)) = &object {
+        notices.extend(check_kubernetes(untyped));
+        if any_error(&notices) {
+            object = None;
+        }
+    }
     let mut document = Document {
         file: file.to_owned(),
         line: node.line,
@@ -145,6 +153,15 @@ fn read(file: &str, node: Node, documents: &mut Vec<Document>) {
     notices.sort_by_key(|n| n.place.as_ref().map(|p| p.line));
     document.notices = notices;
     documents.push(document);
+}
+
+/// Kubernetes objects are checked in files only: from an API server they come checked.
+fn check_kubernetes(untyped: &Untyped) -> Vec<Notice> {
+    let subject = Subject::new(&untyped.kind, &untyped.meta);
+    kinds::find(&untyped.api_version, &untyped.kind)
+        .and_then(kubernetes::schema)
+        .map(|schema| check(&schema, &untyped.value, "", &subject))
+        .unwrap_or_default()
 }
 
 fn broken(file: &str, line: usize, message: String) -> Document {

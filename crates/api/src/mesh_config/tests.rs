@@ -46,8 +46,6 @@ fn the_rest_is_named() {
     check_text(
         "a: [",
         false,
-        &[
-            "mesh:1: Error: MeshConfig istio: is not valid YAML: unclosed bracket '['",
-        ],
+        &["mesh:1: Error: MeshConfig istio: is not valid YAML: unclosed bracket '['"],
     );
 }

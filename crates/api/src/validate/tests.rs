@@ -81,9 +81,13 @@ fn actions_and_weights() {
             Warning IST0130 spec.http[4]: never runs: spec.http[3] has no match and takes everything; move that rule to the end
         "#]],
     );
-    check("VirtualService", "{hosts: [a]}", expect![[r#"
+    check(
+        "VirtualService",
+        "{hosts: [a]}",
+        expect![[r#"
         Error IST0106 spec: has no rule: add http, tls or tcp rules
-    "#]]);
+    "#]],
+    );
     check(
         "VirtualService",
         "{hosts: [a], tcp: [{match: [{destinationSubnets: [x], sourceSubnet: 10.0.0.0/8}]}], tls: [{match: [{sniHosts: [b.c]}], route: [{destination: {host: a}}]}, {match: [{sniHosts: []}], route: []}]}",
@@ -139,10 +143,14 @@ fn destination_rules() {
 
 #[test]
 fn gateways() {
-    check("Gateway", "{}", expect![[r#"
+    check(
+        "Gateway",
+        "{}",
+        expect![[r#"
         Error IST0106 spec.servers: is empty: add a server with port and hosts
         Error IST0106 spec.selector: is empty: name the gateway's pods by their labels, such as istio: ingressgateway
-    "#]]);
+    "#]],
+    );
     check(
         "Gateway",
         "{selector: {a: b}, servers: [{port: {number: 443, name: x, protocol: HTTPS}, hosts: ['-/a']}, {port: {number: 443, name: x, protocol: TLS}, hosts: [], tls: {mode: SIMPLE}}, {port: {protocol: FTP}, hosts: [a]}]}",
@@ -193,9 +201,13 @@ fn service_entries() {
             Error IST0106 spec.endpoints[1].address: is not an absolute path: write unix:///path
         "#]],
     );
-    check("WorkloadEntry", "{}", expect![[r#"
+    check(
+        "WorkloadEntry",
+        "{}",
+        expect![[r#"
         Error IST0106 spec.address: is missing: give an IP address or a name
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

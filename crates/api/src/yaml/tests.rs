@@ -136,6 +136,25 @@ fn what_is_rendered_reads_the_same() {
     assert_eq!(back.ok(), Some(value), "{text}");
 }
 
+#[test]
+fn kubernetes_objects_are_checked_too() {
+    check(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replica: 1\n  selector: {matchLabels: {app: a}}\n  template:\n    metadata: {labels: {app: a}, creationTimestamp: null}\n    spec:\n      containers:\n      - name: a\n        image: b\n        resources: {limits: {cpu: 1, memory: 1Gi}}\n        ports: [{containerPort: 80}]\n",
+        expect![[r#"
+            1 Deployment
+              f.yaml:5: Warning: Deployment a: spec.replica: unknown field, it has no effect; did you mean "replicas"?
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: '80', targetPort: http}, {name: x}]}\n",
+        expect![[r#"
+            1 none
+              f.yaml:4: Error: Service a: spec.ports[0].port: expected an integer, found the string "80"; remove the quotes
+              f.yaml:4: Error: Service a: spec.ports[1].port: is missing: add it
+        "#]],
+    );
+}
+
 /// Nothing that a user can write makes the parser panic or run away.
 #[test]
 fn bombs_and_depth() {
