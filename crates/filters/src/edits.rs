@@ -15,9 +15,10 @@ const FRAMING: [&str; 4] = [
 ];
 
 /// Applies `edits` in order: of each, removals, then sets, then additions. Values may hold Envoy's command operators
-/// (`%REQ(name)%`, `%DOWNSTREAM_REMOTE_ADDRESS%`, …), filled in from `record`, which is only asked for when needed.
+/// (`%REQ(name)%`, `%DOWNSTREAM_REMOTE_ADDRESS%`, …), filled in from `record`, which is only asked
+/// for when needed and gets the headers as they are then.
 /// What is no valid header is left out.
-pub fn apply(edits: &[HeaderEdit], headers: &mut HeaderMap, record: impl Fn() -> Record) {
+pub fn apply(edits: &[HeaderEdit], headers: &mut HeaderMap, record: impl Fn(&HeaderMap) -> Record) {
     for edit in edits {
         for name in &edit.remove {
             if let Some(name) = editable(name) {
@@ -25,12 +26,12 @@ pub fn apply(edits: &[HeaderEdit], headers: &mut HeaderMap, record: impl Fn() ->
             }
         }
         for (name, value) in &edit.set {
-            if let (Some(name), Some(value)) = (editable(name), fill(value, &record)) {
+            if let (Some(name), Some(value)) = (editable(name), fill(value, || record(headers))) {
                 headers.insert(name, value);
             }
         }
         for (name, value) in &edit.add {
-            if let (Some(name), Some(value)) = (editable(name), fill(value, &record)) {
+            if let (Some(name), Some(value)) = (editable(name), fill(value, || record(headers))) {
                 headers.append(name, value);
             }
         }
@@ -42,7 +43,7 @@ fn editable(name: &str) -> Option<HeaderName> {
     (!FRAMING.contains(&name.as_str())).then_some(name)
 }
 
-fn fill(value: &str, record: &impl Fn() -> Record) -> Option<HeaderValue> {
+fn fill(value: &str, record: impl Fn() -> Record) -> Option<HeaderValue> {
     if !value.contains('%') {
         return HeaderValue::from_str(value).ok();
     }

@@ -152,7 +152,7 @@ fn edits_apply_in_order_and_fill_operators() {
     let mut headers = HeaderMap::new();
     headers.insert("x-gone", "1".parse().unwrap());
     headers.insert("content-length", "3".parse().unwrap());
-    edits::apply(&[edit], &mut headers, || {
+    edits::apply(&[edit], &mut headers, |_| {
         let mut record = Record::begin();
         record.remote = "10.0.0.7:99".parse().ok();
         record

@@ -2,9 +2,9 @@
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// Connections that may wait for accept, per listener.
 const BACKLOG: i32 = 4096;
@@ -33,7 +33,7 @@ fn cure(error: &io::Error) -> &'static str {
 }
 
 /// Listens on `address` with `SO_REUSEPORT`, so that every worker has a listener of its own.
-/// IPv6 sockets take IPv6 only. Must be called inside a tokio runtime.
+/// IPv6 sockets take IPv6 only. The socket is non-blocking, ready to be given to a worker's runtime.
 ///
 /// # Errors
 /// The port is taken by a socket without `SO_REUSEPORT`, is not permitted, or the address is not local.
@@ -55,7 +55,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Listens on every address of the machine: IPv4, and IPv6 where the kernel has it.

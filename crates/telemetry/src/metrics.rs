@@ -65,7 +65,7 @@ pub struct RequestSeen {
 }
 
 /// What a TCP connection adds to its series.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpSeen {
     /// Connections opened.
     pub opened: u64,

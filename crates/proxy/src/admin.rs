@@ -1,0 +1,215 @@
+//! The proxy's own servers: readiness, metrics, and the pages that say what it is doing.
+
+mod dump;
+mod pages;
+mod scrape;
+
+use crate::config::{AppMetrics, Config};
+use crate::drain::Stage;
+use crate::shared::Shared;
+use crate::start::Addresses;
+use crate::worker::Entry;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use lateen_net::http::{Body, Busy, Incoming, Version};
+use lateen_net::stream::Stream;
+use lateen_telemetry::logging::LogLevel;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Which of the proxy's servers a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Everything, on loopback.
+    Admin,
+    /// Readiness, merged metrics and the end.
+    Merged,
+    /// Readiness.
+    Ready,
+    /// Own metrics.
+    Metrics,
+}
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    shared: Arc<Shared>,
+    started: Instant,
+    version: String,
+    app_metrics: Option<AppMetrics>,
+    log_level: Option<LogLevel>,
+    addresses: Addresses,
+    concurrency: usize,
+    synced: Arc<AtomicBool>,
+    gateway: Arc<Mutex<BTreeMap<Entry, Result<SocketAddr, String>>>>,
+}
+
+/// Connections that one of these servers has at once; more wait.
+const MOST_CONNECTIONS: usize = 64;
+
+/// Serves one listener for the proxy's life.
+pub(crate) async fn serve(admin: Rc<Admin>, server: Server, listener: TcpListener) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let admin = Rc::clone(&admin);
+                tokio::task::spawn_local(async move {
+                    let _place = place;
+                    admin
+                        .connection(server, Stream::new(stream, Bytes::new()), peer)
+                        .await;
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+impl Admin {
+    pub(crate) fn new(shared: &Arc<Shared>, config: &Config, addresses: Addresses) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            started: Instant::now(),
+            version: config.version.clone(),
+            app_metrics: config.app_metrics.clone(),
+            log_level: config.log_level.clone(),
+            addresses,
+            concurrency: config.workers(),
+            synced: Arc::default(),
+            gateway: Arc::default(),
+        }
+    }
+
+    /// The first whole configuration is in force.
+    pub(crate) fn synced(&self) {
+        self.synced.store(true, Ordering::Relaxed);
+    }
+
+    /// A gateway's port was opened, or could not be.
+    pub(crate) fn opened(&self, entry: Entry, result: Result<SocketAddr, String>) {
+        self.gateway.lock().insert(entry, result);
+    }
+
+    /// A gateway's port was closed.
+    pub(crate) fn closed(&self, entry: Entry) {
+        self.gateway.lock().remove(&entry);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) && self.shared.drain.stage() == Stage::Running
+    }
+
+    async fn connection(self: Rc<Self>, server: Server, stream: Stream, peer: SocketAddr) {
+        let mut limits = self.shared.limits;
+        limits.idle_time = Duration::from_secs(120);
+        let drain = self.shared.drain.clone();
+        let ended = async move { drain.reached(Stage::Ended).await };
+        let respond = move |request: Request<Incoming>, busy: Busy| {
+            let admin = Rc::clone(&self);
+            async move {
+                let _busy = busy;
+                admin.answer(server, &request, peer).await
+            }
+        };
+        let served = lateen_net::http::serve(stream, Version::Http1, &limits, ended, respond);
+        if let Err(error) = served.await {
+            tracing::debug!("{peer} on the {server:?} server: {error}");
+        }
+    }
+
+    async fn answer(
+        &self,
+        server: Server,
+        request: &Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        let query = request.uri().query().unwrap_or_default();
+        let local = peer.ip().to_canonical().is_loopback();
+        let post = request.method() == Method::POST;
+        match (server, path) {
+            (Server::Ready | Server::Merged, "/healthz/ready") | (Server::Admin, "/ready") => {
+                self.ready()
+            }
+            (Server::Metrics | Server::Admin, "/stats/prometheus") => {
+                prometheus(self.own_metrics())
+            }
+            (Server::Merged, "/stats/prometheus" | "/metrics") => {
+                prometheus(self.all_metrics().await)
+            }
+            (Server::Merged | Server::Admin, "/quitquitquit" | "/drain" | "/drain_listeners") => {
+                match (local, post) {
+                    (false, _) => text(StatusCode::FORBIDDEN, "only from this pod\n"),
+                    (_, false) => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"),
+                    _ => self.leave(path),
+                }
+            }
+            (Server::Admin, path) => self.page(path, query, post),
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    fn ready(&self) -> Response<Body> {
+        if self.is_ready() {
+            return text(StatusCode::OK, "LIVE\n");
+        }
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{}\n", self.state()),
+        )
+    }
+
+    fn state(&self) -> &'static str {
+        match self.shared.drain.stage() {
+            Stage::Running if self.is_ready() => "LIVE",
+            Stage::Running => "PRE_INITIALIZING",
+            _ => "DRAINING",
+        }
+    }
+
+    fn leave(&self, path: &str) -> Response<Body> {
+        let stage = if path == "/quitquitquit" {
+            Stage::Ending
+        } else {
+            Stage::Draining
+        };
+        tracing::info!("told to end by {path}");
+        self.shared.drain.advance(stage);
+        text(StatusCode::OK, "OK\n")
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::copy_from_slice(body.as_bytes())));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=UTF-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::full(format!("{value:#}\n")));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn prometheus(body: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,144 @@
+//! What a proxy is told when it starts. Nothing here changes while it runs.
+
+use lateen_model::mesh::{Role, Scope};
+use lateen_model::resource::Resource;
+use lateen_net::http::Limits;
+use lateen_telemetry::logging::LogLevel;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A proxy's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// What the proxy is and whom it serves; [`Scope::role`] says sidecar or gateway.
+    pub scope: Scope,
+    /// `host:port` of the control plane; absent: none is asked, `resources` is all there is.
+    pub discovery: Option<String>,
+    /// Resources to start from. With `discovery` they hold until the control plane has answered.
+    pub resources: Option<Vec<Resource>>,
+    /// File that keeps the last good configuration across restarts; absent: none.
+    pub cache: Option<PathBuf>,
+    /// Ports to listen on.
+    pub ports: Ports,
+    /// Worker threads; 0: one per CPU, at most two.
+    pub concurrency: usize,
+    /// How long ending takes.
+    pub drain: DrainTimes,
+    /// The application's own metrics, merged into `/stats/prometheus` on the merged port; absent: none.
+    pub app_metrics: Option<AppMetrics>,
+    /// Bounds on HTTP peers.
+    pub limits: Limits,
+    /// How the destination of captured connections is found.
+    pub destinations: Destinations,
+    /// Version told to the control plane and shown in `istio_build`.
+    pub version: String,
+    /// Lets `/logging` change the level; absent: that page answers 501.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Config {
+    /// A configuration with every default, for a proxy in `scope` without a control plane.
+    pub fn new(scope: Scope) -> Self {
+        let drain = DrainTimes::of(scope.role);
+        Self {
+            scope,
+            discovery: None,
+            resources: None,
+            cache: None,
+            ports: Ports::default(),
+            concurrency: 0,
+            drain,
+            app_metrics: None,
+            limits: Limits::default(),
+            destinations: Destinations::Kernel,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log_level: None,
+        }
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        match self.concurrency {
+            0 => std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(2),
+            n => n,
+        }
+    }
+}
+
+/// Ports that a proxy opens; port 0 lets the kernel choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Address of every port but the admin port; unspecified (the default): all, IPv4 and IPv6.
+    pub bind: IpAddr,
+    /// Captured outbound connections (sidecars).
+    pub outbound: u16,
+    /// Captured inbound connections (sidecars).
+    pub inbound: u16,
+    /// Administration, on loopback only.
+    pub admin: u16,
+    /// Readiness, merged metrics and `/quitquitquit`.
+    pub merged: u16,
+    /// Readiness alone.
+    pub ready: u16,
+    /// The proxy's own metrics.
+    pub metrics: u16,
+}
+
+impl Default for Ports {
+    /// Istio's ports.
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            outbound: 15001,
+            inbound: 15006,
+            admin: 15000,
+            merged: 15020,
+            ready: 15021,
+            metrics: 15090,
+        }
+    }
+}
+
+/// How long ending takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// Kept up at least this long, so that clients hear of the end before it comes.
+    pub least: Duration,
+    /// Ended after this long even when connections are still busy.
+    pub most: Duration,
+}
+
+impl DrainTimes {
+    /// The defaults of a role: a sidecar ends as soon as it is idle (its applications have ended before it),
+    /// a gateway waits for its clients to look elsewhere. Both end after five seconds at the latest.
+    pub fn of(role: Role) -> Self {
+        let least = match role {
+            Role::Sidecar => Duration::ZERO,
+            Role::Gateway => Duration::from_secs(2),
+        };
+        Self {
+            least,
+            most: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where the application shows its metrics (Istio: the pod's original `prometheus.io/port` and `path`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppMetrics {
+    /// Port on loopback.
+    pub port: u16,
+    /// Path, such as `/metrics`.
+    pub path: String,
+}
+
+/// How the destination of a captured connection is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destinations {
+    /// The kernel remembers it (`SO_ORIGINAL_DST`).
+    Kernel,
+    /// Every connection was meant for this address: for trying a proxy without capture.
+    Fixed(SocketAddr),
+}

@@ -1,0 +1,170 @@
+//! Metric labels of workloads and services, made once and shared, so that a series is found by address.
+
+use lateen_base::Str;
+use lateen_model::decide::cluster::Cluster;
+use lateen_model::mesh::Scope;
+use lateen_model::workload::Workload;
+use lateen_telemetry::metrics::{Peer, Target};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Entries kept before everything is forgotten and made anew: a bound, not a tuning.
+const MOST: usize = 4096;
+
+/// A worker's labels.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    cluster: Str,
+    own: Arc<Peer>,
+    unknown: Arc<Peer>,
+    // Keyed by address; the value keeps the address taken.
+    peers: RefCell<HashMap<usize, (Arc<Workload>, Arc<Peer>)>>,
+    targets: RefCell<HashMap<usize, (Arc<Cluster>, Arc<Target>)>>,
+    hosts: RefCell<HashMap<(Str, String), Arc<Target>>>,
+    no_target: Arc<Target>,
+}
+
+impl Labels {
+    pub(crate) fn new(scope: &Scope) -> Self {
+        let own = Arc::new(Peer {
+            workload: known(&scope.workload_name),
+            namespace: known(&scope.namespace),
+            principal: "unknown".into(),
+            app: app(&scope.labels, &scope.canonical_name),
+            version: version(&scope.labels),
+            canonical_service: known(&scope.canonical_name),
+            canonical_revision: revision(&scope.canonical_revision),
+            cluster: known(&scope.cluster),
+        });
+        let unknown: Str = "unknown".into();
+        Self {
+            cluster: known(&scope.cluster),
+            own,
+            unknown: Arc::new(Peer::unknown()),
+            peers: RefCell::default(),
+            targets: RefCell::default(),
+            hosts: RefCell::default(),
+            no_target: Arc::new(Target {
+                service: unknown.clone(),
+                name: unknown.clone(),
+                namespace: unknown,
+            }),
+        }
+    }
+
+    /// This proxy's own workload.
+    pub(crate) fn own(&self) -> Arc<Peer> {
+        Arc::clone(&self.own)
+    }
+
+    /// A workload, or nobody known.
+    pub(crate) fn peer(&self, workload: Option<&Arc<Workload>>) -> Arc<Peer> {
+        let Some(workload) = workload else {
+            return Arc::clone(&self.unknown);
+        };
+        let mut peers = self.peers.borrow_mut();
+        bound(&mut peers);
+        let key = Arc::as_ptr(workload) as usize;
+        let (_, peer) = peers
+            .entry(key)
+            .or_insert_with(|| (Arc::clone(workload), Arc::new(self.describe(workload))));
+        Arc::clone(peer)
+    }
+
+    fn describe(&self, workload: &Workload) -> Peer {
+        Peer {
+            workload: known(&workload.workload_name),
+            namespace: known(&workload.namespace),
+            principal: "unknown".into(),
+            app: app(&workload.labels, &workload.canonical_name),
+            version: version(&workload.labels),
+            canonical_service: known(&workload.canonical_name),
+            canonical_revision: revision(&workload.canonical_revision),
+            cluster: self.cluster.clone(),
+        }
+    }
+
+    /// The service that a cluster stands for. A cluster without a service is named by itself, with `host` as the
+    /// service when it is given (Istio: host-header fallback, not at gateways).
+    pub(crate) fn target(&self, cluster: Option<&Arc<Cluster>>, host: Option<&str>) -> Arc<Target> {
+        let Some(cluster) = cluster else {
+            return self.host(None, host);
+        };
+        let Some(service) = &cluster.service else {
+            return self.host(Some(&cluster.name), host);
+        };
+        let mut targets = self.targets.borrow_mut();
+        bound(&mut targets);
+        let (_, target) = targets
+            .entry(Arc::as_ptr(cluster) as usize)
+            .or_insert_with(|| {
+                let target = Target {
+                    service: service.key.hostname.clone(),
+                    name: service.name.clone(),
+                    namespace: service.key.namespace.clone(),
+                };
+                (Arc::clone(cluster), Arc::new(target))
+            });
+        Arc::clone(target)
+    }
+
+    fn host(&self, cluster: Option<&Str>, host: Option<&str>) -> Arc<Target> {
+        let unknown: Str = "unknown".into();
+        // Inbound clusters without a service carry a port in their name: not a service's name.
+        let name = cluster
+            .filter(|n| n.ends_with("Cluster"))
+            .unwrap_or(&unknown);
+        if host.is_none() && *name == unknown {
+            return Arc::clone(&self.no_target);
+        }
+        let mut hosts = self.hosts.borrow_mut();
+        bound(&mut hosts);
+        let key = (name.clone(), host.unwrap_or("unknown").to_owned());
+        let target = hosts.entry(key).or_insert_with(|| {
+            Arc::new(Target {
+                service: host.map_or_else(|| unknown.clone(), Str::from),
+                name: name.clone(),
+                namespace: unknown.clone(),
+            })
+        });
+        Arc::clone(target)
+    }
+}
+
+fn bound<K, V>(map: &mut HashMap<K, V>) {
+    if map.len() >= MOST {
+        map.clear();
+    }
+}
+
+fn known(text: &Str) -> Str {
+    if text.is_empty() {
+        "unknown".into()
+    } else {
+        text.clone()
+    }
+}
+
+fn revision(text: &Str) -> Str {
+    if text.is_empty() {
+        "latest".into()
+    } else {
+        text.clone()
+    }
+}
+
+// Istio: app -> app.kubernetes.io/name -> canonical name.
+fn app(labels: &BTreeMap<Str, Str>, canonical: &Str) -> Str {
+    let label = labels
+        .get("app")
+        .or_else(|| labels.get("app.kubernetes.io/name"));
+    known(label.unwrap_or(canonical))
+}
+
+fn version(labels: &BTreeMap<Str, Str>) -> Str {
+    let label = labels
+        .get("version")
+        .or_else(|| labels.get("app.kubernetes.io/version"));
+    label.map_or_else(|| "unknown".into(), known)
+}

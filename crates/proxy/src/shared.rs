@@ -1,0 +1,73 @@
+//! What every thread of a proxy shares: the snapshot in force, metrics, the log, and the stage of its life.
+
+use crate::config::{Destinations, Ports};
+use crate::drain::Drain;
+use arc_swap::ArcSwap;
+use lateen_model::decide::resources::ResourceSet;
+use lateen_model::decide::snapshot::Snapshot;
+use lateen_model::mesh::{MeshSettings, Scope};
+use lateen_net::http::Limits;
+use lateen_telemetry::access_log::Format;
+use lateen_telemetry::metrics::Metrics;
+use lateen_telemetry::writer::LogWriter;
+use std::sync::Arc;
+
+/// One configuration in force; replaced as a whole.
+pub(crate) struct Live {
+    pub(crate) snapshot: Snapshot,
+    /// What it was compiled from.
+    pub(crate) resources: ResourceSet,
+    /// The access log's format; absent: no access log.
+    pub(crate) format: Option<Arc<Format>>,
+    /// Counts replacements, from 0.
+    pub(crate) generation: u64,
+}
+
+/// Shared by all threads.
+pub(crate) struct Shared {
+    pub(crate) scope: Scope,
+    pub(crate) limits: Limits,
+    pub(crate) ports: Ports,
+    pub(crate) destinations: Destinations,
+    pub(crate) live: ArcSwap<Live>,
+    pub(crate) drain: Drain,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: LogWriter,
+}
+
+impl Live {
+    /// Compiles `resources`; what did not change since `previous` is taken over.
+    pub(crate) fn compile(resources: ResourceSet, scope: &Scope, previous: Option<&Self>) -> Self {
+        let snapshot = Snapshot::build_from(&resources, scope, previous.map(|p| &p.snapshot));
+        let format = format_of(snapshot.mesh(), previous);
+        Self {
+            snapshot,
+            resources,
+            format,
+            generation: previous.map_or(0, |p| p.generation + 1),
+        }
+    }
+}
+
+// A format that cannot be used leaves the previous one in force, or Istio's default.
+fn format_of(mesh: &MeshSettings, previous: Option<&Live>) -> Option<Arc<Format>> {
+    if !mesh.access_log {
+        return None;
+    }
+    let before = previous.filter(|p| p.snapshot.mesh().access_log_format == mesh.access_log_format);
+    if let Some(format) = before.and_then(|p| p.format.clone()) {
+        return Some(format);
+    }
+    let Some(text) = &mesh.access_log_format else {
+        return Some(Arc::default());
+    };
+    match Format::parse(text) {
+        Ok(format) => Some(Arc::new(format)),
+        Err(error) => {
+            tracing::warn!("{error}; the previous access-log format stays in force");
+            previous
+                .and_then(|p| p.format.clone())
+                .or_else(|| Some(Arc::default()))
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Connections kept for the next request: idle HTTP/1 ones, and one shared HTTP/2 connection per endpoint.
+
+use lateen_net::dial::{Dial, DialError, dial};
+use lateen_net::http::{Limits, Sender, Version, open};
+use lateen_net::stream::{Stream, Watch};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(60);
+/// Idle connections kept per endpoint.
+const MOST: usize = 64;
+/// A connection used within this time is not asked again whether it still lives.
+const FRESH: Duration = Duration::from_millis(5);
+
+/// A connection to an endpoint.
+pub(super) struct Connection {
+    pub(super) sender: Sender,
+    pub(super) watch: Watch,
+    /// Whether it has served a request before.
+    pub(super) reused: bool,
+    used: Instant,
+}
+
+/// A worker's connections.
+pub(super) struct Pool {
+    limits: Limits,
+    idle: RefCell<HashMap<SocketAddr, Vec<Connection>>>,
+    shared: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+}
+
+/// The place of an HTTP/2 connection; the lock is held by whoever opens it, so that the rest wait and share it.
+#[derive(Default)]
+struct Slot {
+    connection: RefCell<Option<Connection>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Pool {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+        }
+    }
+
+    /// A connection that can take a request at once: a kept one, unless `fresh` is asked for, else a new one.
+    pub(super) async fn connection(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        version: Version,
+        how: &Dial,
+        fresh: bool,
+    ) -> Result<Connection, DialError> {
+        match version {
+            Version::Http1 => {
+                if let Some(kept) = self.take_idle(address).filter(|_| !fresh) {
+                    return Ok(kept);
+                }
+                self.open(address, version, how).await
+            }
+            Version::Http2 => {
+                let slot = Rc::clone(self.shared.borrow_mut().entry(address).or_default());
+                if fresh {
+                    slot.connection.take();
+                }
+                if let Some(shared) = slot.share() {
+                    return Ok(shared);
+                }
+                let _opening = slot.opening.lock().await;
+                if let Some(shared) = slot.share() {
+                    return Ok(shared);
+                }
+                let connection = self.open(address, version, how).await?;
+                let mine = connection.share();
+                *slot.connection.borrow_mut() = Some(connection);
+                // Only HTTP/1 cannot be shared.
+                match mine {
+                    Some(mine) => Ok(Connection {
+                        reused: false,
+                        ..mine
+                    }),
+                    None => self.open(address, version, how).await,
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        address: SocketAddr,
+        version: Version,
+        how: &Dial,
+    ) -> Result<Connection, DialError> {
+        let stream = dial(address, how).await?;
+        self.wrap(stream, version)
+            .await
+            .map_err(|error| DialError::Refused {
+                address,
+                source: std::io::Error::other(error),
+            })
+    }
+
+    async fn wrap(&self, stream: TcpStream, version: Version) -> Result<Connection, hyper::Error> {
+        let stream = Stream::new(stream, bytes::Bytes::new());
+        let watch = stream.watch();
+        let sender = open(stream, version, &self.limits).await?;
+        Ok(Connection {
+            sender,
+            watch,
+            reused: false,
+            used: Instant::now(),
+        })
+    }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&address)?;
+        // The most recently used is the least likely to have been closed.
+        while let Some(connection) = kept.pop() {
+            if connection.is_usable() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps an HTTP/1 connection whose response is over; HTTP/2 ones are kept already.
+    pub(super) fn give_back(self: &Rc<Self>, address: SocketAddr, connection: Connection) {
+        if matches!(connection.sender, Sender::Http2(_)) {
+            return;
+        }
+        let connection = Connection {
+            reused: true,
+            used: Instant::now(),
+            ..connection
+        };
+        if connection.sender.is_ready() {
+            return self.keep(address, connection);
+        }
+        // The request's body may still be on its way, or the engine has not noticed the end yet.
+        let pool = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let mut connection = connection;
+            if let Ok(true) = tokio::time::timeout(IDLE, connection.sender.ready()).await {
+                pool.keep(address, connection);
+            }
+        });
+    }
+
+    /// Keeps a connection that was opened for something else and never used.
+    pub(super) async fn offer(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+        if let Ok(connection) = self.wrap(stream, Version::Http1).await {
+            self.keep(address, connection);
+        }
+    }
+
+    fn keep(&self, address: SocketAddr, connection: Connection) {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(address).or_default();
+        if kept.len() < MOST {
+            kept.push(connection);
+        }
+    }
+
+    /// Drops what is old or ended.
+    pub(super) fn sweep(&self) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|c| c.used.elapsed() < IDLE && !c.watch.is_spent());
+            !kept.is_empty()
+        });
+        self.shared.borrow_mut().retain(|_, slot| {
+            Rc::strong_count(slot) > 1
+                || slot
+                    .connection
+                    .borrow()
+                    .as_ref()
+                    .is_some_and(|c| c.sender.is_ready() && c.used.elapsed() < 10 * IDLE)
+        });
+    }
+}
+
+impl Connection {
+    fn is_usable(&self) -> bool {
+        self.sender.is_ready() && (self.used.elapsed() < FRESH || !self.watch.is_spent())
+    }
+
+    fn share(&self) -> Option<Self> {
+        let sender = self.sender.share()?;
+        Some(Self {
+            sender,
+            watch: self.watch.clone(),
+            reused: true,
+            used: self.used,
+        })
+    }
+}
+
+impl Slot {
+    fn share(&self) -> Option<Connection> {
+        let mut held = self.connection.borrow_mut();
+        let connection = held.as_mut().filter(|c| c.sender.is_ready())?;
+        connection.used = Instant::now();
+        connection.share()
+    }
+}

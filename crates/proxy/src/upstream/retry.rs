@@ -1,0 +1,215 @@
+//! Whether a try is followed by another. Free while no byte was sent; otherwise as the policy says.
+
+use super::dial::MOST_ENDPOINTS;
+use super::{Failed, Picked};
+use http::{Method, StatusCode, response};
+use lateen_model::decide::plan::FaultReason;
+use lateen_model::route::RetryPolicy;
+use lateen_net::dial::DialError;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Free tries on kept connections that turn out to be closed.
+const MOST_STALE: u32 = 8;
+
+/// Base of the pause before a retry by policy, in milliseconds (Envoy: 25 ms, doubling to at most 250 ms).
+const PAUSE: u64 = 25;
+
+/// Why a try gave no usable response.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// No connection.
+    Connect(DialError),
+    /// The connection ended before a response.
+    Ended {
+        /// Whether it had served a request before.
+        reused: bool,
+        /// No byte of the request left, or the peer says that it did not look at it.
+        untouched: bool,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The bound on one try ran out.
+    SlowTry,
+    /// The bound on the whole exchange ran out.
+    TooLate,
+    /// A response with a status that the policy may not want.
+    Status,
+}
+
+/// What can be sent again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request {
+    /// The method does not change anything when it is repeated (RFC 9110 §9.2.2).
+    pub(super) idempotent: bool,
+    /// The whole body is still at hand.
+    pub(super) repeatable: bool,
+}
+
+impl Request {
+    pub(super) fn is_idempotent(method: &Method) -> bool {
+        method.is_idempotent()
+    }
+}
+
+/// The tries of one request so far.
+#[derive(Debug)]
+pub(super) struct Course<'a> {
+    policy: &'a RetryPolicy,
+    left: u32,
+    stale: u32,
+    /// Endpoints that the next try avoids.
+    pub(super) tried: Vec<SocketAddr>,
+    /// Whether the next try needs a new connection.
+    pub(super) fresh: bool,
+    /// Tries made.
+    pub(super) attempts: u32,
+}
+
+/// What comes after a try.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another try, at once or after a pause.
+    Again(Duration),
+    /// This was the last.
+    Over,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(policy: &'a RetryPolicy) -> Self {
+        Self {
+            policy,
+            left: policy.attempts,
+            stale: 0,
+            tried: Vec::new(),
+            fresh: false,
+            attempts: 0,
+        }
+    }
+
+    /// Whether a response with this head should be tried again while the policy lasts.
+    pub(super) fn dislikes(&self, head: &response::Parts) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        let status = head.status;
+        let grpc = head
+            .headers
+            .get("grpc-status")
+            .and_then(|v| v.to_str().ok());
+        self.policy
+            .retry_on
+            .iter()
+            .any(|condition| match &**condition {
+                "5xx" => status.is_server_error(),
+                "gateway-error" => matches!(status.as_u16(), 502..=504),
+                "retriable-4xx" => status == StatusCode::CONFLICT,
+                "cancelled" => grpc == Some("1"),
+                "deadline-exceeded" => grpc == Some("4"),
+                "resource-exhausted" => grpc == Some("8"),
+                "internal" => grpc == Some("13"),
+                "unavailable" => grpc == Some("14"),
+                code => code.parse() == Ok(status.as_u16()),
+            })
+    }
+
+    /// Decides what follows a try at `picked`.
+    pub(super) fn after(&mut self, trouble: &Trouble, picked: &Picked, request: Request) -> Next {
+        match trouble {
+            Trouble::Connect(_) => {
+                self.tried.push(picked.address);
+                // Nothing was sent: another endpoint costs nothing.
+                if picked.more && self.tried.len() < MOST_ENDPOINTS {
+                    return Next::Again(Duration::ZERO);
+                }
+                self.by_policy(&["connect-failure", "5xx", "gateway-error", "reset"])
+            }
+            Trouble::Ended {
+                reused, untouched, ..
+            } => {
+                let harmless = *untouched || (*reused && request.idempotent && request.repeatable);
+                if harmless && self.stale < MOST_STALE {
+                    self.stale += 1;
+                    self.fresh = true;
+                    return Next::Again(Duration::ZERO);
+                }
+                self.tried.push(picked.address);
+                if !request.repeatable {
+                    return Next::Over;
+                }
+                let refused: &[&str] = if *untouched { &["refused-stream"] } else { &[] };
+                let listed = [
+                    &["reset", "5xx", "gateway-error", "reset-before-request"],
+                    refused,
+                ]
+                .concat();
+                self.by_policy(&listed)
+            }
+            Trouble::SlowTry => {
+                self.tried.push(picked.address);
+                if !request.repeatable {
+                    return Next::Over;
+                }
+                self.by_policy(&["5xx", "gateway-error", "reset"])
+            }
+            Trouble::TooLate => Next::Over,
+            Trouble::Status => {
+                self.tried.push(picked.address);
+                if request.repeatable {
+                    self.spend()
+                } else {
+                    Next::Over
+                }
+            }
+        }
+    }
+
+    fn by_policy(&mut self, conditions: &[&str]) -> Next {
+        let listed = self
+            .policy
+            .retry_on
+            .iter()
+            .any(|c| conditions.contains(&&**c));
+        if listed { self.spend() } else { Next::Over }
+    }
+
+    fn spend(&mut self) -> Next {
+        if self.left == 0 {
+            return Next::Over;
+        }
+        self.left -= 1;
+        let step = (self.policy.attempts - self.left - 1).min(4);
+        let most = (PAUSE << step).min(10 * PAUSE);
+        Next::Again(Duration::from_millis(fastrand::u64(..most)))
+    }
+
+    /// Every endpoint was tried: the next try may go to any of them again.
+    pub(super) fn forget_tried(&mut self) -> bool {
+        !std::mem::take(&mut self.tried).is_empty()
+    }
+
+    /// The failure that the client is told of.
+    pub(super) fn failed(&self, trouble: Trouble, picked: &Picked) -> Failed {
+        let (reason, transport) = match trouble {
+            Trouble::Connect(error) => (FaultReason::ConnectFailed, error.transport_reason()),
+            Trouble::Ended { reason, .. } => {
+                tracing::debug!("{} ended the connection: {reason}", picked.address);
+                (FaultReason::UpstreamReset, String::new())
+            }
+            Trouble::SlowTry | Trouble::TooLate => (FaultReason::Timeout, String::new()),
+            Trouble::Status => (FaultReason::UpstreamReset, String::new()),
+        };
+        Failed {
+            reason,
+            transport,
+            address: Some(picked.address),
+            workload: picked.workload.clone(),
+            attempts: self.attempts,
+            exhausted: self.policy.attempts > 0 && self.left == 0,
+            client_gone: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! A policy, a trouble: again or over.
+
+use super::*;
+use lateen_base::Str;
+use std::io;
+
+fn picked(more: bool) -> Picked {
+    Picked {
+        address: "10.0.0.1:80".parse().unwrap(),
+        workload: None,
+        more,
+    }
+}
+
+fn connect() -> Trouble {
+    let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+    Trouble::Connect(DialError::Refused {
+        address: "10.0.0.1:80".parse().unwrap(),
+        source,
+    })
+}
+
+fn ended(reused: bool, untouched: bool) -> Trouble {
+    Trouble::Ended {
+        reused,
+        untouched,
+        reason: String::new(),
+    }
+}
+
+const GET: Request = Request {
+    idempotent: true,
+    repeatable: true,
+};
+const POST: Request = Request {
+    idempotent: false,
+    repeatable: true,
+};
+const SPENT: Request = Request {
+    idempotent: true,
+    repeatable: false,
+};
+
+/// How often `trouble` at an endpoint is followed by another try.
+fn check(retry_on: &[&str], attempts: u32, request: Request, trouble: &Trouble, more: bool) -> u32 {
+    let policy = RetryPolicy {
+        attempts,
+        per_try_timeout: None,
+        retry_on: retry_on.iter().map(|c| Str::from(*c)).collect(),
+    };
+    let mut course = Course::new(&policy);
+    let again =
+        |course: &mut Course<'_>| course.after(trouble, &picked(more), request) != Next::Over;
+    (0..20).take_while(|_| again(&mut course)).count() as u32
+}
+
+#[test]
+fn connecting_again_elsewhere_is_free_and_here_is_policy() {
+    assert_eq!(check(&[], 0, POST, &connect(), false), 0);
+    assert_eq!(
+        check(&[], 0, POST, &connect(), true),
+        7,
+        "until enough endpoints were tried"
+    );
+    assert_eq!(check(&["connect-failure"], 2, POST, &connect(), false), 2);
+    assert_eq!(check(&["503"], 2, POST, &connect(), false), 0);
+}
+
+#[test]
+fn what_was_not_looked_at_is_sent_again() {
+    assert_eq!(check(&[], 0, POST, &ended(true, true), false), MOST_STALE);
+    assert_eq!(check(&[], 0, GET, &ended(true, false), false), MOST_STALE);
+    assert_eq!(
+        check(&[], 0, POST, &ended(true, false), false),
+        0,
+        "it may have had an effect"
+    );
+    assert_eq!(
+        check(&[], 0, GET, &ended(false, false), false),
+        0,
+        "a new connection that breaks is an answer"
+    );
+    assert_eq!(
+        check(&[], 0, SPENT, &ended(true, false), false),
+        0,
+        "half of the body is gone"
+    );
+    assert_eq!(check(&["reset"], 3, POST, &ended(false, false), false), 3);
+}
+
+#[test]
+fn slow_tries_and_statuses_follow_the_policy() {
+    assert_eq!(check(&["5xx"], 1, GET, &Trouble::SlowTry, false), 1);
+    assert_eq!(check(&["503"], 1, GET, &Trouble::SlowTry, false), 0);
+    assert_eq!(check(&["5xx"], 5, GET, &Trouble::TooLate, false), 0);
+    assert_eq!(check(&["503"], 2, GET, &Trouble::Status, true), 2);
+}
+
+#[test]
+fn disliked_responses() {
+    for (condition, status, grpc, want) in [
+        ("5xx", 500, None, true),
+        ("gateway-error", 500, None, false),
+        ("gateway-error", 504, None, true),
+        ("503", 503, None, true),
+        ("retriable-4xx", 409, None, true),
+        ("unavailable", 200, Some("14"), true),
+        ("cancelled", 200, Some("14"), false),
+    ] {
+        let policy = RetryPolicy {
+            attempts: 1,
+            per_try_timeout: None,
+            retry_on: vec![condition.into()],
+        };
+        let mut response = http::Response::builder().status(status);
+        if let Some(grpc) = grpc {
+            response = response.header("grpc-status", grpc);
+        }
+        let (head, ()) = response.body(()).unwrap().into_parts();
+        assert_eq!(
+            Course::new(&policy).dislikes(&head),
+            want,
+            "{condition} {status}"
+        );
+    }
+}

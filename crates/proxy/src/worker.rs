@@ -1,0 +1,145 @@
+//! One worker thread: its listeners, its way out, its ledger. Nothing here is shared but the snapshot.
+
+use crate::connection;
+use crate::exchange::Ledger;
+use crate::labels::Labels;
+use crate::shared::Shared;
+use crate::upstream::Upstream;
+use lateen_model::decide::plan::{Fault, FaultReason};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::AbortHandle;
+
+/// A sentence about the same refusal is logged at most this often.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// Different refusals remembered for that.
+const MOST_SAID: usize = 256;
+
+/// Where a worker's connections come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Entry {
+    /// Captured, from the application.
+    Outbound,
+    /// Captured, to the application.
+    Inbound,
+    /// A gateway's server: the port that the pod listens on, and the port in the Gateway object.
+    Gateway { bind: u16, port: u16 },
+}
+
+/// What the control thread tells a worker.
+pub(crate) enum Command {
+    /// Accept on this listener, too.
+    Open(Entry, TcpListener),
+    /// Accept no longer; connections stay.
+    Close(Entry),
+    /// Account for what is finished and end.
+    Stop,
+}
+
+/// A worker's state, shared by its tasks.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) upstream: Upstream,
+    pub(crate) ledger: Rc<Ledger>,
+    pub(crate) labels: Labels,
+    said: RefCell<HashMap<(FaultReason, String), Instant>>,
+}
+
+impl Worker {
+    /// Logs a refusal's sentence, unless the same was said a moment ago.
+    pub(crate) fn say(&self, fault: &Fault, sentence: impl FnOnce() -> String) {
+        let mut said = self.said.borrow_mut();
+        let key = (fault.reason, fault.subject.clone());
+        if said.get(&key).is_some_and(|at| at.elapsed() < SAY_AGAIN) {
+            return;
+        }
+        if said.len() >= MOST_SAID {
+            said.clear();
+        }
+        said.insert(key, Instant::now());
+        tracing::info!("{}", sentence());
+    }
+}
+
+/// Runs a worker until it is told to stop; returns at once when its runtime cannot be made.
+pub(crate) fn run(shared: Arc<Shared>, commands: UnboundedReceiver<Command>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Only name resolution blocks.
+        .max_blocking_threads(2)
+        .thread_stack_size(256 * 1024)
+        .build_local(Default::default());
+    match runtime {
+        Ok(runtime) => work(&runtime, shared, commands),
+        Err(error) => tracing::error!("a worker cannot start: {error}"),
+    }
+}
+
+fn work(runtime: &LocalRuntime, shared: Arc<Shared>, commands: UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker {
+        upstream: Upstream::new(&shared),
+        ledger: Ledger::new(&shared),
+        labels: Labels::new(&shared.scope),
+        said: RefCell::default(),
+        shared,
+    });
+    runtime.block_on(async {
+        let (ledger, upstream) = (Rc::clone(&worker), Rc::clone(&worker));
+        tokio::task::spawn_local(async move { ledger.ledger.keep().await });
+        tokio::task::spawn_local(async move { upstream.upstream.keep().await });
+        obey(&worker, commands).await;
+        worker.ledger.settle();
+    });
+}
+
+async fn obey(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+    let mut accepting: HashMap<Entry, Vec<AbortHandle>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Open(entry, listener) => {
+                let task = tokio::task::spawn_local(accept(Rc::clone(worker), entry, listener));
+                accepting
+                    .entry(entry)
+                    .or_default()
+                    .push(task.abort_handle());
+            }
+            Command::Close(entry) => {
+                for task in accepting.remove(&entry).unwrap_or_default() {
+                    task.abort();
+                }
+            }
+            Command::Stop => return,
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, entry: Entry, listener: TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("a listener cannot be used: {error}"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                lateen_net::listen::tune(&stream);
+                tokio::task::spawn_local(connection::run(
+                    Rc::clone(&worker),
+                    entry,
+                    stream,
+                    remote,
+                ));
+            }
+            Err(error) => {
+                // Out of descriptors or memory: others must end before more can begin.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
