@@ -138,3 +138,45 @@ fn field_names_are_istios() {
         assert!(schema.pointer(pointer).is_some(), "{kind} lacks {pointer}");
     }
 }
+
+/// Evaluates the rules of `kind`'s schema on a spec; `want` are words of the refusals.
+fn check_rules(kind: &str, spec: Value, want: &[&str]) {
+    let schema = spec_schema(kind).expect("typed");
+    let said = match kube_cel::Validator::new().validate(schema, &spec, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec(),
+    };
+    assert_eq!(said.len(), want.len(), "{spec}: {said:?}");
+    for (error, want) in said.iter().zip(want) {
+        assert!(error.message.contains(want), "{spec}: {error:?}");
+    }
+}
+
+#[test]
+fn rules_in_the_schema() {
+    let endpoint = json!({ "address": "10.0.0.1" });
+    check_rules("ServiceEntry", json!({ "hosts": ["a"] }), &[]);
+    check_rules(
+        "ServiceEntry",
+        json!({ "hosts": ["a"], "resolution": "STATIC", "endpoints": [endpoint], "addresses": ["10.0.0.0/8"] }),
+        &[],
+    );
+    check_rules(
+        "ServiceEntry",
+        json!({ "hosts": ["a"], "resolution": "STATIC", "endpoints": [endpoint], "workloadSelector": {} }),
+        &["workloadSelector and endpoints"],
+    );
+    check_rules(
+        "ServiceEntry",
+        json!({ "hosts": ["a"], "endpoints": [endpoint] }),
+        &["NONE cannot"],
+    );
+    check_rules(
+        "ServiceEntry",
+        json!({ "hosts": ["a"], "resolution": "DNS_ROUND_ROBIN", "endpoints": [endpoint, endpoint], "addresses": ["10.0.0.0/8"] }),
+        &["one endpoint at most", "ranges"],
+    );
+    check_rules("WorkloadEntry", json!({ "address": "a" }), &[]);
+    check_rules("WorkloadEntry", json!({ "network": "n" }), &[]);
+    check_rules("WorkloadEntry", json!({}), &["address is missing"]);
+}

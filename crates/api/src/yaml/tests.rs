@@ -173,3 +173,29 @@ fn bombs_and_depth() {
         }
     }
 }
+
+proptest::proptest! {
+    /// Any text is read without a panic, and every line named is a line of the text.
+    #[test]
+    fn any_text(text in "[ -~\\n]{0,200}") {
+        let lines = text.lines().count().max(1);
+        for document in parse("f", &text) {
+            for notice in document.notices {
+                let place = notice.place.expect("a place");
+                proptest::prop_assert!((1..=lines + 1).contains(&place.line), "{place:?} of {lines}");
+            }
+        }
+    }
+
+    /// A mutilated object is read without a panic, and the document after it is not touched.
+    #[test]
+    fn mutilated_objects(at in 0usize..400, with in "[ -~\\n]{0,3}") {
+        let good = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: a\nspec:\n  hosts: [a]\n  http:\n  - match:\n    - uri:\n        prefix: /a\n    route:\n    - destination:\n        host: a\n        subset: v1\n      weight: 100\n    timeout: 5s\n";
+        let mut text = good.to_owned();
+        text.insert_str(at.min(good.len()), &with);
+        text.push_str("\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: last}\n");
+        let documents = parse("f", &text);
+        let last = documents.last().and_then(|d| d.object.as_ref()).map(Object::kind);
+        proptest::prop_assert_eq!(last, Some("Namespace"));
+    }
+}

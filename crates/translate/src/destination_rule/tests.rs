@@ -50,9 +50,12 @@ fn hosts_and_subsets() {
               v2 {"version": "v2"} TrafficSettings { balancer: Some(Random), connect_timeout: None }
         "#]],
     );
-    check("{host: '*.Example.com'}", expect![[r#"
+    check(
+        "{host: '*.Example.com'}",
+        expect![[r#"
         *.example.com Public {} TrafficSettings { balancer: None, connect_timeout: None }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -114,7 +114,10 @@ fn pass_through_is_the_default() {
 
 #[test]
 fn errors_refuse() {
-    check("{hosts: ['*'], resolution: NONE}", expect![[r#"
+    check(
+        "{hosts: ['*'], resolution: NONE}",
+        expect![[r#"
         Error: spec.hosts[0]: "*" would take every host: use *.suffix or full names
-    "#]]);
+    "#]],
+    );
 }

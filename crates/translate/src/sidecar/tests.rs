@@ -54,13 +54,19 @@ fn scopes() {
               */b.example.com None
         "#]],
     );
-    check("{egress: [{hosts: ['~/*']}]}", expect![[r#"
+    check(
+        "{egress: [{hosts: ['~/*']}]}",
+        expect![[r#"
         {} None
-    "#]]);
-    check("{}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{}",
+        expect![[r#"
         {} None
           everything
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

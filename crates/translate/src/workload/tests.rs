@@ -80,10 +80,14 @@ status: {phase: Running, podIP: 10.244.0.9, podIPs: [{ip: 10.244.0.9}, {ip: 'fd0
 
 #[test]
 fn a_pod_of_a_deployment() {
-    check(POD, json!({ "ready": true }), expect![[r#"
+    check(
+        POD,
+        json!({ "ready": true }),
+        expect![[r#"
         Pod/ns/p [10.244.0.9, fd00::9] sa "sa" workload web-v2 canonical web/v2 node "lateen" locality "r/z/s" sidecar true
           ns/web.ns.svc.cluster.local {80: 8080, 81: 81} Ready
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

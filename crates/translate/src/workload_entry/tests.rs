@@ -78,5 +78,6 @@ spec: {selector: {app: db}, ports: [{name: sql, port: 5000, targetPort: 1}, {nam
                 health: Ready,
             },
         }
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
 }
