@@ -19,6 +19,7 @@ pub mod negotiate;
 mod openapi;
 mod patch;
 pub mod pods;
+mod protobuf;
 mod router;
 pub mod schema;
 mod select;

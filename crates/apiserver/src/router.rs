@@ -10,7 +10,7 @@ use crate::verbs::delete::{self, Options};
 use crate::verbs::write::{self, Outcome, Part};
 use crate::verbs::{read, subresource, watch};
 use crate::wire::{self, Body};
-use crate::{discovery, openapi, patch};
+use crate::{discovery, openapi, patch, protobuf, stream};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
@@ -58,6 +58,10 @@ async fn route(api: &Arc<Api>, request: Request<Incoming>, peer: Option<&[u8]>) 
     let body = match call.target.verb {
         "get" | "list" | "watch" => bytes::Bytes::new(),
         _ => wire::read(body).await?,
+    };
+    let body = match negotiate::content_type(&parts.headers) {
+        protobuf::MEDIA_TYPE if !body.is_empty() => protobuf::decode(&api.registry, &body)?.to_string().into(),
+        _ => body,
     };
     dispatch(api, call, &parts, &body).await
 }
@@ -185,6 +189,8 @@ async fn dispatch(api: &Arc<Api>, mut call: Call, parts: &Parts, body: &[u8]) ->
 fn json_body(headers: &HeaderMap) -> Result<(), ApiError> {
     match negotiate::content_type(headers) {
         "application/json" | "application/yaml" | "text/plain" | "application/x-www-form-urlencoded" | "*/*" | "" => Ok(()),
+        // Already turned into JSON.
+        protobuf::MEDIA_TYPE => Ok(()),
         _ => Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
     }
 }
@@ -214,8 +220,14 @@ fn review(api: &Api, call: &Call, body: &[u8]) -> Result<Response<Body>, ApiErro
     Ok(wire::json(201, &answer))
 }
 
-async fn streams(api: &Arc<Api>, call: Call, _request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+async fn streams(api: &Arc<Api>, call: Call, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
     let name = call.name()?;
-    let _pod = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
-    Err(ApiError::method_not_allowed())
+    let pod = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
+    let pods = api.pods.clone();
+    match call.target.subresource.as_str() {
+        "log" => stream::logs(request, pods, &pod).await,
+        "exec" => stream::exec(request, pods, &pod).await,
+        "attach" => stream::attach(request, pods, &pod).await,
+        _ => stream::port_forward(request, pods, &pod).await,
+    }
 }

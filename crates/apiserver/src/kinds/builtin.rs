@@ -172,5 +172,7 @@ fn machinery(table: &mut Table) {
     let _ = table.generator.subschema_for::<api::autoscaling::v1::Scale>();
     let _ = table.generator.subschema_for::<TokenRequest>();
     let _ = table.generator.subschema_for::<api::policy::v1::Eviction>();
+    let _ = table.generator.subschema_for::<api::core::v1::Binding>();
+    let _ = table.generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>();
     let _ = table.generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>();
 }

@@ -308,8 +308,9 @@ async fn store_changed(
     let mut object = committed.durable().await?;
     if freed {
         object = delete::remove_now(api, call, &object).await?;
+    } else {
+        after_write(api, call, &object);
     }
-    after_write(api, call, &object);
     Ok(Some(Outcome { code: 200, object, warnings }))
 }
 
