@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
-use lateen_api::object::{Object, from_json};
+use lateen_api::object::from_json;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -130,15 +130,8 @@ pub(crate) fn written(mut value: Value) -> Written {
             annotations.retain(|key, _| means_something(key));
         }
     }
-    let (object, mut notices) = from_json(value);
-    if let Some(object) = object.as_ref().filter(|object| is_istio(object)) {
-        notices.extend(lateen_api::validate::validate(object));
-    }
+    let (object, notices) = from_json(value);
     Written { object, notices }
-}
-
-fn is_istio(object: &Object) -> bool {
-    !matches!(object, Object::Kubernetes(_) | Object::Unsupported(_))
 }
 
 fn id(meta: &ObjectMeta) -> Id {

@@ -1,0 +1,403 @@
+//! The one task that owns the graph: takes events in, commits them in batches, hands the result on.
+//!
+//! ```text
+//! Seen --take--> graph --(10 ms quiet, 100 ms at most)--> commit --> Store::apply, statuses, counts
+//! ```
+//! Nothing is pushed before every source has reported once: a half-known mesh would be a wrong one.
+
+mod pages;
+
+use crate::graph::{Changes, MeshGraph, ObjectId};
+use crate::inject::Settings;
+use crate::metrics::Metrics;
+use crate::pages::Counts;
+use crate::source::{Books, Delta, Event, Id, IstioKind, SOURCES, Seen};
+use crate::status::{self, Wishes};
+use crate::webhook::NamespaceLabels;
+use lateen_api::notice::{Notice, Severity};
+use lateen_model::resource::{Key, Kind, Resource};
+use lateen_xds::server::Store;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Events taken in before the engine looks at anything else.
+const BATCH: usize = 256;
+/// A push that is not acknowledged within this is not measured any more.
+const CONVERGENCE_MOST: Duration = Duration::from_secs(60);
+
+/// A page that only the engine can make.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Page {
+    Configuration,
+    Resources(Kind),
+    PushStatus,
+    Graph,
+}
+
+/// A way to ask the engine for a page.
+#[derive(Clone)]
+pub(crate) struct Ask(mpsc::Sender<(Page, oneshot::Sender<Value>)>);
+
+impl Ask {
+    /// The page; none when the engine has ended.
+    pub(crate) async fn page(&self, page: Page) -> Option<Value> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send((page, reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What the engine works with.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) wishes: Wishes,
+    pub(crate) namespaces: NamespaceLabels,
+    /// What the control plane was told about injection; MeshConfig is laid over it.
+    pub(crate) injection: Settings,
+    pub(crate) debounce_quiet: Duration,
+    pub(crate) debounce_most: Duration,
+}
+
+/// What others see of the engine.
+pub(crate) struct Views {
+    pub(crate) ask: Ask,
+    /// Whether every source is known and was pushed.
+    pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) counts: watch::Receiver<Counts>,
+    pub(crate) settings: watch::Receiver<Settings>,
+}
+
+/// The engine.
+pub(crate) struct Engine {
+    parts: Parts,
+    graph: MeshGraph,
+    books: BTreeMap<(IstioKind, Id), Books>,
+    /// Objects whose books or notices changed since the last commit.
+    touched: BTreeSet<(IstioKind, Id)>,
+    reported: BTreeSet<u8>,
+    pending: Option<Pending>,
+    last_push: Option<Push>,
+    asks: mpsc::Receiver<(Page, oneshot::Sender<Value>)>,
+    synced: watch::Sender<bool>,
+    counts: watch::Sender<Counts>,
+    settings: watch::Sender<Settings>,
+}
+
+/// Changes that wait for a commit.
+#[derive(Clone, Copy)]
+struct Pending {
+    first: Instant,
+    last: Instant,
+}
+
+/// The last push, for `/debug/push_status`.
+struct Push {
+    at: jiff::Timestamp,
+    generation: u64,
+    changed: Vec<Key>,
+    removed: Vec<Key>,
+    bytes: usize,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet, and the views of it.
+    pub(crate) fn new(parts: Parts) -> (Self, Views) {
+        let (ask, asks) = mpsc::channel(16);
+        let synced = watch::Sender::new(false);
+        let counts = watch::Sender::new(Counts::default());
+        let settings = watch::Sender::new(parts.injection.clone());
+        let views = Views {
+            ask: Ask(ask),
+            synced: synced.subscribe(),
+            counts: counts.subscribe(),
+            settings: settings.subscribe(),
+        };
+        let engine = Self {
+            graph: MeshGraph::new(&parts.injection.domain),
+            parts,
+            books: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            pending: None,
+            last_push: None,
+            asks,
+            synced,
+            counts,
+            settings,
+        };
+        (engine, views)
+    }
+
+    /// Works until `shutdown` or until every source has ended.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Seen>,
+        shutdown: CancellationToken,
+    ) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                taken = events.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for seen in batch.drain(..) {
+                        self.take(seen);
+                    }
+                }
+                Some((page, reply)) = self.asks.recv() => {
+                    let _ = reply.send(self.page(page));
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.commit();
+                }
+            }
+        }
+    }
+
+    /// When the next commit is due.
+    fn due(&self) -> Option<Instant> {
+        let pending = self.pending?;
+        if self.reported.len() < SOURCES {
+            return None;
+        }
+        if !*self.synced.borrow() {
+            return Some(pending.last);
+        }
+        let quiet = pending.last + self.parts.debounce_quiet;
+        Some(quiet.min(pending.first + self.parts.debounce_most))
+    }
+
+    /// Takes one event into the graph; it counts from the next commit.
+    pub(crate) fn take(&mut self, seen: Seen) {
+        let first = self.pending.map_or(seen.at, |pending| pending.first);
+        let last = Instant::now();
+        self.pending = Some(Pending { first, last });
+        let graph = &mut self.graph;
+        let (source, replaced) = match seen.event {
+            Event::Namespace(delta) => {
+                self.label(&delta);
+                (0, is_replace(&delta))
+            }
+            Event::Service(delta) => (1, graph.take(graph.sources.services, delta)),
+            Event::EndpointSlice(delta) => (2, graph.take(graph.sources.slices, delta)),
+            Event::Pod(delta) => (3, graph.take(graph.sources.pods, delta)),
+            Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),
+            Event::Istio(kind, delta) => {
+                let delta = self.keep_books(kind, delta);
+                let source = self.graph.sources.istio(kind);
+                let events = &self.parts.metrics.config_events;
+                events.add(event_name(&delta), 1);
+                (5 + kind as u8, self.graph.take(source, delta))
+            }
+        };
+        if source < 5 {
+            let name = ["Namespace", "Service", "EndpointSlice", "Pod", "ConfigMap"];
+            let events = &self.parts.metrics.registry_events;
+            events.add(name[usize::from(source)], 1);
+        }
+        if replaced {
+            self.reported.insert(source);
+        }
+    }
+
+    fn label(&self, delta: &Delta<BTreeMap<String, String>>) {
+        let mut namespaces = self.parts.namespaces.write();
+        match delta {
+            Delta::Set(id, labels) => {
+                namespaces.insert(id.name.to_string(), labels.clone());
+            }
+            Delta::Remove(id) => {
+                namespaces.remove(&*id.name);
+            }
+            Delta::Replace(all) => {
+                *namespaces = all
+                    .iter()
+                    .map(|(id, labels)| (id.name.to_string(), labels.clone()))
+                    .collect();
+            }
+        }
+    }
+
+    /// Splits what an object says from its books.
+    fn keep_books(
+        &mut self,
+        kind: IstioKind,
+        delta: Delta<(crate::source::Written, Books)>,
+    ) -> Delta<crate::source::Written> {
+        let mut keep = |id: &Id, books: Books| {
+            self.touched.insert((kind, id.clone()));
+            self.books.insert((kind, id.clone()), books);
+        };
+        match delta {
+            Delta::Set(id, (written, books)) => {
+                keep(&id, books);
+                Delta::Set(id, written)
+            }
+            Delta::Remove(id) => {
+                self.books.remove(&(kind, id.clone()));
+                self.parts.wishes.forget(kind, &id);
+                Delta::Remove(id)
+            }
+            Delta::Replace(all) => {
+                let here: BTreeSet<Id> = all.iter().map(|(id, _)| id.clone()).collect();
+                let rows = all
+                    .into_iter()
+                    .map(|(id, (written, books))| {
+                        keep(&id, books);
+                        (id, written)
+                    })
+                    .collect();
+                self.books
+                    .retain(|(of, id), _| *of != kind || here.contains(id));
+                Delta::Replace(rows)
+            }
+        }
+    }
+
+    /// Lets everything taken in count: derives, pushes, reports.
+    pub(crate) fn commit(&mut self) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        let changes = self.graph.commit();
+        self.report(&changes);
+        self.push(changes, pending.first);
+        self.publish();
+        if !self.synced.send_replace(true) {
+            self.parts.store.mark_ready();
+            tracing::info!("every source is known; proxies are served from now on");
+        }
+    }
+
+    fn push(&mut self, changes: Changes, first: Instant) {
+        let Changes {
+            changed, removed, ..
+        } = changes;
+        if changed.is_empty() && removed.is_empty() {
+            return;
+        }
+        let changed_keys: Vec<Key> = changed.iter().map(Resource::key).collect();
+        let removed_keys = removed.clone();
+        let applied = self.parts.store.apply(changed, removed);
+        let metrics = &self.parts.metrics;
+        metrics.debounce.record(first.elapsed());
+        metrics.pushes.add(1);
+        metrics.resources_pushed.add(applied.changed as u64);
+        metrics.bytes_pushed.add(applied.bytes as u64);
+        for key in changed_keys.iter().chain(&removed_keys) {
+            metrics.pushes_by_type.add(&format!("{:?}", key.kind), 1);
+        }
+        tracing::debug!(
+            "push {}: {} changed, {} removed, {} bytes",
+            applied.generation,
+            applied.changed,
+            applied.removed,
+            applied.bytes
+        );
+        self.last_push = Some(Push {
+            at: jiff::Timestamp::now(),
+            generation: applied.generation,
+            changed: changed_keys,
+            removed: removed_keys,
+            bytes: applied.bytes,
+        });
+        if !self.parts.store.proxies().is_empty() {
+            self.measure(applied.generation, first);
+        }
+    }
+
+    /// Records how long it takes until every proxy has answered this generation.
+    fn measure(&self, generation: u64, first: Instant) {
+        let mut converged = self.parts.store.converged();
+        let metrics = Arc::clone(&self.parts.metrics);
+        tokio::spawn(async move {
+            let all = converged.wait_for(|reached| *reached >= generation);
+            if let Ok(Ok(_)) = tokio::time::timeout(CONVERGENCE_MOST, all).await {
+                metrics.convergence.record(first.elapsed());
+            }
+        });
+    }
+
+    /// Logs what is new about objects and asks for their statuses.
+    fn report(&mut self, changes: &Changes) {
+        for change in &changes.noticed {
+            let old = change.old.as_deref().map(Vec::as_slice).unwrap_or_default();
+            let new = change.new.as_deref().map(Vec::as_slice).unwrap_or_default();
+            for notice in new.iter().filter(|notice| !old.contains(notice)) {
+                match notice.severity {
+                    Severity::Error => tracing::error!("{notice}"),
+                    Severity::Warning => tracing::warn!("{notice}"),
+                    Severity::Info => tracing::debug!("{notice}"),
+                }
+            }
+            if old.iter().any(Notice::is_error) && !new.iter().any(Notice::is_error) {
+                tracing::info!("{} is in order again", change.key);
+            }
+            if let Some(kind) = change.key.istio_kind() {
+                self.touched.insert((kind, change.key.id.clone()));
+            }
+        }
+        let now = jiff::Timestamp::now().to_string();
+        for (kind, id) in std::mem::take(&mut self.touched) {
+            let Some(books) = self.books.get(&(kind, id.clone())) else {
+                continue;
+            };
+            let object = ObjectId::istio(kind, id.clone());
+            let verdict = status::Verdict {
+                refused: self.graph.is_refused(&object),
+                notices: self.graph.notices_of(&object),
+            };
+            match status::wish((kind, &id), books, verdict, &now) {
+                Some(wish) => self.parts.wishes.add(wish),
+                None => self.parts.wishes.forget(kind, &id),
+            }
+        }
+    }
+
+    /// Tells the other tasks what changed for them.
+    fn publish(&self) {
+        let counts = self.graph.counts();
+        self.counts.send_if_modified(|old| {
+            let new = *old != counts;
+            *old = counts;
+            new
+        });
+        let mut settings = self.parts.injection.clone();
+        if let Some(config) = self.graph.mesh_config() {
+            if let Some(domain) = &config.trust_domain {
+                settings.trust_domain.clone_from(domain);
+            }
+            if let Some(merge) = config.enable_prometheus_merge {
+                settings.prometheus_merge = merge;
+            }
+            if let Some(defaults) = &config.default_config {
+                settings.proxy_defaults = defaults.clone();
+            }
+        }
+        self.settings.send_if_modified(|old| {
+            let new = *old != settings;
+            *old = settings;
+            new
+        });
+    }
+}
+
+fn is_replace<T>(delta: &Delta<T>) -> bool {
+    matches!(delta, Delta::Replace(_))
+}
+
+fn event_name<T>(delta: &Delta<T>) -> &'static str {
+    match delta {
+        Delta::Set(..) => "update",
+        Delta::Remove(_) => "delete",
+        Delta::Replace(_) => "list",
+    }
+}

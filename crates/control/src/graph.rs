@@ -1,0 +1,205 @@
+//! From sources to resources: which collections there are and what is derived from what.
+//!
+//! ```text
+//! namespaces, services, slices, pods, MeshConfig, Istio kinds
+//!   --translate--> outcomes (resources, notices) --hold--> last good --> resources by key
+//!                  outcomes + analysis --> notices by object
+//! ```
+//! Nothing here waits or does IO. What depends on what is found out by `collections`, never listed.
+
+mod build;
+#[cfg(test)]
+mod tests;
+
+use crate::pages::Counts;
+use crate::source::{Delta, Id, IstioKind, Written};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lateen_api::mesh_config::MeshConfig;
+use lateen_api::notice::Notice;
+use lateen_collections::{Change, Collection, Graph, NodeStats, Value};
+use lateen_model::resource::{Key, Kind, Resource};
+use lateen_translate::mesh::Mesh;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+
+/// An object of the user.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ObjectId {
+    /// Kind, such as `VirtualService`; `MeshConfig` for the mesh's settings.
+    pub(crate) kind: &'static str,
+    /// Namespace and name.
+    pub(crate) id: Id,
+}
+
+impl ObjectId {
+    pub(crate) fn istio(kind: IstioKind, id: Id) -> Self {
+        Self {
+            kind: kind.name(),
+            id,
+        }
+    }
+
+    /// The Istio kind, when it is one.
+    pub(crate) fn istio_kind(&self) -> Option<IstioKind> {
+        IstioKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == self.kind)
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// Where changes enter.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources {
+    pub(crate) services: Collection<Id, Service>,
+    pub(crate) slices: Collection<Id, EndpointSlice>,
+    pub(crate) pods: Collection<Id, Pod>,
+    pub(crate) mesh_text: Collection<Id, String>,
+    istio: [Collection<Id, Written>; IstioKind::ALL.len()],
+}
+
+impl Sources {
+    /// The source of one Istio kind.
+    pub(crate) fn istio(&self, kind: IstioKind) -> Collection<Id, Written> {
+        self.istio[kind as usize]
+    }
+}
+
+/// What comes out.
+struct Results {
+    mesh: Collection<(), Mesh>,
+    in_force: Collection<ObjectId, Vec<Arc<Resource>>>,
+    resources: Collection<Key, Arc<Resource>>,
+    notices: Collection<ObjectId, Vec<Notice>>,
+    /// Objects that are not in force as written.
+    refused: Collection<ObjectId, ()>,
+}
+
+/// What one commit changed.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) changed: Vec<Resource>,
+    pub(crate) removed: Vec<Key>,
+    pub(crate) noticed: Vec<Change<ObjectId, Vec<Notice>>>,
+}
+
+/// The graph of the mesh.
+pub(crate) struct MeshGraph {
+    graph: Graph,
+    pub(crate) sources: Sources,
+    results: Results,
+    /// Filled by observers during a commit.
+    changes: Arc<Mutex<Changes>>,
+}
+
+impl MeshGraph {
+    /// An empty mesh in cluster domain `domain`.
+    pub(crate) fn new(domain: &str) -> Self {
+        let mut graph = Graph::new();
+        let (sources, results) = build::build(&mut graph, domain);
+        let changes: Arc<Mutex<Changes>> = Arc::default();
+        let out = Arc::clone(&changes);
+        graph.observe(results.resources, move |batch| {
+            let mut out = out.lock();
+            for change in batch {
+                match &change.new {
+                    Some(new) => out.changed.push(Resource::clone(new)),
+                    None => out.removed.push(change.key.clone()),
+                }
+            }
+        });
+        let out = Arc::clone(&changes);
+        graph.observe(results.notices, move |batch| {
+            let batch = batch.iter().map(|change| Change {
+                key: change.key.clone(),
+                old: change.old.clone(),
+                new: change.new.clone(),
+            });
+            out.lock().noticed.extend(batch);
+        });
+        Self {
+            graph,
+            sources,
+            results,
+            changes,
+        }
+    }
+
+    /// Takes a change of a source; whether it was its whole content.
+    pub(crate) fn take<T: Value>(&mut self, source: Collection<Id, T>, delta: Delta<T>) -> bool {
+        match delta {
+            Delta::Set(id, value) => self.graph.set(source, id, value),
+            Delta::Remove(id) => self.graph.remove(source, id),
+            Delta::Replace(rows) => {
+                self.graph.replace(source, rows);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Derives everything that is concerned and tells what changed.
+    pub(crate) fn commit(&mut self) -> Changes {
+        self.graph.commit();
+        std::mem::take(&mut *self.changes.lock())
+    }
+
+    /// Notices about one object.
+    pub(crate) fn notices_of(&self, object: &ObjectId) -> &[Notice] {
+        let notices = self.graph.find(self.results.notices, object);
+        notices
+            .map(|notices| notices.as_slice())
+            .unwrap_or_default()
+    }
+
+    /// Objects with notices.
+    pub(crate) fn noticed(&self) -> impl Iterator<Item = (&ObjectId, &Arc<Vec<Notice>>)> {
+        self.graph.entries(self.results.notices)
+    }
+
+    /// Whether the object as written is not in force.
+    pub(crate) fn is_refused(&self, object: &ObjectId) -> bool {
+        let refused = self.graph.find(self.results.refused, object);
+        refused.is_some()
+    }
+
+    /// Whether a value of the object, perhaps an older one, is in force.
+    pub(crate) fn is_in_force(&self, object: &ObjectId) -> bool {
+        let held = self.graph.find(self.results.in_force, object);
+        held.is_some_and(|resources| !resources.is_empty())
+    }
+
+    /// The resources of one kind.
+    pub(crate) fn resources(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        let all = self.graph.entries(self.results.resources);
+        all.filter(move |(key, _)| key.kind == kind)
+            .map(|(_, resource)| &***resource)
+    }
+
+    /// MeshConfig in force.
+    pub(crate) fn mesh_config(&self) -> Option<&MeshConfig> {
+        self.graph
+            .find(self.results.mesh, &())
+            .map(|mesh| &mesh.config)
+    }
+
+    /// Sizes for metrics.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            services: self.resources(Kind::Service).count(),
+            virtual_services: self.resources(Kind::RouteTable).count(),
+        }
+    }
+
+    /// Figures about every collection.
+    pub(crate) fn stats(&self) -> Vec<NodeStats> {
+        self.graph.stats()
+    }
+}

@@ -1,0 +1,463 @@
+//! Builds the graph. Each function makes one part; what it fetches is what it depends on.
+
+use super::{ObjectId, Results, Sources};
+use crate::source::{Id, IstioKind, Written};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lateen_api::mesh_config::{self, MeshConfig};
+use lateen_api::meta::Config;
+use lateen_api::notice::{Notice, any_error};
+use lateen_api::object::Object;
+use lateen_api::service_entry::ServiceEntry;
+use lateen_api::validate;
+use lateen_base::Str;
+use lateen_collections::{Collection, Fetch, Graph, Held, Index, Value};
+use lateen_model::resource::{Key, Resource};
+use lateen_translate::mesh::Mesh;
+use lateen_translate::workload::Backing;
+use lateen_translate::{
+    Translated, analyze, destination_rule, endpoint_slice, gateway, mesh, service, service_entry,
+    sidecar, virtual_service, workload, workload_entry,
+};
+use std::sync::Arc;
+
+/// What became of one object.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    resources: Vec<Arc<Resource>>,
+    notices: Vec<Notice>,
+}
+
+impl From<Translated> for Outcome {
+    fn from((resources, notices): Translated) -> Self {
+        Self {
+            resources: resources.into_iter().map(Arc::new).collect(),
+            notices,
+        }
+    }
+}
+
+type Outcomes = Collection<ObjectId, Outcome>;
+type Entries = Collection<Id, Config<ServiceEntry>>;
+
+/// Label of an EndpointSlice that names its Service (Kubernetes: `kubernetes.io/service-name`).
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Makes every collection.
+pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
+    let sources = Sources {
+        services: graph.source("services"),
+        slices: graph.source("endpoint slices"),
+        pods: graph.source("pods"),
+        mesh_text: graph.source("mesh config text"),
+        istio: IstioKind::ALL.map(|kind| graph.source(kind.name())),
+    };
+    let (mesh, mesh_outcome) = mesh_of(graph, sources.mesh_text, domain);
+    let entries = good_entries(graph, sources.istio(IstioKind::ServiceEntry));
+    let outcomes = [
+        mesh_outcome,
+        services(graph, sources.services, mesh),
+        pods(graph, &sources, entries, mesh),
+        slices(graph, &sources, mesh),
+        workload_entries(graph, &sources, entries, mesh),
+        istio(
+            graph,
+            &sources,
+            IstioKind::Gateway,
+            mesh,
+            |object, _| match object {
+                Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
+                _ => Translated::default(),
+            },
+        ),
+        istio(
+            graph,
+            &sources,
+            IstioKind::VirtualService,
+            mesh,
+            |object, mesh| match object {
+                Object::VirtualService(config) => {
+                    virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
+                }
+                _ => Translated::default(),
+            },
+        ),
+        istio(
+            graph,
+            &sources,
+            IstioKind::DestinationRule,
+            mesh,
+            |object, mesh| match object {
+                Object::DestinationRule(config) => {
+                    destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
+                }
+                _ => Translated::default(),
+            },
+        ),
+        istio(
+            graph,
+            &sources,
+            IstioKind::ServiceEntry,
+            mesh,
+            |object, mesh| match object {
+                Object::ServiceEntry(config) => {
+                    service_entry::service_entry(service_entry::Inputs { config, mesh })
+                }
+                _ => Translated::default(),
+            },
+        ),
+        istio(
+            graph,
+            &sources,
+            IstioKind::Sidecar,
+            mesh,
+            |object, _| match object {
+                Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
+                _ => Translated::default(),
+            },
+        ),
+    ];
+    let outcomes = graph.join("outcomes", &outcomes);
+    // An object that is broken now keeps what it meant when it was last in order.
+    let in_force = graph.hold("in force", outcomes, |outcome| {
+        match any_error(&outcome.notices) {
+            true => Held::Keep,
+            false => Held::Take(outcome.resources.clone()),
+        }
+    });
+    let resources = graph.derive("resources", in_force, |_, _, resources| {
+        let keyed = resources.iter().map(|r| (r.key(), Arc::clone(r)));
+        keyed.collect::<Vec<(Key, Arc<Resource>)>>()
+    });
+    let refused = graph.map("refused", outcomes, |_, _, outcome| {
+        any_error(&outcome.notices).then_some(())
+    });
+    let analysis = analysis(graph, &sources, mesh);
+    let notices = graph.map("notices", outcomes, move |fetch, object, outcome| {
+        let mut notices = outcome.notices.clone();
+        notices.extend(fetch.get(analysis, object).cloned().unwrap_or_default());
+        (!notices.is_empty()).then_some(notices)
+    });
+    let results = Results {
+        mesh,
+        in_force,
+        resources,
+        notices,
+        refused,
+    };
+    (sources, results)
+}
+
+/// The mesh's settings: the last good MeshConfig, Istio's defaults without one.
+fn mesh_of(
+    graph: &mut Graph,
+    text: Collection<Id, String>,
+    domain: &str,
+) -> (Collection<(), Mesh>, Outcomes) {
+    let read = graph.single("mesh config", move |fetch| {
+        let text = fetch.all(text).into_iter().next();
+        Some(match text {
+            Some((_, text)) => mesh_config::parse(text),
+            None => (Some(MeshConfig::default()), Vec::new()),
+        })
+    });
+    let good = graph.hold("good mesh config", read, |(config, _)| match config {
+        Some(config) => Held::Take(config.clone()),
+        None => Held::Keep,
+    });
+    let domain: Str = domain.into();
+    let mesh = graph.single("mesh", move |fetch| {
+        Some(Mesh {
+            domain: Str::clone(&domain),
+            config: fetch.get(good, &()).cloned().unwrap_or_default(),
+        })
+    });
+    let outcome = graph.derive("mesh settings", mesh, move |fetch, (), mesh| {
+        let (resources, mut notices) = mesh::settings(mesh);
+        let read = fetch.get(read, &()).map(|(_, notices)| notices.clone());
+        notices.extend(read.unwrap_or_default());
+        let object = ObjectId {
+            kind: "MeshConfig",
+            id: Id::new("", "istio"),
+        };
+        vec![(object, Outcome::from((resources, notices)))]
+    });
+    (mesh, outcome)
+}
+
+/// Translates every entry of `source`, as objects of `kind`.
+fn translated<T: Value>(
+    graph: &mut Graph,
+    (name, kind): (&'static str, &'static str),
+    source: Collection<Id, T>,
+    mesh: Collection<(), Mesh>,
+    translate: impl Fn(&mut Fetch<'_>, &T, &Mesh) -> Option<Translated> + Send + 'static,
+) -> Outcomes {
+    graph.derive(name, source, move |fetch, id, value| {
+        let Some(mesh) = fetch.get(mesh, &()) else {
+            return Vec::new();
+        };
+        let outcome = translate(fetch, value, mesh).map(Outcome::from);
+        let object = ObjectId {
+            kind,
+            id: id.clone(),
+        };
+        outcome
+            .map(|outcome| (object, outcome))
+            .into_iter()
+            .collect()
+    })
+}
+
+/// Translates the objects of one Istio kind that depend on nothing but the mesh's settings.
+fn istio(
+    graph: &mut Graph,
+    sources: &Sources,
+    kind: IstioKind,
+    mesh: Collection<(), Mesh>,
+    translate: impl Fn(&Object, &Mesh) -> Translated + Send + 'static,
+) -> Outcomes {
+    let name = match kind {
+        IstioKind::Gateway => "gateways",
+        IstioKind::VirtualService => "route tables",
+        IstioKind::DestinationRule => "traffic policies",
+        IstioKind::ServiceEntry => "service entries",
+        IstioKind::Sidecar => "sidecar scopes",
+        IstioKind::WorkloadEntry => "workload entries",
+    };
+    let source = sources.istio(kind);
+    translated(
+        graph,
+        (name, kind.name()),
+        source,
+        mesh,
+        move |_, written, mesh| Some(with_notices(written, |object| translate(object, mesh))),
+    )
+}
+
+/// Translates what could be decoded; what decoding said comes first.
+fn with_notices(written: &Written, translate: impl FnOnce(&Object) -> Translated) -> Translated {
+    let mut notices = written.notices.clone();
+    let Some(object) = &written.object else {
+        return (Vec::new(), notices);
+    };
+    let (resources, more) = translate(object);
+    // Decoding and translating may find the same.
+    for notice in more {
+        if !notices.contains(&notice) {
+            notices.push(notice);
+        }
+    }
+    (resources, notices)
+}
+
+fn services(
+    graph: &mut Graph,
+    source: Collection<Id, Service>,
+    mesh: Collection<(), Mesh>,
+) -> Outcomes {
+    translated(
+        graph,
+        ("services meant", "Service"),
+        source,
+        mesh,
+        |_, service, mesh| Some(service::service(service::Inputs { service, mesh })),
+    )
+}
+
+/// ServiceEntries as last in order: workloads that they select must not drop out while one is broken.
+fn good_entries(graph: &mut Graph, source: Collection<Id, Written>) -> Entries {
+    graph.hold("good service entries", source, |written| {
+        match &written.object {
+            Some(Object::ServiceEntry(config)) if !any_error(&validate::service_entry(config)) => {
+                Held::Take(config.clone())
+            }
+            _ => Held::Keep,
+        }
+    })
+}
+
+/// Namespace of an entry: the index that selectors are looked up by.
+fn by_namespace<T: Value>(
+    graph: &mut Graph,
+    name: &'static str,
+    of: Collection<Id, T>,
+) -> Index<Str, Id, T> {
+    graph.index(name, of, |id, _| vec![Str::clone(&id.namespace)])
+}
+
+fn selecting_entries(graph: &mut Graph, entries: Entries) -> Index<Str, Id, Config<ServiceEntry>> {
+    graph.index("selecting entries by namespace", entries, |id, entry| {
+        let selects = entry.spec.workload_selector.is_some();
+        selects
+            .then(|| Str::clone(&id.namespace))
+            .into_iter()
+            .collect()
+    })
+}
+
+fn service_of(slice: &EndpointSlice, namespace: &Str) -> Option<Id> {
+    let labels = slice.metadata.labels.as_ref()?;
+    let name = labels.get(SERVICE_NAME)?;
+    Some(Id {
+        namespace: Str::clone(namespace),
+        name: name.as_str().into(),
+    })
+}
+
+fn pods(
+    graph: &mut Graph,
+    sources: &Sources,
+    entries: Entries,
+    mesh: Collection<(), Mesh>,
+) -> Outcomes {
+    let slices_by_pod = graph.index("slices by pod", sources.slices, |id, slice| {
+        let targets = slice.endpoints.iter().filter_map(|e| e.target_ref.as_ref());
+        let pods = targets.filter(|target| target.kind.as_deref() == Some("Pod"));
+        pods.filter_map(|target| {
+            let namespace = target.namespace.as_deref().unwrap_or(&id.namespace);
+            Some(Id::new(namespace, target.name.as_deref()?))
+        })
+        .collect()
+    });
+    let selecting = selecting_entries(graph, entries);
+    let services = sources.services;
+    graph.derive("workloads of pods", sources.pods, move |fetch, id, pod| {
+        let Some(mesh) = fetch.get(mesh, &()) else {
+            return Vec::new();
+        };
+        let slices = fetch.matching(slices_by_pod, id);
+        let backings: Vec<Backing<'_>> = slices
+            .into_iter()
+            .filter_map(|(slice_id, slice)| {
+                let service = service_of(slice, &slice_id.namespace)?;
+                let service = fetch.get(services, &service)?;
+                Some(Backing { service, slice })
+            })
+            .collect();
+        let selecting = fetch.matching(selecting, &id.namespace);
+        let selecting: Vec<&Config<ServiceEntry>> = selecting.into_iter().map(|(_, e)| e).collect();
+        let outcome = workload::pod(workload::Inputs {
+            pod,
+            backings: &backings,
+            service_entries: &selecting,
+            mesh,
+        });
+        let object = ObjectId {
+            kind: "Pod",
+            id: id.clone(),
+        };
+        vec![(object, Outcome::from(outcome))]
+    })
+}
+
+/// Endpoints that are not pods.
+fn slices(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> Outcomes {
+    let services = sources.services;
+    graph.derive(
+        "workloads of slices",
+        sources.slices,
+        move |fetch, id, slice| {
+            let service = service_of(slice, &id.namespace);
+            let service = service.and_then(|service| fetch.get(services, &service));
+            let (Some(service), Some(mesh)) = (service, fetch.get(mesh, &())) else {
+                return Vec::new();
+            };
+            let backing = Backing { service, slice };
+            let outcome = endpoint_slice::endpoint_slice(endpoint_slice::Inputs { backing, mesh });
+            let object = ObjectId {
+                kind: "EndpointSlice",
+                id: id.clone(),
+            };
+            vec![(object, Outcome::from(outcome))]
+        },
+    )
+}
+
+fn workload_entries(
+    graph: &mut Graph,
+    sources: &Sources,
+    entries: Entries,
+    mesh: Collection<(), Mesh>,
+) -> Outcomes {
+    let selecting = selecting_entries(graph, entries);
+    let services = by_namespace(graph, "services by namespace", sources.services);
+    let kind = IstioKind::WorkloadEntry;
+    let names = ("workload entries", kind.name());
+    let source = sources.istio(kind);
+    translated(graph, names, source, mesh, move |fetch, written, mesh| {
+        Some(with_notices(written, |object| {
+            let Object::WorkloadEntry(config) = object else {
+                return Translated::default();
+            };
+            let namespace: Str = config.meta.namespace.as_str().into();
+            let selecting = fetch.matching(selecting, &namespace);
+            let service_entries: Vec<_> = selecting.into_iter().map(|(_, entry)| entry).collect();
+            let services = fetch.matching(services, &namespace);
+            let services: Vec<&Service> = services.into_iter().map(|(_, s)| s).collect();
+            workload_entry::workload_entry(workload_entry::Inputs {
+                config,
+                service_entries: &service_entries,
+                services: &services,
+                mesh,
+            })
+        }))
+    })
+}
+
+/// Every typed object of one kind.
+macro_rules! configs {
+    ($fetch:expr, $sources:expr, $kind:ident) => {
+        $fetch
+            .all($sources.istio(IstioKind::$kind))
+            .into_iter()
+            .filter_map(|(_, written)| match &written.object {
+                Some(Object::$kind(config)) => Some(config),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+}
+
+/// What several objects mean together, by the object that a notice is about.
+fn analysis(
+    graph: &mut Graph,
+    sources: &Sources,
+    mesh: Collection<(), Mesh>,
+) -> Collection<ObjectId, Vec<Notice>> {
+    let sources = *sources;
+    let found = graph.single("analysis", move |fetch| {
+        let mesh = fetch.get(mesh, &())?;
+        let services = fetch.all(sources.services).into_iter();
+        Some(analyze::analyze(&analyze::Inputs {
+            mesh,
+            services: &services.map(|(_, service)| service).collect::<Vec<_>>(),
+            service_entries: &configs!(fetch, sources, ServiceEntry),
+            virtual_services: &configs!(fetch, sources, VirtualService),
+            destination_rules: &configs!(fetch, sources, DestinationRule),
+            gateways: &configs!(fetch, sources, Gateway),
+        }))
+    });
+    graph.derive("analysis by object", found, |_, (), notices| {
+        let mut by_object: std::collections::BTreeMap<ObjectId, Vec<Notice>> = Default::default();
+        for notice in notices {
+            if let Some(object) = object_of(notice) {
+                by_object.entry(object).or_default().push(notice.clone());
+            }
+        }
+        by_object.into_iter().collect()
+    })
+}
+
+/// The object that a notice is about.
+fn object_of(notice: &Notice) -> Option<ObjectId> {
+    let subject = &notice.subject;
+    let kinds = IstioKind::ALL.into_iter().map(IstioKind::name);
+    let kind = kinds
+        .chain(["Service"])
+        .find(|kind| *kind == subject.kind)?;
+    Some(ObjectId {
+        kind,
+        id: Id::new(&subject.namespace, &subject.name),
+    })
+}

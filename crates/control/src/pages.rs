@@ -1,0 +1,156 @@
+//! The pages on 8080 and 15014: readiness, metrics, version, debug. They read; nothing is changed here, and no
+//! secret is within their reach.
+
+mod proxies;
+
+use crate::engine::{Ask, Page};
+use crate::http::{Answer, json, text};
+use crate::metrics::{Figures, Metrics};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use lateen_model::resource::Kind;
+use lateen_xds::server::Store;
+use serde_json::{Value, json as value};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub(crate) store: Store,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether every source is known and the servers are open.
+    pub(crate) ready: watch::Receiver<bool>,
+    pub(crate) counts: watch::Receiver<Counts>,
+    pub(crate) ask: Ask,
+    pub(crate) version: Arc<str>,
+}
+
+/// Sizes of the mesh, published by the engine after each commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) services: usize,
+    pub(crate) virtual_services: usize,
+}
+
+/// The debug pages and what they show.
+const PAGES: [(&str, &str); 10] = [
+    ("/debug/syncz", "what each proxy was sent and acknowledged"),
+    (
+        "/debug/configz",
+        "configuration objects and the notices about them",
+    ),
+    ("/debug/registryz", "services"),
+    ("/debug/endpointz", "workloads and the services they serve"),
+    ("/debug/adsz", "connected proxies in detail"),
+    ("/debug/connections", "connected proxies by version"),
+    ("/debug/push_status", "the last push and all errors"),
+    (
+        "/debug/graph",
+        "collections, their sizes and how often transforms ran",
+    ),
+    (
+        "/debug/config_dump?proxyID=NAME.NAMESPACE",
+        "the resources that a proxy may have",
+    ),
+    ("/debug/list", "this list"),
+];
+
+impl Pages {
+    /// Answers one request.
+    pub(crate) async fn handle(self, request: Request<Incoming>) -> Answer {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "these pages are only read\n",
+            );
+        }
+        let query = request.uri().query().unwrap_or_default();
+        match request.uri().path().trim_end_matches('/') {
+            "/ready" => self.ready(),
+            "/metrics" => self.metrics(),
+            "/version" => json(&value!({ "version": &*self.version, "name": "lateen" })),
+            "/debug" | "/debug/list" => json(&list()),
+            "/debug/syncz" => json(&proxies::sync(&self.store.proxies())),
+            "/debug/adsz" => json(&proxies::detail(&self.store.proxies())),
+            "/debug/connections" => json(&proxies::connections(&self.store.proxies())),
+            "/debug/config_dump" => self.config_dump(query),
+            "/debug/configz" => self.page(Page::Configuration).await,
+            "/debug/registryz" => self.page(Page::Resources(Kind::Service)).await,
+            "/debug/endpointz" => self.page(Page::Resources(Kind::Workload)).await,
+            "/debug/push_status" => self.page(Page::PushStatus).await,
+            "/debug/graph" => self.page(Page::Graph).await,
+            _ => text(StatusCode::NOT_FOUND, "no such page; see /debug/list\n"),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        match *self.ready.borrow() {
+            true => text(StatusCode::OK, "ready\n"),
+            false => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: not every source has been read yet\n",
+            ),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let counts = *self.counts.borrow();
+        let mut figures = Figures {
+            services: counts.services,
+            virtual_services: counts.virtual_services,
+            version: self.version.to_string(),
+            ..Figures::default()
+        };
+        for proxy in self.store.proxies() {
+            *figures.proxies.entry(proxy.version.clone()).or_default() += 1;
+            for (kind, status) in &proxy.kinds {
+                *figures.rejects.entry(format!("{kind:?}")).or_default() += status.rejects;
+            }
+        }
+        crate::http::answer(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            self.metrics.render(&figures).into(),
+        )
+    }
+
+    async fn page(&self, page: Page) -> Answer {
+        match self.ask.page(page).await {
+            Some(page) => json(&page),
+            None => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the control plane is stopping\n",
+            ),
+        }
+    }
+
+    fn config_dump(&self, query: &str) -> Answer {
+        let wanted = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("proxyID="))
+            .unwrap_or_default();
+        let proxies = self.store.proxies();
+        let Some(proxy) = proxies
+            .iter()
+            .find(|proxy| proxies::is_called(proxy, wanted))
+        else {
+            let known: Vec<String> = proxies.iter().map(proxies::name).collect();
+            return text(
+                StatusCode::NOT_FOUND,
+                format!(
+                    "no connected proxy is called {wanted:?}; connected: {}\n",
+                    known.join(", ")
+                ),
+            );
+        };
+        json(&proxies::config_dump(proxy, &self.store))
+    }
+}
+
+fn list() -> Value {
+    let pages = PAGES
+        .iter()
+        .map(|(path, what)| value!({ "path": path, "shows": what }));
+    pages.collect()
+}
