@@ -1,5 +1,7 @@
 //! RBAC from manifests, impersonation, and the access reviews.
 
+pub(crate) mod kubectl;
+
 use super::*;
 use http::HeaderValue;
 
@@ -89,8 +91,6 @@ fn check(user: &User, action: &str) -> String {
             let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
             let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
             let (namespace, name) = place.split_once('/').unwrap();
-            let given = |text: &'static str| text;
-            let _ = given;
             let some = |text| (text != "-").then_some(text);
             let (namespace, name) = (some(namespace), some(name));
             Attributes {

@@ -1,5 +1,7 @@
 //! Logs, exec and port-forward over real sockets, against pods that are made of pipes.
 
+mod kubectl;
+
 use super::spdy::{Decoder, Encoder, Frame, data, ping, reset};
 use super::*;
 use crate::pods::{ExecOptions, Execution, LogOptions, PodAccess, Reader, Writer};
