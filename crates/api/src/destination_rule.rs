@@ -18,7 +18,7 @@ pub struct DestinationRule {
     #[schemars(length(min = 1))]
     pub host: String,
     /// Policy for the whole host.
-    pub traffic_policy: Option<TrafficPolicy>,
+    pub traffic_policy: Option<Box<TrafficPolicy>>,
     /// Named groups of endpoints.
     pub subsets: Vec<Subset>,
     /// Namespaces that see the rule: names, `.` for this one, `*` for all (the default).
@@ -37,7 +37,7 @@ pub struct Subset {
     /// Labels that the endpoints carry.
     pub labels: Labels,
     /// Overrides of the host's policy, field by field.
-    pub traffic_policy: Option<TrafficPolicy>,
+    pub traffic_policy: Option<Box<TrafficPolicy>>,
 }
 
 /// A traffic policy.

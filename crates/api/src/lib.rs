@@ -27,3 +27,5 @@ pub mod validate;
 pub mod virtual_service;
 pub mod workload_entry;
 pub mod yaml;
+
+pub use crd::{crds, crds_yaml};

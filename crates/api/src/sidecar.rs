@@ -18,7 +18,7 @@ pub struct Sidecar {
     /// Listeners for traffic from the workload.
     pub egress: Vec<EgressListener>,
     /// Limits on connections to the workload.
-    pub inbound_connection_pool: Option<ConnectionPoolSettings>,
+    pub inbound_connection_pool: Option<Box<ConnectionPoolSettings>>,
     /// What happens to destinations that the mesh does not know; as in the mesh configuration when absent.
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
 }

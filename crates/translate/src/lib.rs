@@ -22,10 +22,37 @@ pub mod workload;
 pub mod workload_entry;
 
 use lateen_api::notice::Notice;
+use lateen_api::object::Object;
 use lateen_model::resource::Resource;
+use mesh::Mesh;
 
 /// What one object means, and what is to be said about it.
 pub type Translated = (Vec<Resource>, Vec<Notice>);
+
+/// Translates an Istio object by itself, as admission and simulation do: what would it mean, and what is to be said?
+/// Workloads that other objects select are not looked at. Objects of other kinds give nothing.
+pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
+    match object {
+        Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
+        Object::VirtualService(config) => {
+            virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
+        }
+        Object::DestinationRule(config) => {
+            destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
+        }
+        Object::ServiceEntry(config) => {
+            service_entry::service_entry(service_entry::Inputs { config, mesh })
+        }
+        Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
+        Object::WorkloadEntry(config) => workload_entry::workload_entry(workload_entry::Inputs {
+            config,
+            service_entries: &[],
+            services: &[],
+            mesh,
+        }),
+        Object::Kubernetes(_) | Object::Unsupported(_) => Translated::default(),
+    }
+}
 
 /// The sentence about a field that is accepted, kept and without effect.
 pub(crate) const NOT_YET: &str = "is not in force yet: it has no effect";

@@ -4,9 +4,7 @@
 use lateen_api::notice::Notice;
 use lateen_api::object::Object;
 use lateen_translate::mesh::Mesh;
-use lateen_translate::{
-    Translated, destination_rule, gateway, service, service_entry, virtual_service,
-};
+use lateen_translate::{Translated, alone, service};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,28 +25,17 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Translates one object; absent for kinds that have no transform of their own.
+/// Translates one object; absent for kinds that mean nothing by themselves.
 fn translate(object: &Object, mesh: &Mesh) -> Option<Translated> {
-    Some(match object {
-        Object::VirtualService(config) => {
-            virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
-        }
-        Object::DestinationRule(config) => {
-            destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
-        }
-        Object::ServiceEntry(config) => {
-            service_entry::service_entry(service_entry::Inputs { config, mesh })
-        }
-        Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
+    match object {
         Object::Kubernetes(object) if object.kind == "Service" => {
             let service = serde_json::from_value(object.value.clone()).expect("a Service");
-            service::service(service::Inputs {
-                service: &service,
-                mesh,
-            })
+            let service = &service;
+            Some(service::service(service::Inputs { service, mesh }))
         }
-        _ => return None,
-    })
+        Object::Kubernetes(_) | Object::Unsupported(_) => None,
+        object => Some(alone(object, mesh)),
+    }
 }
 
 #[test]
