@@ -1,17 +1,24 @@
 //! Names of things: services, the user's objects, and who may see them. No lookup happens here.
 
 use lateen_base::Str;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// A service's key: the namespace of the object that declares it and its fully qualified host name
 /// (lower case, no trailing dot). Written `namespace/hostname`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+/// It is serialized in that form, so that it can be a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// Namespace of the declaring Service or ServiceEntry.
     pub namespace: Str,
     /// Fully qualified host name, such as `reviews.default.svc.cluster.local`; may start with `*.`.
     pub hostname: Str,
+}
+
+impl Serialize for ServiceKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl fmt::Display for ServiceKey {

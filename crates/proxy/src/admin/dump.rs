@@ -36,7 +36,8 @@ impl Admin {
             "clusters": snapshot.clusters().map(|c| cluster(c)).collect::<Vec<_>>(),
             "routes": routes.collect::<Vec<_>>(),
             "destinations": destinations.collect::<Vec<_>>(),
-            "resources": live.resources,
+            // What cannot be shown must not take the rest with it.
+            "resources": serde_json::to_value(&live.resources).unwrap_or(Value::Null),
         })
     }
 }
