@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Istio's code for a reference to something that does not exist.
 pub const NOT_FOUND: &str = "IST0101";
+/// Istio's code for a destination that must say which of a service's ports it means.
+pub const PORT_NEEDED: &str = "IST0112";
 /// Istio's code for VirtualServices that claim the same host for all sidecars.
 pub const HOST_CONFLICT: &str = "IST0109";
 /// Istio's code for a port name that declares no protocol.
@@ -57,8 +59,8 @@ pub fn analyze(inputs: &Inputs<'_>) -> Vec<Notice> {
 
 /// What can be referred to.
 struct Known {
-    /// Hosts of Services and ServiceEntries.
-    hosts: BTreeSet<Str>,
+    /// Hosts of Services and ServiceEntries, with their ports.
+    hosts: BTreeMap<Str, BTreeSet<u32>>,
     /// Hosts with a wildcard.
     wildcards: Vec<Str>,
     /// Gateways as `namespace/name`.
@@ -67,22 +69,25 @@ struct Known {
 
 impl Known {
     fn of(inputs: &Inputs<'_>) -> Self {
-        let services = inputs
-            .services
-            .iter()
-            .map(|s| crate::service::key(&s.metadata, inputs.mesh).hostname);
-        let entries = inputs.service_entries.iter().flat_map(|entry| {
-            let hosts = &entry.spec.hosts;
-            hosts
-                .iter()
-                .map(|host| crate::service_entry::key("", host).hostname)
-        });
-        let (wildcards, hosts) = services
-            .chain(entries)
-            .partition::<Vec<_>, _>(|h| h.starts_with('*'));
+        let mut hosts = BTreeMap::<Str, BTreeSet<u32>>::new();
+        for service in inputs.services {
+            let host = crate::service::key(&service.metadata, inputs.mesh).hostname;
+            let spec = service.spec.as_ref();
+            let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
+            let numbers = ports.filter_map(|port| u32::try_from(port.port).ok());
+            hosts.entry(host).or_default().extend(numbers);
+        }
+        for entry in inputs.service_entries {
+            for host in &entry.spec.hosts {
+                let host = crate::service_entry::key("", host).hostname;
+                let numbers = entry.spec.ports.iter().filter_map(|port| port.number);
+                hosts.entry(host).or_default().extend(numbers);
+            }
+        }
+        let wildcards = hosts.keys().filter(|host| host.starts_with('*')).cloned();
         Self {
-            hosts: hosts.into_iter().collect(),
-            wildcards,
+            wildcards: wildcards.collect(),
+            hosts,
             gateways: inputs
                 .gateways
                 .iter()
@@ -92,7 +97,7 @@ impl Known {
     }
 
     fn has_host(&self, host: &str) -> bool {
-        self.hosts.contains(host) || self.wildcards.iter().any(|w| host_covers(w, host))
+        self.hosts.contains_key(host) || self.wildcards.iter().any(|w| host_covers(w, host))
     }
 }
 
@@ -134,12 +139,45 @@ fn routes(
             notices.push(Notice::error(&subject, format!("{field}.host"), message).code(NOT_FOUND));
             continue;
         }
+        notices.extend(ports(known, config, (&field, destination), &host));
         if let Some(subset) = &destination.subset
             && let Some(message) = missing_subset(inputs, namespace, &host, subset)
         {
             notices
                 .push(Notice::error(&subject, format!("{field}.subset"), message).code(NOT_FOUND));
         }
+    }
+}
+
+/// The notice about a destination whose port its service does not have, or that should name one.
+fn ports(
+    known: &Known,
+    config: &Config<VirtualService>,
+    (field, destination): (&str, &Destination),
+    host: &str,
+) -> Option<Notice> {
+    let has = known.hosts.get(host).filter(|ports| !ports.is_empty())?;
+    let list = has
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let subject = Subject::new("VirtualService", &config.meta);
+    let field = format!("{field}.port");
+    match destination.port.as_ref().and_then(|port| port.number) {
+        Some(number) if !has.contains(&number) => {
+            let message = format!(
+                "{host} has no port {number}, so requests fail with 503: use one of {list}"
+            );
+            Some(Notice::error(&subject, format!("{field}.number"), message).code(NOT_FOUND))
+        }
+        None if has.len() > 1 && config.spec.gateways.iter().any(|g| g != "mesh") => {
+            let message = format!(
+                "is missing: {host} has several ports ({list}) and gateways cannot tell which is meant; name one"
+            );
+            Some(Notice::warning(&subject, field, message).code(PORT_NEEDED))
+        }
+        _ => None,
     }
 }
 

@@ -101,6 +101,22 @@ fn missing_subset() {
 }
 
 #[test]
+fn ports_of_destinations() {
+    check(
+        &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: two, namespace: ns}}\nspec: {{ports: [{{name: http, port: 80}}, {{name: tcp, port: 81}}]}}\n---\n{}",
+            routes(
+                "{hosts: [reviews], gateways: [gw], http: [{route: [{destination: {host: reviews, port: {number: 80}}}]}, {route: [{destination: {host: two}}]}, {route: [{destination: {host: two, port: {number: 81}}}]}]}",
+            )
+        ),
+        expect![[r#"
+            Error [IST0101]: VirtualService ns/a: spec.http[0].route[0].destination.port.number: reviews.ns.svc.cluster.local has no port 80, so requests fail with 503: use one of 9080
+            Warning [IST0112]: VirtualService ns/a: spec.http[1].route[0].destination.port: is missing: two.ns.svc.cluster.local has several ports (80, 81) and gateways cannot tell which is meant; name one
+        "#]],
+    );
+}
+
+#[test]
 fn missing_gateway() {
     check(
         &routes(

@@ -182,14 +182,20 @@ fn action(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) -> HttpAc
         return HttpAction::Direct(direct(r, &format!("{field}.directResponse"), answer));
     }
     let all = rule.route.iter().map(|to| (to, to.weight)).collect();
-    let destinations = weighted(all)
-        .into_iter()
-        .map(|(to, weight)| HttpDestination {
+    let mut destinations = Vec::new();
+    for (to, weight) in weighted(all) {
+        let (headers, authority) = headers(to.headers.as_ref());
+        if authority.is_some() {
+            let message = "setting the authority for one destination only is not in force yet: set it on the rule";
+            r.warning(format!("{field}.route"), message);
+        }
+        destinations.push(HttpDestination {
             destination: r.destination(&to.destination),
             weight,
-            headers: operations(to.headers.as_ref()),
+            headers,
         });
-    HttpAction::Forward(destinations.collect())
+    }
+    HttpAction::Forward(destinations)
 }
 
 fn redirection(r: &mut Reading<'_>, field: &str, redirect: &written::HttpRedirect) -> Redirect {
@@ -272,7 +278,7 @@ fn retries(written: &written::HttpRetry) -> RetryPolicy {
     }
 }
 
-/// A rule's header operations, and the new authority if they set one (Istio: setting `Host` or `:authority` is a
+/// Header operations, and the new authority if they set one (Istio: setting `Host` or `:authority` is a
 /// rewrite of the authority).
 fn headers(written: Option<&written::Headers>) -> (HeaderOperations, Option<Str>) {
     let mut operations = operations(written);

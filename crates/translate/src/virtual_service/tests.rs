@@ -296,6 +296,15 @@ fn fields_without_effect_are_named() {
         "#]],
     );
     check(
+        "{hosts: [a], http: [{route: [{destination: {host: a}, headers: {request: {set: {':authority': b}}}}]}]}",
+        expect![[r#"
+            hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
+            http ""
+              to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+            Warning: spec.http[0].route: setting the authority for one destination only is not in force yet: set it on the rule
+        "#]],
+    );
+    check(
         "{hosts: [], http: [{route: [{destination: {host: a}}]}]}",
         expect![[r#"
             Warning: spec.hosts: is empty, so the rules are only for delegation, which is not in force yet
