@@ -35,3 +35,6 @@ pub mod verbs;
 pub mod wire;
 
 pub use server::{Options, Server, StartError};
+
+#[cfg(test)]
+mod tests;

@@ -22,18 +22,38 @@ use std::sync::atomic::Ordering;
 pub async fn answer(api: Arc<Api>, request: Request<Incoming>, peer: Option<Arc<[u8]>>) -> Response<Body> {
     api.requests.fetch_add(1, Ordering::Relaxed);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match route(&api, request, peer.as_deref()).await {
-        Ok(response) => response,
+    let user = authenticate(&api, request.headers(), peer.as_deref());
+    let response = match user {
+        Ok(user) => serve(&api, user, request).await,
         Err(error) => wire::error(&error),
     };
     tracing::debug!(%method, path, code = response.status().as_u16(), "answered");
     response
 }
 
-async fn route(api: &Arc<Api>, request: Request<Incoming>, peer: Option<&[u8]>) -> Result<Response<Body>, ApiError> {
-    let headers = request.headers();
+fn authenticate(api: &Api, headers: &HeaderMap, peer: Option<&[u8]>) -> Result<User, ApiError> {
     let user = api.authenticator.authenticate(peer, auth::bearer(headers))?;
-    let user = auth::impersonate(api.store.as_ref(), user, headers)?;
+    auth::impersonate(api.store.as_ref(), user, headers)
+}
+
+/// Answers the request of a known user.
+pub async fn serve<B>(api: &Arc<Api>, user: User, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = bytes::Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match route(api, user, request).await {
+        Ok(response) => response,
+        Err(error) => wire::error(&error),
+    }
+}
+
+async fn route<B>(api: &Arc<Api>, user: User, request: Request<B>) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = bytes::Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let headers = request.headers();
     let query = Query::parse(request.uri().query());
     let target = Target::parse(request.method(), request.uri().path(), &query);
     authorize(api, &user, &target, &query, request.method())?;
@@ -107,7 +127,7 @@ fn call(user: User, (target, query, kind): (Target, Query, Arc<Kind>), headers: 
 }
 
 /// Paths that are no resource.
-fn plain(api: &Api, request: &Request<Incoming>) -> Result<Response<Body>, ApiError> {
+fn plain<B>(api: &Api, request: &Request<B>) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(ApiError::method_not_allowed());
@@ -220,7 +240,7 @@ fn review(api: &Api, call: &Call, body: &[u8]) -> Result<Response<Body>, ApiErro
     Ok(wire::json(201, &answer))
 }
 
-async fn streams(api: &Arc<Api>, call: Call, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+async fn streams<B>(api: &Arc<Api>, call: Call, request: Request<B>) -> Result<Response<Body>, ApiError> {
     let name = call.name()?;
     let pod = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
     let pods = api.pods.clone();

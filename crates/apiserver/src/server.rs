@@ -68,7 +68,7 @@ pub enum StartError {
 
 /// A running server. Dropping it stops it at once; [`Server::stop`] lets open requests end.
 pub struct Server {
-    api: Arc<Api>,
+    pub(crate) api: Arc<Api>,
     authority: Authority,
     tasks: JoinSet<()>,
 }
