@@ -1,0 +1,198 @@
+//! Starting a container's program: image, environment, mounts, files, and then the stage.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::exec::{null, pipe_pair};
+use super::super::handle::Run;
+use super::super::logs::{Log, Stream};
+use super::super::process::Launched;
+use super::super::stage::{ContainerTask, Mount, Task};
+use super::super::state::{Now, now_in_seconds};
+use super::super::{environment, plan};
+use super::{StartError, Supervised};
+
+impl Supervised {
+    /// Starts the container's program once more; `attempt` counts from 0.
+    pub(super) async fn start(&self, attempt: u32) -> Result<Run, StartError> {
+        let name = &self.container.name;
+        if attempt == 0 {
+            self.pod.set_waiting(name, "ContainerCreating", "");
+        }
+        let image_name = self.container.image.as_deref().unwrap_or_default();
+        let image = self.machine.image(image_name).ok_or_else(|| StartError::Waiting {
+            reason: "ErrImagePull",
+            message: format!(
+                "no program is known for image \"{image_name}\": add an entry for it to a file given with `lateen sandbox up --images FILE`, or use an image of the built-in table"
+            ),
+        })?;
+        let network = self.pod.network().ok_or_else(|| StartError::Waiting {
+            reason: "ContainerCreating",
+            message: String::new(),
+        })?;
+        let pod = self.pod.pod();
+        let spec = pod.spec.clone().unwrap_or_default();
+        let invalid = |message: String| StartError::Waiting {
+            reason: "CreateContainerConfigError",
+            message,
+        };
+        let environment = environment::resolve(
+            &self.machine.cache,
+            &pod,
+            &self.container,
+            network.address,
+            &image.env,
+        )
+        .await
+        .map_err(invalid)?;
+        let real_root = self.machine.real_root;
+        let program = plan::program(&spec, &self.container, &image, &environment, real_root)
+            .map_err(invalid)?;
+        let directory = self.pod.directory.join("containers").join(name);
+        let scratch = directory.join(attempt.to_string());
+        let prepared = prepare(&directory, &scratch, attempt);
+        let termination = prepared.map_err(|e| {
+            StartError::Program(format!("cannot prepare {}: {e}", scratch.display()))
+        })?;
+        let mut mounts = self.pod_files();
+        mounts.extend(
+            super::super::volumes::Volumes::new(&self.pod.directory, &self.machine.shared)
+                .mounts(&pod, &self.container, &environment)
+                .map_err(invalid)?,
+        );
+        mounts.push(Mount {
+            source: termination.display().to_string(),
+            target: self
+                .container
+                .termination_message_path
+                .clone()
+                .filter(|p| !p.is_empty())
+                .unwrap_or_else(|| "/dev/termination-log".into()),
+            read_only: false,
+        });
+        let capabilities = plan::capabilities(&self.container, real_root);
+        let privileged = self
+            .container
+            .security_context
+            .as_ref()
+            .and_then(|s| s.privileged)
+            == Some(true);
+        let task = ContainerTask {
+            scratch: scratch.display().to_string(),
+            executable: self.machine.executable.display().to_string(),
+            mounts,
+            host_directories: plan::extra_directory(&program.argv).into_iter().collect(),
+            program: program.clone(),
+            capabilities: capabilities.clone(),
+            privileged,
+        };
+        let log = Log::new(
+            self.pod
+                .directory
+                .join(format!("logs/{name}-{attempt}.log")),
+        );
+        let launched = self.launch(task, &network, &log).await?;
+        let run = Run {
+            process: launched.process,
+            program: Arc::new(program),
+            capabilities,
+            log,
+        };
+        self.record_start(&run);
+        Ok(run)
+    }
+
+    async fn launch(
+        &self,
+        task: ContainerTask,
+        network: &crate::cluster_network::PodNetwork,
+        log: &Log,
+    ) -> Result<Launched, StartError> {
+        let fail = |e: std::io::Error| StartError::Program(format!("cannot open its files: {e}"));
+        let (out_read, out_write) = pipe_pair().map_err(fail)?;
+        let (err_read, err_write) = pipe_pair().map_err(fail)?;
+        let keep = |file: &OwnedFd| file.try_clone().map(Arc::new).map_err(fail);
+        let files = vec![
+            null().map_err(fail)?,
+            Arc::new(out_write),
+            Arc::new(err_write),
+            keep(&network.net)?,
+            keep(&network.uts)?,
+            keep(&network.ipc)?,
+        ];
+        log.copy_from(out_read, Stream::Out).map_err(fail)?;
+        log.copy_from(err_read, Stream::Err).map_err(fail)?;
+        let launched = self
+            .machine
+            .reaper
+            .launch(Task::Container(task), files)
+            .await
+            .map_err(StartError::Program)?;
+        if let Some(terminal) = &launched.terminal {
+            let file = terminal.try_clone().map_err(fail)?;
+            log.copy_terminal(file).map_err(fail)?;
+        }
+        Ok(launched)
+    }
+
+    fn record_start(&self, run: &Run) {
+        let name = &self.container.name;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let mut old = None;
+        self.pod.change_runs(name, |runs| {
+            let before = runs.current.replace(run.clone()).map(|r| r.log);
+            if before.is_some() {
+                old = std::mem::replace(&mut runs.previous, before);
+            }
+        });
+        if let Some(log) = old {
+            log.remove();
+        }
+        self.pod.change_container(name, |one| {
+            match &one.now {
+                Now::Terminated(end) => {
+                    one.last = Some(end.clone());
+                    one.restarts += 1;
+                }
+                Now::Waiting { reason, .. } if reason == "CrashLoopBackOff" => one.restarts += 1,
+                _ => {}
+            }
+            one.now = Now::Running(now_in_seconds());
+            one.id = Some(id);
+        });
+        self.tell("Started", format!("Started container {name}"));
+    }
+
+    /// Files that all containers of the pod share.
+    fn pod_files(&self) -> Vec<Mount> {
+        ["hosts", "resolv.conf", "hostname"]
+            .iter()
+            .map(|name| Mount {
+                source: self
+                    .pod
+                    .directory
+                    .join("etc")
+                    .join(name)
+                    .display()
+                    .to_string(),
+                target: format!("/etc/{name}"),
+                read_only: false,
+            })
+            .collect()
+    }
+}
+
+/// A fresh scratch directory, without the one of the run before, and the termination message's file.
+fn prepare(directory: &Path, scratch: &Path, attempt: u32) -> std::io::Result<PathBuf> {
+    if let Some(before) = attempt.checked_sub(1) {
+        let _ = fs::remove_dir_all(directory.join(before.to_string()));
+    }
+    fs::create_dir_all(scratch)?;
+    let termination = directory.join("termination-log");
+    fs::write(&termination, "")?;
+    fs::set_permissions(&termination, fs::Permissions::from_mode(0o666))?;
+    Ok(termination)
+}
