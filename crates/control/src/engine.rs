@@ -6,6 +6,8 @@
 //! Nothing is pushed before every source has reported once: a half-known mesh would be a wrong one.
 
 mod pages;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::{Changes, MeshGraph, ObjectId};
 use crate::inject::Settings;
@@ -20,8 +22,9 @@ use lateen_xds::server::Store;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Events taken in before the engine looks at anything else.
@@ -155,7 +158,7 @@ impl Engine {
                 Some((page, reply)) = self.asks.recv() => {
                     let _ = reply.send(self.page(page));
                 }
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.commit();
                 }
             }

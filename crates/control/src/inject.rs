@@ -49,8 +49,8 @@ pub struct Settings {
     pub mesh: String,
     /// Revision of this control plane; pods and namespaces choose it with `istio.io/rev`.
     pub revision: String,
-    /// Where proxies find the control plane, as `host:port`.
-    pub discovery: String,
+    /// Where proxies find the control plane, as `host:port`; absent: `istiod.<root namespace>.svc:15010`.
+    pub discovery: Option<String>,
     /// Defaults for proxies (Istio: `meshConfig.defaultConfig`).
     pub proxy_defaults: ProxyConfig,
     /// Image of proxy and init container.
@@ -70,12 +70,20 @@ impl Default for Settings {
             cluster: "Kubernetes".to_owned(),
             mesh: "cluster.local".to_owned(),
             revision: "default".to_owned(),
-            discovery: "istiod.istio-system.svc:15010".to_owned(),
+            discovery: None,
             proxy_defaults: ProxyConfig::default(),
             image: "lateen/proxyv2".to_owned(),
             by_default: false,
             prometheus_merge: true,
         }
+    }
+}
+
+impl Settings {
+    /// Where proxies find the control plane unless their ProxyConfig says otherwise.
+    fn discovery(&self) -> String {
+        let default = || format!("istiod.{}.svc:15010", self.root_namespace);
+        self.discovery.clone().unwrap_or_else(default)
     }
 }
 

@@ -20,8 +20,8 @@ use lateen_api::object::Object;
 use lateen_base::Str;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Events that may wait for the engine; a full channel slows the watches down.

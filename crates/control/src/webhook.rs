@@ -4,6 +4,8 @@
 //! a namespace's labels is decided on fresh labels: the API server's view may be newer than the watch.
 
 mod review;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use crate::http::{Answer, body, json, text};

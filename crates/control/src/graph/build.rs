@@ -19,6 +19,7 @@ use lateen_translate::{
     Translated, analyze, destination_rule, endpoint_slice, gateway, mesh, service, service_entry,
     sidecar, virtual_service, workload, workload_entry,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What became of one object.
@@ -132,7 +133,7 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
     let refused = graph.map("refused", outcomes, |_, _, outcome| {
         any_error(&outcome.notices).then_some(())
     });
-    let analysis = analysis(graph, &sources, mesh);
+    let analysis = analysis(graph, &sources, mesh, refused);
     let notices = graph.map("notices", outcomes, move |fetch, object, outcome| {
         let mut notices = outcome.notices.clone();
         notices.extend(fetch.get(analysis, object).cloned().unwrap_or_default());
@@ -405,14 +406,14 @@ fn workload_entries(
     })
 }
 
-/// Every typed object of one kind.
+/// Every typed object of one kind that is in force as written.
 macro_rules! configs {
-    ($fetch:expr, $sources:expr, $kind:ident) => {
+    ($fetch:expr, $sources:expr, $refused:expr, $kind:ident) => {
         $fetch
             .all($sources.istio(IstioKind::$kind))
             .into_iter()
-            .filter_map(|(_, written)| match &written.object {
-                Some(Object::$kind(config)) => Some(config),
+            .filter_map(|(id, written)| match &written.object {
+                Some(Object::$kind(config)) if !$refused(IstioKind::$kind, id) => Some(config),
                 _ => None,
             })
             .collect::<Vec<_>>()
@@ -424,22 +425,26 @@ fn analysis(
     graph: &mut Graph,
     sources: &Sources,
     mesh: Collection<(), Mesh>,
+    refused: Collection<ObjectId, ()>,
 ) -> Collection<ObjectId, Vec<Notice>> {
     let sources = *sources;
     let found = graph.single("analysis", move |fetch| {
         let mesh = fetch.get(mesh, &())?;
         let services = fetch.all(sources.services).into_iter();
+        let refused: BTreeSet<&ObjectId> =
+            fetch.all(refused).into_iter().map(|(id, ())| id).collect();
+        let refused = |kind, id: &Id| refused.contains(&ObjectId::istio(kind, id.clone()));
         Some(analyze::analyze(&analyze::Inputs {
             mesh,
             services: &services.map(|(_, service)| service).collect::<Vec<_>>(),
-            service_entries: &configs!(fetch, sources, ServiceEntry),
-            virtual_services: &configs!(fetch, sources, VirtualService),
-            destination_rules: &configs!(fetch, sources, DestinationRule),
-            gateways: &configs!(fetch, sources, Gateway),
+            service_entries: &configs!(fetch, sources, refused, ServiceEntry),
+            virtual_services: &configs!(fetch, sources, refused, VirtualService),
+            destination_rules: &configs!(fetch, sources, refused, DestinationRule),
+            gateways: &configs!(fetch, sources, refused, Gateway),
         }))
     });
     graph.derive("analysis by object", found, |_, (), notices| {
-        let mut by_object: std::collections::BTreeMap<ObjectId, Vec<Notice>> = Default::default();
+        let mut by_object: BTreeMap<ObjectId, Vec<Notice>> = BTreeMap::new();
         for notice in notices {
             if let Some(object) = object_of(notice) {
                 by_object.entry(object).or_default().push(notice.clone());

@@ -177,7 +177,11 @@ fn a_broken_object_keeps_its_last_good_value_and_harms_nobody() {
     let object = ObjectId::istio(vs, Id::new("shop", "good"));
     assert!(world.graph.is_refused(&object) && world.graph.is_in_force(&object));
     world.route("good", "reviews.shop.svc.cluster.local");
-    assert_eq!(world.pushed(), Vec::<String>::new(), "it means what it meant");
+    assert_eq!(
+        world.pushed(),
+        Vec::<String>::new(),
+        "it means what it meant"
+    );
     assert!(!world.graph.is_refused(&object));
     assert!(
         !world.notices(vs, "good").contains("Error"),
@@ -218,6 +222,23 @@ fn what_objects_mean_together_is_noticed_and_cleared() {
         "routes are not pushed again"
     );
     assert_eq!(world.notices(vs, "ratings"), "");
+}
+
+#[test]
+fn an_object_that_is_not_in_force_conflicts_with_nobody() {
+    let mut world = World::new();
+    let vs = IstioKind::VirtualService;
+    world.broken_route("a");
+    world.route("b", "reviews");
+    world.pushed();
+    assert_eq!(world.notices(vs, "b"), "");
+    world.route("a", "reviews");
+    world.pushed();
+    assert!(
+        world.notices(vs, "b").contains("IST0109"),
+        "{}",
+        world.notices(vs, "b")
+    );
 }
 
 #[test]

@@ -50,14 +50,6 @@ pub(super) fn proxy_env(facts: &Facts<'_>) -> Vec<EnvVar> {
             "PROXY_CONFIG",
             super::proxy_config::text(&facts.proxy_config),
         ),
-        env(
-            "LATEEN_DISCOVERY_ADDRESS",
-            facts
-                .proxy_config
-                .discovery_address
-                .as_deref()
-                .unwrap_or(&settings.discovery),
-        ),
         env("ISTIO_META_POD_PORTS", pod_ports(facts)),
         env("ISTIO_META_APP_CONTAINERS", app_containers(facts)),
         env("ISTIO_META_CLUSTER_ID", &settings.cluster),

@@ -15,7 +15,7 @@ pub(super) fn merged(
     let mut config = settings.proxy_defaults.clone();
     config
         .discovery_address
-        .get_or_insert_with(|| settings.discovery.clone());
+        .get_or_insert_with(|| settings.discovery());
     let Some(text) = annotations.text(KEY).filter(|text| !text.is_empty()) else {
         return Ok(config);
     };

@@ -317,10 +317,6 @@ fn the_whole_sidecar() {
                         "value": "{\"discoveryAddress\":\"istiod.istio-system.svc:15010\"}"
                       },
                       {
-                        "name": "LATEEN_DISCOVERY_ADDRESS",
-                        "value": "istiod.istio-system.svc:15010"
-                      },
-                      {
                         "name": "ISTIO_META_POD_PORTS",
                         "value": "[{\"containerPort\":9080,\"protocol\":\"TCP\"}]"
                       },
@@ -665,7 +661,6 @@ fn proxy_config_reaches_the_proxy() {
         &Value::Null,
         "the pod's own name stays"
     );
-    assert_eq!(env(proxy, "LATEEN_DISCOVERY_ADDRESS"), "canary:15010");
     assert_eq!(
         env(proxy, "PROXY_CONFIG"),
         r#"{"concurrency":3,"discoveryAddress":"canary:15010","proxyMetadata":{"MINE":"1","POD_NAME":"other"}}"#

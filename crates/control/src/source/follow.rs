@@ -7,8 +7,9 @@ use kube::runtime::watcher::{self, Event as Watched};
 use lateen_base::backoff::Backoff;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Where a watch reports to and when it ends.
