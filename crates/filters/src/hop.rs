@@ -1,7 +1,7 @@
 //! Headers that concern one connection only (RFC 9110 §7.6.1).
 
 use crate::Context;
-use http::header::{CONNECTION, HeaderMap, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HeaderMap, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, StatusCode, request, response};
 
 pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
@@ -9,6 +9,8 @@ pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
     let upgrade = head.headers.get(UPGRADE).filter(|_| cx.upgrade).cloned();
     let trailers = head.headers.get(TE).is_some_and(|te| lists(te, "trailers"));
     strip(&mut head.headers);
+    // The client gets its `100 Continue` from us, when its body is first asked for (Envoy does the same).
+    head.headers.remove(EXPECT);
     head.headers.remove(TE);
     if trailers {
         head.headers

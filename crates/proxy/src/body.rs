@@ -54,7 +54,7 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, flag: &str, details: &str) {
+    fn fail(&mut self, flag: &'static str, details: &'static str) {
         if let Some(mut open) = self.open.take() {
             open.complete = true;
             open.record.flags = flag.into();

@@ -5,7 +5,6 @@
 
 use crate::drain::Underway;
 use crate::shared::Shared;
-use lateen_base::Str;
 use lateen_model::decide::plan::Direction;
 use lateen_net::http::Busy;
 use lateen_telemetry::access_log::Format;
@@ -13,12 +12,15 @@ use lateen_telemetry::metrics::{
     Peer, Reporter, RequestSeen, RequestSeries, Shard, Target, TcpSeen, TcpSeries,
 };
 use lateen_telemetry::record::Record;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+
+const NO_FLAG: Cow<'static, str> = Cow::Borrowed("-");
 
 /// How long finished exchanges gather before they are accounted for together.
 const GATHER: Duration = Duration::from_millis(10);
@@ -91,7 +93,6 @@ pub(crate) struct Ledger {
     shard: Arc<Shard>,
     closed: RefCell<Vec<Box<Exchange>>>,
     wake: Notify,
-    no_flag: Str,
 }
 
 impl Ledger {
@@ -101,7 +102,6 @@ impl Ledger {
             shard: shared.metrics.shard(),
             closed: RefCell::default(),
             wake: Notify::new(),
-            no_flag: "-".into(),
         })
     }
 
@@ -166,15 +166,14 @@ impl Ledger {
 
     /// Adds to a TCP connection's series while it goes on.
     pub(crate) fn progress(&self, exchange: &Exchange, seen: TcpSeen) {
-        self.shard
-            .tcp(tcp_series(exchange, self.no_flag.clone()), seen);
+        self.shard.tcp(tcp_series(exchange, NO_FLAG), seen);
     }
 
     fn count(&self, exchange: &mut Exchange) {
         match exchange.kind {
             Kind::Request => self.count_request(exchange),
             Kind::Tcp(counted) => {
-                let flags = self.flags(exchange);
+                let flags = flags(exchange);
                 let record = &exchange.record;
                 let seen = TcpSeen {
                     opened: 1 - counted.opened.min(1),
@@ -204,7 +203,7 @@ impl Ledger {
             grpc: exchange.grpc,
             code: record.code,
             grpc_status: record.grpc_status,
-            flags: self.flags(exchange),
+            flags: flags(exchange),
         };
         let seen = RequestSeen {
             duration: record.duration,
@@ -213,14 +212,14 @@ impl Ledger {
         };
         self.shard.request(series, seen);
     }
+}
 
-    fn flags(&self, exchange: &Exchange) -> Str {
-        let flags = &exchange.record.flags;
-        if flags.is_empty() {
-            self.no_flag.clone()
-        } else {
-            flags.clone()
-        }
+fn flags(exchange: &Exchange) -> Cow<'static, str> {
+    let flags = &exchange.record.flags;
+    if flags.is_empty() {
+        NO_FLAG
+    } else {
+        flags.clone()
     }
 }
 
@@ -235,7 +234,7 @@ impl Open {
     }
 }
 
-fn tcp_series(exchange: &Exchange, flags: Str) -> TcpSeries {
+fn tcp_series(exchange: &Exchange, flags: Cow<'static, str>) -> TcpSeries {
     TcpSeries {
         reporter: exchange.reporter,
         source: Arc::clone(&exchange.source),

@@ -4,15 +4,15 @@ use crate::upstream::Failed;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Response, StatusCode};
-use lateen_base::Str;
 use lateen_model::decide::plan::{Fault, FaultReason};
 use lateen_net::http::Body;
+use std::borrow::Cow;
 
 /// What an exchange's record says of a refusal.
 pub(crate) struct Verdict {
-    pub(crate) flags: Str,
-    pub(crate) details: Str,
-    pub(crate) transport: Str,
+    pub(crate) flags: Cow<'static, str>,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) transport: Cow<'static, str>,
 }
 
 /// The answer to a refused request. gRPC clients are told in their own way, with status 200 (Envoy: local replies).
@@ -97,12 +97,12 @@ pub(crate) fn verdict(fault: &Fault, failed: Option<&Failed>) -> Verdict {
     };
     let flags = match failed {
         Some(failed) if failed.exhausted => format!("{flag},URX").into(),
-        _ => Str::from(flag),
+        _ => Cow::Borrowed(flag),
     };
-    let transport = failed.map(|f| f.transport.as_str()).unwrap_or_default();
+    let transport = failed.map(|f| f.transport.clone()).unwrap_or_default();
     Verdict {
         flags,
-        details: details(fault.reason, transport).into(),
+        details: details(fault.reason, &transport).into(),
         transport: transport.into(),
     }
 }

@@ -8,12 +8,13 @@ use crate::body::{ResponseBody, grpc_status};
 use crate::connection::Conn;
 use crate::exchange::{Kind, Open};
 use crate::fault;
-use crate::upstream::{Failed, Order, Replay, Sent};
+use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use lateen_filters::{Context, chain, edits, reply};
 use lateen_model::decide;
+use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{
     Direction, Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts,
 };
@@ -21,6 +22,7 @@ use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Answers one request of a connection.
@@ -44,7 +46,7 @@ pub(crate) async fn answer(
             refuse(&conn, &mut cx, open, &fault, None)
         }
         Ok(authority) => {
-            describe(&conn, &mut open, &head, &authority);
+            describe(&mut open, &head, &authority);
             match decide_request(&conn, &head, &authority) {
                 RequestPlan::Forward(plan) => {
                     let call = Call {
@@ -58,7 +60,7 @@ pub(crate) async fn answer(
                 RequestPlan::Redirect { redirect, route } => {
                     let answer = reply::redirect(&plain(&head, &authority), &redirect);
                     let answer = answer.map(|()| Body::Empty);
-                    direct(&mut cx, open, &route, &[], answer)
+                    direct(&conn, &mut cx, open, (&route, &[]), answer)
                 }
                 RequestPlan::Direct {
                     status,
@@ -68,7 +70,7 @@ pub(crate) async fn answer(
                 } => {
                     let answer = reply::direct(status, !body.is_empty());
                     let answer = answer.map(|()| Body::full(Bytes::from(body)));
-                    direct(&mut cx, open, &route, &response_edits, answer)
+                    direct(&conn, &mut cx, open, (&route, &response_edits), answer)
                 }
                 RequestPlan::Refuse(fault) => refuse(&conn, &mut cx, open, &fault, None),
             }
@@ -157,14 +159,10 @@ fn decide_request(conn: &Conn, head: &request::Parts, authority: &str) -> Reques
     )
 }
 
-fn describe(conn: &Conn, open: &mut Open, head: &request::Parts, authority: &str) {
+fn describe(open: &mut Open, head: &request::Parts, authority: &str) {
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
     open.record.path = Some(path.to_owned());
     open.record.authority = Some(authority.to_owned());
-    // Istio: the Host header stands in for an unknown service, but not at gateways, where anyone may send any.
-    if conn.facts.direction != Direction::Gateway {
-        open.target = conn.worker.labels.target(None, Some(authority));
-    }
     capture_request(open, &head.headers);
 }
 
@@ -198,14 +196,15 @@ fn respond<B>(
 
 /// An answer that we make ourselves.
 fn direct(
+    conn: &Conn,
     cx: &mut Context,
     mut open: Open,
-    route: &RouteFacts,
-    edits: &[HeaderEdit],
+    (route, edits): (&RouteFacts, &[HeaderEdit]),
     answer: Response<Body>,
 ) -> Response<Body> {
     open.record.route = route.name.clone();
     open.record.details = "direct_response".into();
+    aim(conn, &mut open, None);
     finish_own(cx, open, edits, answer)
 }
 
@@ -239,12 +238,25 @@ fn refuse(
         // Istio's names for what REGISTRY_ONLY refuses.
         open.record.route = "block_all".into();
         let live = conn.worker.shared.live.load();
-        let host = open.record.authority.clone();
-        let cluster = live.snapshot.black_hole();
-        open.target = conn.worker.labels.target(Some(cluster), host.as_deref());
+        aim(conn, &mut open, Some(live.snapshot.black_hole()));
+    } else if failed.is_none() {
+        aim(conn, &mut open, None);
     }
-    let answer = fault::reply(fault, failed, open.grpc);
+    let mut answer = fault::reply(fault, failed, open.grpc);
+    if cx.direction == Direction::Inbound && fault.reason == FaultReason::ConnectFailed {
+        answer
+            .headers_mut()
+            .insert(UNREACHED, HeaderValue::from_static("1"));
+    }
     finish_own(cx, open, &[], answer)
+}
+
+/// Notes the service that was meant. The Host header stands in for an unknown one, but not at gateways, where anyone
+/// may send any (Istio).
+fn aim(conn: &Conn, open: &mut Open, cluster: Option<&Arc<Cluster>>) {
+    let host = open.record.authority.as_deref();
+    let host = host.filter(|_| conn.facts.direction != Direction::Gateway);
+    open.target = conn.worker.labels.target(cluster, host);
 }
 
 /// A request on its way upstream.
@@ -303,7 +315,9 @@ impl Call<'_> {
             version: self.version,
             head,
             body: Replay::new(body, Rc::clone(&open.received)),
-            tell_attempts: cx.direction != Direction::Inbound,
+            inbound: cx.direction == Direction::Inbound,
+            grpc: open.grpc,
+            upgrade: cx.upgrade || is_connect,
             deadline,
         };
         match conn.worker.upstream.send(order).await {

@@ -75,15 +75,29 @@ impl Bench {
     async fn with(mut config: Config, resources: Vec<Resource>) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         config.resources = Some(resources);
-        config.ports =
-            Ports { bind: loopback, outbound: 0, inbound: 0, admin: 0, merged: 0, ready: 0, metrics: 0 };
+        config.ports = Ports {
+            bind: loopback,
+            outbound: 0,
+            inbound: 0,
+            admin: 0,
+            merged: 0,
+            ready: 0,
+            metrics: 0,
+        };
         config.concurrency = 1;
-        config.drain = DrainTimes { least: Duration::ZERO, ..config.drain };
+        config.drain = DrainTimes {
+            least: Duration::ZERO,
+            ..config.drain
+        };
         config.version = "test".to_owned();
         let log = Log::default();
         let proxy = Proxy::start(config, log.clone()).unwrap();
         let bench = Self { proxy, log };
-        while !bench.get(bench.proxy.addresses().ready, "/healthz/ready").await.starts_with("HTTP/1.1 200") {
+        while !bench
+            .get(bench.proxy.addresses().ready, "/healthz/ready")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
             tokio::task::yield_now().await;
         }
         bench
@@ -91,14 +105,21 @@ impl Bench {
 
     /// A connection of the application, captured on its way out.
     async fn outbound(&self) -> TcpStream {
-        TcpStream::connect(self.proxy.addresses().outbound.unwrap()).await.unwrap()
+        TcpStream::connect(self.proxy.addresses().outbound.unwrap())
+            .await
+            .unwrap()
     }
 
     /// A connection from `source`, captured on its way in.
     async fn inbound(&self, source: &str) -> TcpStream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
-        socket.connect(self.proxy.addresses().inbound.unwrap()).await.unwrap()
+        socket
+            .bind(SocketAddr::new(source.parse().unwrap(), 0))
+            .unwrap();
+        socket
+            .connect(self.proxy.addresses().inbound.unwrap())
+            .await
+            .unwrap()
     }
 
     /// One outbound request on its own connection.
@@ -113,14 +134,24 @@ impl Bench {
 
     async fn call(&self, server: SocketAddr, method: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(server).await.unwrap();
-        exchange(&mut stream, &format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
+        exchange(
+            &mut stream,
+            &format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
+        )
+        .await
     }
 
     /// The metrics, once they have a line that begins with `name`.
     async fn metrics(&self, name: &str) -> Vec<String> {
         loop {
-            let text = self.get(self.proxy.addresses().metrics, "/stats/prometheus").await;
-            let lines: Vec<_> = text.lines().filter(|l| l.starts_with(name)).map(str::to_owned).collect();
+            let text = self
+                .get(self.proxy.addresses().metrics, "/stats/prometheus")
+                .await;
+            let lines: Vec<_> = text
+                .lines()
+                .filter(|l| l.starts_with(name))
+                .map(str::to_owned)
+                .collect();
             if !lines.is_empty() {
                 return lines;
             }
@@ -149,13 +180,18 @@ async fn response(stream: &mut TcpStream) -> String {
 
 fn is_whole(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
     let head = head.to_ascii_lowercase();
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
     match length {
         Some(length) => body.len() >= length,
         None if head.contains("transfer-encoding: chunked") => {
-            body.starts_with("0\r\n") && body.ends_with("\r\n\r\n") || body.contains("\r\n0\r\n") && body.ends_with("\r\n\r\n")
+            body.starts_with("0\r\n") && body.ends_with("\r\n\r\n")
+                || body.contains("\r\n0\r\n") && body.ends_with("\r\n\r\n")
         }
         None => head.starts_with("http/1.1 101") || !head.starts_with("http/"),
     }
@@ -183,7 +219,10 @@ where
 async fn web(ip: &str, body: &'static str) -> SocketAddr {
     server(ip, move |mut stream, _| async move {
         while read_head(&mut stream).await.is_some() {
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
@@ -203,5 +242,9 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 /// An address that refuses connections.
 async fn nobody(ip: &str) -> SocketAddr {
-    TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
+    TcpListener::bind((ip, 0))
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

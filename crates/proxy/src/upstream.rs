@@ -20,7 +20,7 @@ pub(crate) use dial::Dialed;
 pub(crate) use failure::Failed;
 pub(crate) use loads::Load;
 pub(crate) use replay::Replay;
-pub(crate) use send::{Order, Sent};
+pub(crate) use send::{Order, Sent, UNREACHED};
 
 use crate::shared::Shared;
 use balance::Turns;
@@ -39,6 +39,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// A worker's way out.
 pub(crate) struct Upstream {
+    shared: Arc<Shared>,
     pool: Rc<Pool>,
     loads: Loads,
     turns: Turns,
@@ -72,8 +73,9 @@ impl Lease {
 }
 
 impl Upstream {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         Self {
+            shared: Arc::clone(shared),
             pool: Rc::new(Pool::new(shared.limits)),
             loads: Loads::default(),
             turns: Turns::default(),
@@ -88,6 +90,13 @@ impl Upstream {
             self.pool.sweep();
             self.loads.sweep();
         }
+    }
+
+    /// The cluster of the same name in the snapshot in force, when it is another than this.
+    fn newer(&self, cluster: &Arc<Cluster>) -> Option<Arc<Cluster>> {
+        let live = self.shared.live.load();
+        let current = live.snapshot.cluster(&cluster.name)?;
+        (!Arc::ptr_eq(current, cluster)).then(|| Arc::clone(current))
     }
 
     /// Chooses an endpoint of `cluster` that is not in `tried`; none when there is no other.

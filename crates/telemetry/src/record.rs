@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue, Method};
 use lateen_base::Str;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -31,13 +32,13 @@ pub struct Record {
     /// gRPC status, when the response carries one.
     pub grpc_status: Option<u16>,
     /// Envoy's response flags, joined by commas; empty when there is none.
-    pub flags: Str,
+    pub flags: Cow<'static, str>,
     /// What made the response (`via_upstream`, `route_not_found`, …); empty when unknown.
-    pub details: Str,
+    pub details: Cow<'static, str>,
     /// Why a connection was ended by us; empty when it was not.
-    pub termination: Str,
+    pub termination: Cow<'static, str>,
     /// Why no upstream connection came about; empty when one did.
-    pub transport_failure: Str,
+    pub transport_failure: Cow<'static, str>,
     /// Body bytes from the client; for TCP all bytes.
     pub received: u64,
     /// Body bytes to the client; for TCP all bytes.
@@ -60,10 +61,14 @@ pub struct Record {
     pub attempts: u32,
 }
 
+thread_local! {
+    static EMPTY: Str = Str::from("");
+}
+
 impl Record {
     /// A record of something that begins now, with nothing known yet.
     pub fn begin() -> Self {
-        let none: Str = Str::from("");
+        let none = EMPTY.with(Str::clone);
         Self {
             started: SystemTime::now(),
             duration: Duration::ZERO,
@@ -76,10 +81,10 @@ impl Record {
             response_headers: Vec::new(),
             code: 0,
             grpc_status: None,
-            flags: none.clone(),
-            details: none.clone(),
-            termination: none.clone(),
-            transport_failure: none.clone(),
+            flags: Cow::Borrowed(""),
+            details: Cow::Borrowed(""),
+            termination: Cow::Borrowed(""),
+            transport_failure: Cow::Borrowed(""),
             received: 0,
             sent: 0,
             upstream_host: None,

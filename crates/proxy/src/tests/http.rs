@@ -23,7 +23,10 @@ fn get(host: &str) -> String {
 #[test]
 fn the_host_chooses_the_service() {
     run(async {
-        let (a, b) = (web("127.1.0.1", "from a").await, web("127.1.0.2", "from b").await);
+        let (a, b) = (
+            web("127.1.0.1", "from a").await,
+            web("127.1.0.2", "from b").await,
+        );
         let bench = Bench::sidecar(
             A,
             vec![
@@ -41,7 +44,10 @@ fn the_host_chooses_the_service() {
             ("10.96.0.2", "from b"),
         ] {
             let answer = bench.ask(&get(host)).await;
-            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(want), "{host}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(want),
+                "{host}: {answer}"
+            );
             assert!(answer.contains("server: envoy\r\n"), "{answer}");
         }
     });
@@ -75,12 +81,18 @@ fn refusals_have_their_status_and_words() {
             ),
         ] {
             let answer = bench.ask(&get(host)).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{host}: {answer}"
+            );
             assert_eq!(answer.split_once("\r\n\r\n").unwrap().1, body, "{host}");
         }
         let grpc = "POST /x HTTP/1.1\r\nhost: empty\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n";
         let answer = bench.ask(grpc).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("grpc-status: 14\r\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("grpc-status: 14\r\n"),
+            "{answer}"
+        );
         let answer = bench.ask("GET / HTTP/1.1\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     });
@@ -116,18 +128,28 @@ fn header_case_is_kept_both_ways() {
         let address = server("127.1.0.1", |mut stream, _| async move {
             let head = read_head(&mut stream).await.unwrap();
             assert!(head.starts_with("GET /p?q HTTP/1.1\r\n"), "{head}");
-            let kept = usize::from(head.contains("X-CaSe: One\r\n") && head.contains("hOsT: a\r\n"));
-            let answer = format!("HTTP/1.1 200 Fine\r\nX-BaCk: {kept}\r\nContent-Length: 0\r\n\r\n");
+            let kept =
+                usize::from(head.contains("X-CaSe: One\r\n") && head.contains("hOsT: a\r\n"));
+            let answer =
+                format!("HTTP/1.1 200 Fine\r\nX-BaCk: {kept}\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.unwrap();
         })
         .await;
         let bench = Bench::sidecar(
             A,
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
-        let answer = bench.ask("GET /p?q HTTP/1.1\r\nhOsT: a\r\nX-CaSe: One\r\n\r\n").await;
-        assert!(answer.contains("X-BaCk: 1\r\n") && answer.contains("Content-Length: 0\r\n"), "{answer}");
+        let answer = bench
+            .ask("GET /p?q HTTP/1.1\r\nhOsT: a\r\nX-CaSe: One\r\n\r\n")
+            .await;
+        assert!(
+            answer.contains("X-BaCk: 1\r\n") && answer.contains("Content-Length: 0\r\n"),
+            "{answer}"
+        );
     });
 }
 
@@ -137,7 +159,10 @@ fn trailers_pass_both_ways_on_http1() {
         let address = server("127.1.0.1", |mut stream, _| async move {
             read_head(&mut stream).await.unwrap();
             let body = read_head(&mut stream).await.unwrap();
-            assert!(body.to_ascii_lowercase().contains("0\r\nx-sum: 7\r\n\r\n"), "{body:?}");
+            assert!(
+                body.to_ascii_lowercase().contains("0\r\nx-sum: 7\r\n\r\n"),
+                "{body:?}"
+            );
             let answer = "HTTP/1.1 200 OK\r\ntrailer: x-end\r\ntransfer-encoding: chunked\r\n\r\n\
                           2\r\nhi\r\n0\r\nx-end: 1\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
@@ -145,7 +170,10 @@ fn trailers_pass_both_ways_on_http1() {
         .await;
         let bench = Bench::sidecar(
             A,
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
         let answer = bench
@@ -174,7 +202,10 @@ fn websockets_are_tunnelled() {
         .await;
         let bench = Bench::sidecar(
             A,
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
         let mut stream = bench.outbound().await;
@@ -183,7 +214,10 @@ fn websockets_are_tunnelled() {
             "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
         )
         .await;
-        assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"),
+            "{answer}"
+        );
         for word in [b"ping", b"pong"] {
             stream.write_all(word).await.unwrap();
             let mut echo = [0; 4];
@@ -192,7 +226,10 @@ fn websockets_are_tunnelled() {
         }
         drop(stream);
         let line = bench.log.lines(1).await.remove(0);
-        assert!(line.contains("\"GET /ws HTTP/1.1\" 101 - via_upstream - \"-\" 8 8 "), "{line}");
+        assert!(
+            line.contains("\"GET /ws HTTP/1.1\" 101 - via_upstream - \"-\" 8 8 "),
+            "{line}"
+        );
     });
 }
 
@@ -203,7 +240,8 @@ async fn echo_http2(ip: &str) -> SocketAddr {
             let _busy = busy;
             assert_eq!(request.version(), ::http::Version::HTTP_2);
             let mut body = request.into_body();
-            let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
+            let (sender, receiver) =
+                tokio::sync::mpsc::channel::<Result<Frame<Bytes>, BodyError>>(1);
             tokio::task::spawn_local(async move {
                 while let Some(Ok(frame)) = body.frame().await {
                     let _ = sender.send(Ok(frame)).await;
@@ -230,15 +268,23 @@ fn grpc_streams_both_ways_at_once() {
         let address = echo_http2("127.1.0.1").await;
         let bench = Bench::sidecar(
             A,
-            vec![service("a", "10.96.0.1", 80, Protocol::Grpc), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Grpc),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
         let stream = Stream::new(bench.outbound().await, Bytes::new());
-        let mut sender = open(stream, Version::Http2, &Limits::default()).await.unwrap();
+        let mut sender = open(stream, Version::Http2, &Limits::default())
+            .await
+            .unwrap();
         let (messages, receiver) = tokio::sync::mpsc::channel::<&'static str>(1);
         let frames = futures::stream::unfold(receiver, |mut receiver| async move {
             let message = receiver.recv().await?;
-            Some((Ok::<_, BodyError>(Frame::data(Bytes::from(message))), receiver))
+            Some((
+                Ok::<_, BodyError>(Frame::data(Bytes::from(message))),
+                receiver,
+            ))
         });
         let request = Request::post("http://a/pkg.Service/Chat")
             .header("content-type", "application/grpc")
@@ -249,16 +295,103 @@ fn grpc_streams_both_ways_at_once() {
         for message in ["one", "two"] {
             messages.send(message).await.unwrap();
             let frame = answer.frame().await.unwrap().unwrap();
-            assert_eq!(frame.into_data().unwrap(), message, "the echo comes before the next message");
+            assert_eq!(
+                frame.into_data().unwrap(),
+                message,
+                "the echo comes before the next message"
+            );
         }
         drop(messages);
         let frame = answer.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_trailers().unwrap()["grpc-status"], "3");
         drop(answer);
         let line = bench.metrics("istio_requests_total").await.remove(0);
-        for label in ["request_protocol=\"grpc\"", "grpc_response_status=\"3\"", "response_flags=\"-\""] {
+        for label in [
+            "request_protocol=\"grpc\"",
+            "grpc_response_status=\"3\"",
+            "response_flags=\"-\"",
+        ] {
             assert!(line.contains(label), "{label} in {line}");
         }
+    });
+}
+
+#[test]
+fn an_http2_client_reaches_an_http1_application() {
+    run(async {
+        let address = server("127.1.0.1", |mut stream, _| async move {
+            let head = read_head(&mut stream).await.unwrap();
+            assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+            let whole = head.contains("host: a\r\n") && head.contains("cookie: a=1; b=2\r\n");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nx-whole: {whole}\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        })
+        .await;
+        let bench = Bench::sidecar(
+            A,
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
+        )
+        .await;
+        let stream = Stream::new(bench.outbound().await, Bytes::new());
+        let mut sender = open(stream, Version::Http2, &Limits::default())
+            .await
+            .unwrap();
+        let request = Request::get("http://a/x")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2");
+        let answer = sender
+            .send(request.body(Body::Empty).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.headers()["x-whole"], "true");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hi");
+    });
+}
+
+#[test]
+fn answers_without_bodies_keep_their_heads() {
+    run(async {
+        let address = server("127.1.0.1", |mut stream, _| async move {
+            while let Some(head) = read_head(&mut stream).await {
+                let answer = if head.starts_with("HEAD") {
+                    "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"
+                } else {
+                    "HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\n\r\n"
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let bench = Bench::sidecar(
+            A,
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
+        )
+        .await;
+        let mut stream = bench.outbound().await;
+        stream
+            .write_all(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 200") && head.contains("content-length: 1234\r\n"),
+            "{head}"
+        );
+        stream.write_all(get("a").as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 304") && head.contains("etag: \"x\"\r\n"),
+            "{head}"
+        );
+        assert!(!head.contains("content-length"), "{head}");
     });
 }
 
@@ -267,7 +400,10 @@ fn large_bodies_arrive_whole() {
     run(async {
         let address = server("127.1.0.1", |mut stream, _| async move {
             let head = read_head(&mut stream).await.unwrap();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).unwrap();
+            let length = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "))
+                .unwrap();
             let mut body = vec![0; length.parse().unwrap()];
             stream.read_exact(&mut body).await.unwrap();
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -277,13 +413,19 @@ fn large_bodies_arrive_whole() {
         .await;
         let bench = Bench::sidecar(
             A,
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
         let body = "0123456789".repeat(300_000);
         let mut stream = bench.outbound().await;
         let (mut read, mut write) = stream.split();
-        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let (sent, got) = tokio::join!(
             async {
                 write.write_all(head.as_bytes()).await?;
@@ -317,7 +459,10 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
                 port,
                 port_name: "http".into(),
                 protocol: ServerProtocol::Http,
-                hosts: vec![ServerHost { namespace: None, host: "*".into() }],
+                hosts: vec![ServerHost {
+                    namespace: None,
+                    host: "*".into(),
+                }],
                 https_redirect: false,
             }],
         };
@@ -337,18 +482,33 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
             service("a", "10.96.0.1", 80, Protocol::Http),
             pod("a", "v1", 80, address),
             Resource::Gateway(gateway),
-            routes_at("default/front", "shop.example.com", vec![moved, rule(&[("a", 1)])]),
+            routes_at(
+                "default/front",
+                "shop.example.com",
+                vec![moved, rule(&[("a", 1)])],
+            ),
         ];
         let bench = Bench::with(Config::new(mesh::scope(Role::Gateway)), resources).await;
         let listener = SocketAddr::from(([127, 0, 0, 1], port));
-        let ask = async |request: &str| exchange(&mut TcpStream::connect(listener).await.unwrap(), request).await;
+        let ask = async |request: &str| {
+            exchange(&mut TcpStream::connect(listener).await.unwrap(), request).await
+        };
         let answer = ask(&get("shop.example.com")).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("inside"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("inside"),
+            "{answer}"
+        );
         assert!(answer.contains("server: istio-envoy\r\n"), "{answer}");
         let answer = ask("GET /old/x?y=1 HTTP/1.1\r\nhost: shop.example.com\r\n\r\n").await;
-        assert!(answer.contains("location: http://shop.example.com/new?y=1\r\n"), "{answer}");
+        assert!(
+            answer.contains("location: http://shop.example.com/new?y=1\r\n"),
+            "{answer}"
+        );
         let answer = ask(&get("else.example.com")).await;
-        assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.ends_with("\r\n\r\n"),
+            "{answer}"
+        );
         let line = bench.log.lines(3).await.remove(2);
         assert!(line.contains(" 404 NR route_not_found "), "{line}");
     });

@@ -24,7 +24,10 @@ pub(super) fn scope(role: Role) -> Scope {
         role,
         pod: "sleep-1".into(),
         namespace: NAMESPACE.into(),
-        labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
         addresses: vec!["127.1.0.100".parse().unwrap()],
         service_account: "sleep".into(),
         workload_name: "sleep".into(),
@@ -40,11 +43,19 @@ pub(super) fn host(name: &str) -> Str {
 }
 
 fn key(name: &str) -> ServiceKey {
-    ServiceKey { namespace: NAMESPACE.into(), hostname: host(name) }
+    ServiceKey {
+        namespace: NAMESPACE.into(),
+        hostname: host(name),
+    }
 }
 
 pub(super) fn origin(kind: &str, name: &str) -> Origin {
-    Origin { kind: kind.into(), namespace: NAMESPACE.into(), name: name.into(), created: 0 }
+    Origin {
+        kind: kind.into(),
+        namespace: NAMESPACE.into(),
+        name: name.into(),
+        created: 0,
+    }
 }
 
 /// A service with one port.
@@ -53,12 +64,23 @@ pub(super) fn service(name: &str, vip: &str, port: u16, protocol: Protocol) -> R
         key: key(name),
         name: name.into(),
         origin: origin("Service", name),
-        addresses: vec![Address { ip: vip.parse().unwrap(), prefix: 32 }],
-        ports: vec![Port { number: port, name: "p".into(), protocol, target: None }],
+        addresses: vec![Address {
+            ip: vip.parse().unwrap(),
+            prefix: 32,
+        }],
+        ports: vec![Port {
+            number: port,
+            name: "p".into(),
+            protocol,
+            target: None,
+        }],
         resolution: Resolution::Static,
         location: Location::Internal,
         visibility: Visibility::Public,
-        aliases: vec![format!("{name}.{NAMESPACE}").into(), format!("{name}.{NAMESPACE}.svc").into()],
+        aliases: vec![
+            format!("{name}.{NAMESPACE}").into(),
+            format!("{name}.{NAMESPACE}.svc").into(),
+        ],
     })
 }
 
@@ -84,14 +106,24 @@ pub(super) fn pod(name: &str, version: &str, port: u16, address: SocketAddr) -> 
         locality: "".into(),
         weight: 1,
         has_sidecar: true,
-        services: BTreeMap::from([(key(name), ServicePorts { ports, health: Health::Ready })]),
+        services: BTreeMap::from([(
+            key(name),
+            ServicePorts {
+                ports,
+                health: Health::Ready,
+            },
+        )]),
     })
 }
 
 /// A rule that sends everything to these services by weight.
 pub(super) fn rule(destinations: &[(&str, u32)]) -> HttpRoute {
     let to = |(name, weight): &(&str, u32)| HttpDestination {
-        destination: Destination { host: host(name), subset: None, port: None },
+        destination: Destination {
+            host: host(name),
+            subset: None,
+            port: None,
+        },
         weight: *weight,
         headers: HeaderOperations::default(),
     };
@@ -126,7 +158,11 @@ pub(super) fn routes_at(gateway: &str, host: &str, rules: Vec<HttpRoute>) -> Res
 
 pub(super) fn retries(attempts: u32, retry_on: &[&str]) -> Option<RetryPolicy> {
     let retry_on = retry_on.iter().map(|c| Str::from(*c)).collect();
-    Some(RetryPolicy { attempts, per_try_timeout: None, retry_on })
+    Some(RetryPolicy {
+        attempts,
+        per_try_timeout: None,
+        retry_on,
+    })
 }
 
 pub(super) fn registry_only() -> Resource {

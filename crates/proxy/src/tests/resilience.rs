@@ -12,11 +12,18 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn ruled(policy: Option<RetryPolicy>, timeout: Option<Duration>) -> HttpRoute {
-    HttpRoute { retries: policy, timeout, ..rule(&[("a", 1)]) }
+    HttpRoute {
+        retries: policy,
+        timeout,
+        ..rule(&[("a", 1)])
+    }
 }
 
 async fn mesh(rule: HttpRoute, addresses: &[SocketAddr]) -> Bench {
-    let mut resources = vec![service("a", "10.96.0.1", 80, Protocol::Http), routes("a", vec![rule])];
+    let mut resources = vec![
+        service("a", "10.96.0.1", 80, Protocol::Http),
+        routes("a", vec![rule]),
+    ];
     for (i, address) in addresses.iter().enumerate() {
         resources.push(pod("a", &format!("v{i}"), 80, *address));
     }
@@ -26,7 +33,11 @@ async fn mesh(rule: HttpRoute, addresses: &[SocketAddr]) -> Bench {
 #[test]
 fn an_endpoint_that_refuses_is_replaced_by_the_next_without_retries() {
     run(async {
-        let addresses = [nobody("127.1.0.1").await, web("127.1.0.2", "ok").await, nobody("127.1.0.3").await];
+        let addresses = [
+            nobody("127.1.0.1").await,
+            web("127.1.0.2", "ok").await,
+            nobody("127.1.0.3").await,
+        ];
         let bench = mesh(ruled(retries(0, &[]), None), &addresses).await;
         let mut stream = bench.outbound().await;
         for _ in 0..30 {
@@ -60,7 +71,11 @@ fn a_kept_connection_that_closes_under_a_request_is_not_noticed() {
             let answer = exchange(&mut stream, GET).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         }
-        assert_eq!(connections.get(), 10, "each request after the first met a closing connection");
+        assert_eq!(
+            connections.get(),
+            10,
+            "each request after the first met a closing connection"
+        );
     });
 }
 
@@ -72,12 +87,18 @@ fn a_request_that_may_have_had_an_effect_is_not_repeated() {
         let bench = mesh(ruled(retries(0, &[]), None), &[address]).await;
         let mut stream = bench.outbound().await;
         let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
-        assert!(exchange(&mut stream, post).await.starts_with("HTTP/1.1 200"));
+        assert!(
+            exchange(&mut stream, post)
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
         let answer = exchange(&mut stream, post).await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         let line = bench.log.lines(2).await.remove(1);
         assert!(
-            line.contains(" 503 UC upstream_reset_before_response_started{connection_termination} "),
+            line.contains(
+                " 503 UC upstream_reset_before_response_started{connection_termination} "
+            ),
             "{line}"
         );
     });
@@ -94,8 +115,11 @@ fn a_connection_that_was_closed_while_idle_is_not_used_again() {
         let bench = mesh(ruled(retries(0, &[]), None), &[address]).await;
         let mut stream = bench.outbound().await;
         for _ in 0..5 {
-            let answer =
-                exchange(&mut stream, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await;
+            let answer = exchange(
+                &mut stream,
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi",
+            )
+            .await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -110,8 +134,14 @@ fn unwanted_statuses_are_tried_again_with_the_whole_body() {
                 let mut body = [0; 5];
                 stream.read_exact(&mut body).await.unwrap();
                 assert_eq!(&body, b"hello");
-                let attempt = if head.contains("x-envoy-attempt-count: 3\r\n") { 200 } else { 503 };
-                let answer = format!("HTTP/1.1 {attempt} X\r\nx-count: {count}\r\ncontent-length: 0\r\n\r\n");
+                let attempt = if head.contains("x-envoy-attempt-count: 3\r\n") {
+                    200
+                } else {
+                    503
+                };
+                let answer = format!(
+                    "HTTP/1.1 {attempt} X\r\nx-count: {count}\r\ncontent-length: 0\r\n\r\n"
+                );
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         })
@@ -120,11 +150,72 @@ fn unwanted_statuses_are_tried_again_with_the_whole_body() {
         let bench = mesh(ruled(retries(2, &["503"]), None), &[address]).await;
         assert!(bench.ask(post).await.starts_with("HTTP/1.1 200"));
         let bench = mesh(ruled(retries(1, &["503"]), None), &[address]).await;
-        assert!(bench.ask(post).await.starts_with("HTTP/1.1 503"), "one retry is not enough");
+        assert!(
+            bench.ask(post).await.starts_with("HTTP/1.1 503"),
+            "one retry is not enough"
+        );
         let bench = mesh(ruled(retries(2, &["gateway-error"]), None), &[address]).await;
         assert!(bench.ask(post).await.starts_with("HTTP/1.1 200"));
         let bench = mesh(ruled(retries(2, &["retriable-4xx"]), None), &[address]).await;
-        assert!(bench.ask(post).await.starts_with("HTTP/1.1 503"), "the policy does not name it");
+        assert!(
+            bench.ask(post).await.starts_with("HTTP/1.1 503"),
+            "the policy does not name it"
+        );
+    });
+}
+
+#[test]
+fn an_application_that_its_proxy_could_not_reach_is_replaced_by_another() {
+    run(async {
+        let gone = server("127.1.0.1", |mut stream, _| async move {
+            while read_head(&mut stream).await.is_some() {
+                let mut body = [0; 2];
+                stream.read_exact(&mut body).await.unwrap();
+                let answer =
+                    b"HTTP/1.1 503 X\r\nx-lateen-unreached: 1\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        })
+        .await;
+        let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+        let alive = server("127.1.0.2", |mut stream, _| async move {
+            while read_head(&mut stream).await.is_some() {
+                let mut body = [0; 2];
+                stream.read_exact(&mut body).await.unwrap();
+                stream.write_all(OK).await.unwrap();
+            }
+        })
+        .await;
+        let bench = mesh(ruled(retries(0, &[]), None), &[gone, alive]).await;
+        let mut stream = bench.outbound().await;
+        for _ in 0..20 {
+            let answer = exchange(&mut stream, post).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let bench = mesh(ruled(retries(0, &[]), None), &[gone]).await;
+        let answer = bench.ask(post).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && !answer.contains("unreached"),
+            "{answer}"
+        );
+    });
+}
+
+#[test]
+fn an_inbound_proxy_says_that_the_application_is_gone() {
+    run(async {
+        let address = nobody("127.1.0.100").await;
+        let resources = vec![
+            service("sleep", "10.96.0.9", 80, Protocol::Http),
+            pod("sleep", "v1", 80, address),
+        ];
+        let bench = Bench::sidecar(&address.to_string(), resources).await;
+        let mut stream = bench.inbound("127.1.0.7").await;
+        let answer = exchange(&mut stream, "GET / HTTP/1.1\r\nhost: sleep\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("x-lateen-unreached: 1\r\n"),
+            "{answer}"
+        );
     });
 }
 
@@ -137,7 +228,10 @@ fn an_endpoint_that_does_not_answer_in_time_is_given_up() {
         .await;
         let bench = mesh(ruled(None, Some(Duration::from_millis(30))), &[address]).await;
         let answer = bench.ask(GET).await;
-        assert!(answer.starts_with("HTTP/1.1 504") && answer.ends_with("upstream request timeout"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 504") && answer.ends_with("upstream request timeout"),
+            "{answer}"
+        );
         assert!(bench.log.lines(1).await[0].contains(" 504 UT response_timeout "));
     });
 }
@@ -155,7 +249,10 @@ fn a_client_that_leaves_is_accounted_for() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(stream);
         let line = bench.log.lines(1).await.remove(0);
-        assert!(line.contains(" 0 DC downstream_remote_disconnect "), "{line}");
+        assert!(
+            line.contains(" 0 DC downstream_remote_disconnect "),
+            "{line}"
+        );
     });
 }
 
@@ -164,14 +261,20 @@ fn an_answer_that_breaks_off_is_accounted_for() {
     run(async {
         let address = server("127.1.0.1", |mut stream, _| async move {
             read_head(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+                .await
+                .unwrap();
         })
         .await;
         let bench = mesh(ruled(None, None), &[address]).await;
         let answer = bench.ask(GET).await;
         assert!(answer.ends_with("half"), "{answer}");
         let line = bench.log.lines(1).await.remove(0);
-        assert!(line.contains(" 200 UC upstream_reset_after_response_started"), "{line}");
+        assert!(
+            line.contains(" 200 UC upstream_reset_after_response_started"),
+            "{line}"
+        );
     });
 }
 
@@ -198,19 +301,33 @@ fn draining_lets_requests_end_and_tells_clients() {
         let get = "GET / HTTP/1.1\r\nhost: sleep\r\n\r\n";
         busy.write_all(get.as_bytes()).await.unwrap();
         let admin = bench.proxy.addresses().admin;
-        while !bench.get(admin, "/stats").await.contains("requests.active: 1") {
+        while !bench
+            .get(admin, "/stats")
+            .await
+            .contains("requests.active: 1")
+        {
             tokio::task::yield_now().await;
         }
         bench.proxy.drain();
         let ready = bench.proxy.addresses().ready;
-        assert!(bench.get(ready, "/healthz/ready").await.starts_with("HTTP/1.1 503"));
+        assert!(
+            bench
+                .get(ready, "/healthz/ready")
+                .await
+                .starts_with("HTTP/1.1 503")
+        );
         let mut late = bench.inbound("127.1.0.8").await;
         late.write_all(get.as_bytes()).await.unwrap();
         release.send(true).unwrap();
         for stream in [&mut busy, &mut late] {
             let answer = response(stream).await;
-            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+                "{answer}"
+            );
         }
-        tokio::task::spawn_blocking(move || bench.proxy.wait()).await.unwrap();
+        tokio::task::spawn_blocking(move || bench.proxy.wait())
+            .await
+            .unwrap();
     });
 }

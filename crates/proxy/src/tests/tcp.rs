@@ -9,7 +9,10 @@ const DB: &str = "10.96.0.3:3307";
 async fn mesh(protocol: Protocol, address: SocketAddr) -> Bench {
     Bench::sidecar(
         DB,
-        vec![service("db", "10.96.0.3", 3307, protocol), pod("db", "v1", 3307, address)],
+        vec![
+            service("db", "10.96.0.3", 3307, protocol),
+            pod("db", "v1", 3307, address),
+        ],
     )
     .await
 }
@@ -36,9 +39,17 @@ fn the_server_may_speak_first() {
         for protocol in [Protocol::Detect, Protocol::Tcp] {
             let bench = mesh(protocol, greeter("127.1.0.1").await).await;
             let mut stream = bench.outbound().await;
-            assert_eq!(read(&mut stream, 9).await, "5.7-mysql", "{protocol:?}: no byte was sent before");
+            assert_eq!(
+                read(&mut stream, 9).await,
+                "5.7-mysql",
+                "{protocol:?}: no byte was sent before"
+            );
             stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-            assert_eq!(read(&mut stream, 18).await, "GET / HTTP/1.1\r\n\r\n", "bytes stay bytes");
+            assert_eq!(
+                read(&mut stream, 18).await,
+                "GET / HTTP/1.1\r\n\r\n",
+                "bytes stay bytes"
+            );
         }
     });
 }
@@ -49,13 +60,19 @@ fn undeclared_ports_speak_http_too() {
         let bench = mesh(Protocol::Detect, web("127.1.0.1", "hello").await).await;
         // Both at once, and after a silence in which the endpoint was already called.
         let answer = bench.ask("GET / HTTP/1.1\r\nhost: db:3307\r\n\r\n").await;
-        assert!(answer.ends_with("hello") && answer.contains("x-envoy-upstream-service-time"), "{answer}");
+        assert!(
+            answer.ends_with("hello") && answer.contains("x-envoy-upstream-service-time"),
+            "{answer}"
+        );
         let mut stream = bench.outbound().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         stream.write_all(b"GE").await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         let answer = exchange(&mut stream, "T / HTTP/1.1\r\nhost: db:3307\r\n\r\n").await;
-        assert!(answer.ends_with("hello") && answer.contains("x-envoy-upstream-service-time"), "{answer}");
+        assert!(
+            answer.ends_with("hello") && answer.contains("x-envoy-upstream-service-time"),
+            "{answer}"
+        );
     });
 }
 
@@ -79,7 +96,10 @@ fn other_bytes_are_copied_with_their_half_close() {
             assert_eq!(answer, "cba\x01");
             let line = bench.log.lines(1).await.remove(0);
             assert!(line.contains("] \"- - -\" 0 - - - \"-\" 4 4 "), "{line}");
-            assert!(line.contains(" outbound|3307||db.default.svc.cluster.local "), "{line}");
+            assert!(
+                line.contains(" outbound|3307||db.default.svc.cluster.local "),
+                "{line}"
+            );
         }
     });
 }
@@ -103,7 +123,10 @@ fn dead_endpoints_are_passed_over_and_the_end_is_a_reset() {
         let bench = mesh(Protocol::Tcp, dead).await;
         let error = bench.outbound().await.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(bench.log.lines(1).await[0].contains(" 0 UF - - \"delayed connect error: Connection refused\" "));
+        assert!(
+            bench.log.lines(1).await[0]
+                .contains(" 0 UF - - \"delayed connect error: Connection refused\" ")
+        );
     });
 }
 
@@ -130,7 +153,17 @@ fn tls_is_passed_through_by_its_server_name() {
         hello.extend([9; 32]);
         hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2]);
         hello.extend(b"db");
-        let mut bytes = vec![22, 3, 1, 0, hello.len() as u8 + 4, 1, 0, 0, hello.len() as u8];
+        let mut bytes = vec![
+            22,
+            3,
+            1,
+            0,
+            hello.len() as u8 + 4,
+            1,
+            0,
+            0,
+            hello.len() as u8,
+        ];
         bytes.extend(&hello);
         let address = server("127.1.0.1", |mut stream, _| async move {
             let mut first = [0; 3];
@@ -146,7 +179,10 @@ fn tls_is_passed_through_by_its_server_name() {
             stream.read_exact(&mut got).await.unwrap();
             assert_eq!(got, [22, 3, 1]);
             drop(stream);
-            assert!(bench.log.lines(1).await[0].contains(" db -"), "the server name is logged");
+            assert!(
+                bench.log.lines(1).await[0].contains(" db -"),
+                "the server name is logged"
+            );
         }
     });
 }

@@ -18,7 +18,13 @@ fn settled(line: &str, known: &[(&str, String)]) -> String {
     words
         .iter()
         .enumerate()
-        .map(|(i, word)| if i == 11 || i == 12 { word.parse::<u32>().map_or(*word, |_| "N") } else { word })
+        .map(|(i, word)| {
+            if i == 11 || i == 12 {
+                word.parse::<u32>().map_or(*word, |_| "N")
+            } else {
+                word
+            }
+        })
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -29,7 +35,10 @@ fn the_access_log_line_is_istios() {
         let address = web("127.1.0.1", "hello").await;
         let bench = Bench::sidecar(
             "10.96.0.1:80",
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v1", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
         )
         .await;
         let mut stream = bench.outbound().await;
@@ -37,9 +46,20 @@ fn the_access_log_line_is_istios() {
         let request = "POST /x?y HTTP/1.1\r\nhost: a\r\nuser-agent: curl/8\r\nx-request-id: ID\r\ncontent-length: 0\r\n\r\n";
         exchange(&mut stream, request).await;
         let line = bench.log.lines(1).await.remove(0);
-        let line = settled(&line, &[("SERVER", address.to_string()), ("CLIENT", client)]);
-        let local = line.split(' ').skip_while(|w| !w.starts_with("outbound|")).nth(1).unwrap().to_owned();
-        assert!(local.starts_with("127.0.0.1:") || local.starts_with("127.1."), "{line}");
+        let line = settled(
+            &line,
+            &[("SERVER", address.to_string()), ("CLIENT", client)],
+        );
+        let local = line
+            .split(' ')
+            .skip_while(|w| !w.starts_with("outbound|"))
+            .nth(1)
+            .unwrap()
+            .to_owned();
+        assert!(
+            local.starts_with("127.0.0.1:") || local.starts_with("127.1."),
+            "{line}"
+        );
         assert_eq!(
             line.replace(&local, "LOCAL"),
             "[T] \"POST /x?y HTTP/1.1\" 200 - via_upstream - \"-\" 0 5 N N \"-\" \"curl/8\" \"ID\" \"a\" \"SERVER\" \
@@ -54,7 +74,10 @@ fn outbound_metrics_have_every_label() {
         let address = web("127.1.0.1", "hello").await;
         let bench = Bench::sidecar(
             "10.96.0.1:80",
-            vec![service("a", "10.96.0.1", 80, Protocol::Http), pod("a", "v2", 80, address)],
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v2", 80, address),
+            ],
         )
         .await;
         bench.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -116,20 +139,34 @@ fn tcp_and_unknown_destinations_are_counted() {
         .await;
         let bench = Bench::sidecar(&address.to_string(), Vec::new()).await;
         let mut got = String::new();
-        bench.outbound().await.read_to_string(&mut got).await.unwrap();
+        bench
+            .outbound()
+            .await
+            .read_to_string(&mut got)
+            .await
+            .unwrap();
         assert_eq!(got, "hi!");
         let line = loop {
-            let line = bench.metrics("istio_tcp_connections_closed_total").await.remove(0);
+            let line = bench
+                .metrics("istio_tcp_connections_closed_total")
+                .await
+                .remove(0);
             if line.ends_with("} 1") {
                 break line;
             }
         };
-        for label in ["destination_service_name=\"PassthroughCluster\"", "request_protocol=\"tcp\""] {
+        for label in [
+            "destination_service_name=\"PassthroughCluster\"",
+            "request_protocol=\"tcp\"",
+        ] {
             assert!(line.contains(label), "{label} in {line}");
         }
         let line = bench.metrics("istio_tcp_sent_bytes_total").await.remove(0);
         assert!(line.ends_with("} 3"), "{line}");
-        let line = bench.metrics("istio_tcp_connections_opened_total").await.remove(0);
+        let line = bench
+            .metrics("istio_tcp_connections_opened_total")
+            .await
+            .remove(0);
         assert!(line.ends_with("} 1"), "{line}");
     });
 }

@@ -2,7 +2,7 @@
 
 use super::dial::MOST_ENDPOINTS;
 use super::{Failed, Picked};
-use http::{Method, StatusCode, response};
+use http::{Method, Response, StatusCode};
 use lateen_model::decide::plan::FaultReason;
 use lateen_model::route::RetryPolicy;
 use lateen_net::dial::DialError;
@@ -33,6 +33,8 @@ pub(super) enum Trouble {
     SlowTry,
     /// The bound on the whole exchange ran out.
     TooLate,
+    /// The endpoint's proxy says that it could not reach the application.
+    Unreached,
     /// A response with a status that the policy may not want.
     Status,
 }
@@ -44,6 +46,8 @@ pub(super) struct Request {
     pub(super) idempotent: bool,
     /// The whole body is still at hand.
     pub(super) repeatable: bool,
+    /// It goes to the application beside us.
+    pub(super) inbound: bool,
 }
 
 impl Request {
@@ -88,13 +92,13 @@ impl<'a> Course<'a> {
     }
 
     /// Whether a response with this head should be tried again while the policy lasts.
-    pub(super) fn dislikes(&self, head: &response::Parts) -> bool {
+    pub(super) fn dislikes<B>(&self, head: &Response<B>) -> bool {
         if self.left == 0 {
             return false;
         }
-        let status = head.status;
+        let status = head.status();
         let grpc = head
-            .headers
+            .headers()
             .get("grpc-status")
             .and_then(|v| v.to_str().ok());
         self.policy
@@ -127,7 +131,11 @@ impl<'a> Course<'a> {
             Trouble::Ended {
                 reused, untouched, ..
             } => {
-                let harmless = *untouched || (*reused && request.idempotent && request.repeatable);
+                let idempotent = request.idempotent && request.repeatable;
+                // An application that is ending resets what it has not accepted yet: asked once more, it refuses,
+                // and the caller's proxy goes elsewhere.
+                let first = request.inbound && self.stale == 0;
+                let harmless = *untouched || idempotent && (*reused || first);
                 if harmless && self.stale < MOST_STALE {
                     self.stale += 1;
                     self.fresh = true;
@@ -153,6 +161,16 @@ impl<'a> Course<'a> {
                 self.by_policy(&["5xx", "gateway-error", "reset"])
             }
             Trouble::TooLate => Next::Over,
+            Trouble::Unreached => {
+                self.tried.push(picked.address);
+                if !request.repeatable {
+                    return Next::Over;
+                }
+                if picked.more && self.tried.len() < MOST_ENDPOINTS {
+                    return Next::Again(Duration::ZERO);
+                }
+                self.by_policy(&["connect-failure", "5xx", "gateway-error", "503"])
+            }
             Trouble::Status => {
                 self.tried.push(picked.address);
                 if request.repeatable {
@@ -183,6 +201,13 @@ impl<'a> Course<'a> {
         Next::Again(Duration::from_millis(fastrand::u64(..most)))
     }
 
+    /// Whether the tries may begin anew with other endpoints; at most a few times.
+    pub(super) fn may_start_over(&mut self, repeatable: bool) -> bool {
+        self.stale += 1;
+        self.tried.clear();
+        repeatable && self.stale <= MOST_STALE
+    }
+
     /// Every endpoint was tried: the next try may go to any of them again.
     pub(super) fn forget_tried(&mut self) -> bool {
         !std::mem::take(&mut self.tried).is_empty()
@@ -197,7 +222,7 @@ impl<'a> Course<'a> {
                 (FaultReason::UpstreamReset, String::new())
             }
             Trouble::SlowTry | Trouble::TooLate => (FaultReason::Timeout, String::new()),
-            Trouble::Status => (FaultReason::UpstreamReset, String::new()),
+            Trouble::Status | Trouble::Unreached => (FaultReason::UpstreamReset, String::new()),
         };
         Failed {
             reason,

@@ -3,10 +3,11 @@
 use super::dial::patience;
 use super::retry::{Course, Next, Request, Trouble};
 use super::{Failed, Lease, Picked, Replay, Upstream};
-use http::header::HOST;
+use http::header::{COOKIE, HOST, HeaderMap};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
 use lateen_model::decide::plan::{FaultReason, ForwardPlan};
+use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
 use lateen_net::http::{Body, Incoming, Version};
 use std::net::SocketAddr;
@@ -16,6 +17,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// Our inbound proxies' word that the application was not reached: the request may go to another endpoint.
+pub(crate) const UNREACHED: HeaderName = HeaderName::from_static("x-lateen-unreached");
 
 /// What is to be sent, and under which bounds.
 pub(crate) struct Order<'a> {
@@ -27,8 +31,12 @@ pub(crate) struct Order<'a> {
     /// The request's head, filtered and rewritten; `Host` is present.
     pub(crate) head: request::Parts,
     pub(crate) body: Replay,
-    /// Whether the number of the try is told to the endpoint.
-    pub(crate) tell_attempts: bool,
+    /// Whether it goes to the application beside us.
+    pub(crate) inbound: bool,
+    /// Whether it is gRPC, which needs HTTP/2 all the way.
+    pub(crate) grpc: bool,
+    /// Whether it asks to change the protocol, which only HTTP/1 can.
+    pub(crate) upgrade: bool,
     /// When the exchange must be over.
     pub(crate) deadline: Option<Instant>,
 }
@@ -48,37 +56,45 @@ pub(crate) struct Sent {
 impl Upstream {
     /// Sends a request to its cluster.
     pub(crate) async fn send(&self, order: Order<'_>) -> Result<Sent, Failed> {
-        let cluster = &order.plan.cluster;
+        let mut cluster = Arc::clone(&order.plan.cluster);
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
         loop {
-            let picked = match self.pick(cluster, order.original, &course.tried).await {
+            let picked = match self.pick(&cluster, order.original, &course.tried).await {
                 Some(picked) => picked,
                 None if course.forget_tried() => continue,
                 None => return Err(Failed::new(FaultReason::NoEndpoint)),
             };
             course.attempts += 1;
             let done = self.try_once(&order, &course, &picked).await;
+            let repeatable = order.body.is_repeatable();
             let request = Request {
                 idempotent,
-                repeatable: order.body.is_repeatable(),
+                repeatable,
+                inbound: order.inbound,
             };
             let (trouble, sent) = match done {
-                Ok(sent) => {
-                    let (head, body) = sent.response.into_parts();
-                    let disliked = course.dislikes(&head);
-                    let sent = Sent {
-                        response: Response::from_parts(head, body),
-                        ..sent
-                    };
-                    if !disliked {
+                Ok(mut sent) => {
+                    let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
+                    if unreached && !order.inbound {
+                        (Trouble::Unreached, Some(sent))
+                    } else if course.dislikes(&sent.response) {
+                        (Trouble::Status, Some(sent))
+                    } else {
                         order.body.seal();
                         return Ok(sent);
                     }
-                    (Trouble::Status, Some(sent))
                 }
                 Err(trouble) => (trouble, None),
             };
+            if matches!(trouble, Trouble::Connect(_) | Trouble::Unreached)
+                && let Some(newer) = self.newer(&cluster)
+                && course.may_start_over(repeatable)
+            {
+                // The endpoints have changed while we were calling one that is gone.
+                cluster = newer;
+                continue;
+            }
             if order.body.has_failed() {
                 let failed = course.failed(trouble, &picked);
                 return Err(Failed {
@@ -108,8 +124,7 @@ impl Upstream {
         picked: &Picked,
     ) -> Result<Sent, Trouble> {
         let load = self.loads.begin(picked.address);
-        let http2 = order.plan.cluster.protocol.is_http2();
-        let version = if http2 { Version::Http2 } else { order.version };
+        let version = version(order);
         let how = patience(&order.plan.cluster, picked.more);
         let connecting = self
             .pool
@@ -156,6 +171,17 @@ impl Upstream {
     }
 }
 
+// A declared HTTP port is called with HTTP/1, whatever the client spoke (Istio), but for gRPC, which has no HTTP/1 form.
+// What is not declared, and the application beside us, gets what the client spoke.
+fn version(order: &Order<'_>) -> Version {
+    match order.plan.cluster.protocol {
+        _ if order.upgrade => Version::Http1,
+        protocol if protocol.is_http2() => Version::Http2,
+        Protocol::Http | Protocol::GrpcWeb if !order.inbound && !order.grpc => Version::Http1,
+        _ => order.version,
+    }
+}
+
 async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match until {
         Some(until) => tokio::time::timeout_at(until, work).await.ok(),
@@ -166,7 +192,7 @@ async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Opt
 // One try's request, in the form that its version wants.
 fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<Body> {
     let mut head = order.head.clone();
-    if order.tell_attempts {
+    if !order.inbound {
         head.headers.insert(ATTEMPTS, HeaderValue::from(attempt));
     }
     let is_connect = head.method == http::Method::CONNECT;
@@ -174,6 +200,7 @@ fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<B
     match version {
         Version::Http1 => {
             head.version = HttpVersion::HTTP_11;
+            join_cookies(&mut head.headers);
             if !is_connect {
                 parts.scheme = None;
                 parts.authority = None;
@@ -200,4 +227,19 @@ fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<B
     let path = parts.path_and_query.clone();
     head.uri = Uri::from_parts(parts).unwrap_or_else(|_| path.map(Uri::from).unwrap_or_default());
     http::Request::from_parts(head, order.body.body())
+}
+
+// HTTP/2 clients may send cookies one by one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
 }

@@ -1,6 +1,7 @@
 //! Labels, in groups that are shared by reference: who sends, who serves, which service was meant.
 
 use lateen_base::Str;
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -80,7 +81,7 @@ pub struct RequestSeries {
     /// gRPC status of the response.
     pub grpc_status: Option<u16>,
     /// Envoy's response flags; `-` when there is none.
-    pub flags: Str,
+    pub flags: Cow<'static, str>,
 }
 
 /// A series of the TCP metrics.
@@ -95,7 +96,7 @@ pub struct TcpSeries {
     /// What was meant.
     pub target: Arc<Target>,
     /// Envoy's response flags; `-` when there is none.
-    pub flags: Str,
+    pub flags: Cow<'static, str>,
 }
 
 type Identity<'a> = (Reporter, usize, usize, usize, &'a str);

@@ -31,14 +31,17 @@ fn ended(reused: bool, untouched: bool) -> Trouble {
 const GET: Request = Request {
     idempotent: true,
     repeatable: true,
+    inbound: false,
 };
 const POST: Request = Request {
     idempotent: false,
     repeatable: true,
+    inbound: false,
 };
 const SPENT: Request = Request {
     idempotent: true,
     repeatable: false,
+    inbound: false,
 };
 
 /// How often `trouble` at an endpoint is followed by another try.
@@ -89,6 +92,35 @@ fn what_was_not_looked_at_is_sent_again() {
 }
 
 #[test]
+fn the_application_beside_us_is_asked_once_more() {
+    let inbound = Request {
+        inbound: true,
+        ..GET
+    };
+    assert_eq!(check(&[], 0, inbound, &ended(false, false), false), 1);
+    assert_eq!(
+        check(
+            &[],
+            0,
+            Request {
+                inbound: true,
+                ..POST
+            },
+            &ended(false, false),
+            false
+        ),
+        0
+    );
+}
+
+#[test]
+fn an_application_that_was_not_reached_costs_nothing_elsewhere() {
+    assert_eq!(check(&[], 0, POST, &Trouble::Unreached, true), 7);
+    assert_eq!(check(&[], 0, POST, &Trouble::Unreached, false), 0);
+    assert_eq!(check(&[], 0, SPENT, &Trouble::Unreached, true), 0);
+}
+
+#[test]
 fn slow_tries_and_statuses_follow_the_policy() {
     assert_eq!(check(&["5xx"], 1, GET, &Trouble::SlowTry, false), 1);
     assert_eq!(check(&["503"], 1, GET, &Trouble::SlowTry, false), 0);
@@ -112,13 +144,12 @@ fn disliked_responses() {
             per_try_timeout: None,
             retry_on: vec![condition.into()],
         };
-        let mut response = http::Response::builder().status(status);
+        let mut response = Response::builder().status(status);
         if let Some(grpc) = grpc {
             response = response.header("grpc-status", grpc);
         }
-        let (head, ()) = response.body(()).unwrap().into_parts();
         assert_eq!(
-            Course::new(&policy).dislikes(&head),
+            Course::new(&policy).dislikes(&response.body(()).unwrap()),
             want,
             "{condition} {status}"
         );
