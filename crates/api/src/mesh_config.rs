@@ -32,7 +32,7 @@ pub struct MeshConfig {
     pub default_service_export_to: Vec<String>,
     /// Visibility of VirtualServices that do not say theirs; `*` when empty.
     pub default_virtual_service_export_to: Vec<String>,
-    /// Visibility of DestinationRules that do not say theirs; `.` or `*` as in Istio: `*` when empty.
+    /// Visibility of DestinationRules that do not say theirs; `*` when empty.
     pub default_destination_rule_export_to: Vec<String>,
     /// Whether clients use mutual TLS where servers have it; true when absent.
     pub enable_auto_mtls: Option<bool>,
@@ -78,7 +78,7 @@ pub struct ProxyConfig {
 }
 
 /// Fields that Istio has and Lateen does not use yet: they are named as such, not as mistakes.
-const LATER: [&str; 44] = [
+const LATER: [&str; 38] = [
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
@@ -117,12 +117,6 @@ const LATER: [&str; 44] = [
     "outboundClusterStatName",
     "extensionProviders",
     "configSources",
-    "mixerCheckServer",
-    "mixerReportServer",
-    "policyCheckFailOpen",
-    "disablePolicyChecks",
-    "authPolicy",
-    "thriftConfig",
 ];
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(structural::<MeshConfig>);

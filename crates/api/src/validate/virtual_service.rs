@@ -1,5 +1,7 @@
 //! VirtualServices: hosts, conditions, one action per rule, weights.
 
+mod l4;
+
 use super::{Findings, bad_host};
 use crate::fields::Destination;
 use crate::meta::Config;
@@ -10,7 +12,6 @@ use crate::virtual_service::http::{
     HttpBody, HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpRedirect, HttpRetry,
     HttpRoute,
 };
-use crate::virtual_service::l4::RouteDestination;
 
 /// Largest body of a direct response: 1 MiB (Istio: `ValidateHTTPDirectResponse`).
 const MAX_BODY: usize = 1 << 20;
@@ -45,22 +46,10 @@ pub fn virtual_service(config: &Config<VirtualService>) -> Vec<Notice> {
     }
     shadowed(f, spec);
     for (i, rule) in spec.tls.iter().enumerate() {
-        tls_route(f, &path::index("spec.tls", i), rule, &spec.hosts);
+        l4::tls_route(f, &path::index("spec.tls", i), rule, &spec.hosts);
     }
     for (i, rule) in spec.tcp.iter().enumerate() {
-        let field = path::index("spec.tcp", i);
-        for (j, m) in rule.matches.iter().enumerate() {
-            let field = format!("{field}.match[{j}]");
-            subnets(f, &field, &m.destination_subnets);
-            gateways(f, &format!("{field}.gateways"), &m.gateways);
-            if m.source_subnet.is_some() {
-                f.error(
-                    format!("{field}.sourceSubnet"),
-                    "is deprecated and cannot be matched: use sourceLabels or sourceNamespace",
-                );
-            }
-        }
-        l4_destinations(f, &field, &rule.route);
+        l4::tcp_route(f, &path::index("spec.tcp", i), rule);
     }
     findings.notices
 }
@@ -215,18 +204,6 @@ fn http_destinations(f: &mut Findings, field: &str, rule: &HttpRoute) {
     for (i, route) in rule.route.iter().enumerate() {
         let field = format!("{field}.route[{i}]");
         destination(f, &format!("{field}.destination"), &route.destination);
-    }
-}
-
-fn l4_destinations(f: &mut Findings, field: &str, routes: &[RouteDestination]) {
-    if routes.is_empty() {
-        f.error(field, "has no route: name a destination");
-    }
-    let weights = routes.iter().map(|r| r.weight.unwrap_or(0));
-    weight_sum(f, field, weights.collect());
-    for (i, route) in routes.iter().enumerate() {
-        let field = format!("{field}.route[{i}].destination");
-        destination(f, &field, &route.destination);
     }
 }
 
@@ -407,54 +384,5 @@ fn http_fault(f: &mut Findings, field: &str, fault: &HttpFaultInjection) {
                 "is not a status; use 200 to 599",
             );
         }
-    }
-}
-
-fn tls_route(
-    f: &mut Findings,
-    field: &str,
-    rule: &crate::virtual_service::l4::TlsRoute,
-    hosts: &[String],
-) {
-    if rule.matches.is_empty() {
-        f.error(field, "has no match: add one with sniHosts");
-    }
-    for (i, condition) in rule.matches.iter().enumerate() {
-        let field = format!("{field}.match[{i}]");
-        if condition.sni_hosts.is_empty() {
-            f.error(format!("{field}.sniHosts"), "is empty: name a server");
-        }
-        for (j, name) in condition.sni_hosts.iter().enumerate() {
-            let field = format!("{field}.sniHosts[{j}]");
-            f.host(&field, name);
-            // Short hosts become longer names later, so only full names can be compared here.
-            let is_covered = hosts
-                .iter()
-                .any(|host| !host.contains('.') || covers(host, name));
-            if bad_host(name).is_none() && !is_covered {
-                f.error(
-                    field,
-                    format!("{name:?} is not covered by spec.hosts: add it there"),
-                );
-            }
-        }
-        subnets(f, &field, &condition.destination_subnets);
-        gateways(f, &format!("{field}.gateways"), &condition.gateways);
-    }
-    l4_destinations(f, field, &rule.route);
-}
-
-fn subnets(f: &mut Findings, field: &str, subnets: &[String]) {
-    for (i, subnet) in subnets.iter().enumerate() {
-        f.subnet(&format!("{field}.destinationSubnets[{i}]"), subnet);
-    }
-}
-
-/// Whether pattern `host` covers `name`, without regard to case.
-fn covers(host: &str, name: &str) -> bool {
-    let (host, name) = (host.to_ascii_lowercase(), name.to_ascii_lowercase());
-    match host.strip_prefix('*') {
-        Some(suffix) => name.ends_with(suffix),
-        None => host == name,
     }
 }

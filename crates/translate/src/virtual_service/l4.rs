@@ -8,7 +8,12 @@ use lateen_model::route::{L4Match, TcpRoute, TlsRoute, WeightedDestination};
 /// Translates a rule for TLS that is passed through.
 pub(super) fn tls(r: &Reading<'_>, rule: &written::TlsRoute) -> TlsRoute {
     let condition = |m: &written::TlsMatchAttributes| L4Match {
-        sni_hosts: m.sni_hosts.iter().map(|name| r.host(name)).collect(),
+        // Server names are what clients send: short ones stay short.
+        sni_hosts: m
+            .sni_hosts
+            .iter()
+            .map(|n| n.to_ascii_lowercase().into())
+            .collect(),
         destination_subnets: texts(&m.destination_subnets),
         port: port(m.port),
         source_labels: labels(&m.source_labels),
