@@ -1,2 +1,77 @@
-//! The `lateen` binary.
-fn main() {}
+//! The `lateen` binary: every role is a subcommand. It parses, wires and prints; decisions live in the other crates.
+
+mod args;
+mod bench;
+mod cluster;
+mod forward;
+mod install;
+mod objects;
+mod progress;
+mod proxy_view;
+mod roles;
+mod sandbox;
+mod simulate;
+mod status;
+mod table;
+
+use anyhow::Result;
+use args::{Bench, Cli, Command};
+use clap::Parser as _;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before anything that starts a thread: some processes are only stages of the sandbox.
+    lateen_sandbox::maybe_run_stage();
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lateen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime for commands that talk to a cluster.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Sandbox(verb) => return sandbox::run(verb),
+        Command::Apply(args) => runtime()?.block_on(objects::apply(&args.connection, &args.files)),
+        Command::Delete(args) => {
+            runtime()?.block_on(objects::delete(&args.connection, &args.files))
+        }
+        Command::Get(args) => runtime()?.block_on(objects::get(&args)),
+        Command::ProxyConfig(part) => runtime()?.block_on(proxy_view::config(&part)),
+        Command::ProxyStatus(connection) => runtime()?.block_on(status::proxies(&connection)),
+        Command::Simulate(args) => runtime()?.block_on(simulate::run(&args)),
+        Command::Crds => {
+            print!("{}", lateen_api::crds_yaml());
+            Ok(())
+        }
+        Command::Control(args) => roles::control(&args),
+        Command::Proxy(proxy) => roles::proxy(proxy),
+        Command::Capture(args) => roles::capture(&args),
+        Command::Sample(sample) => roles::sample(sample),
+        Command::Bench(Bench::Load { url, rate, seconds }) => {
+            runtime()?.block_on(bench::load::run(&url, rate, seconds))
+        }
+        Command::Bench(Bench::Propagation {
+            changes,
+            connection,
+        }) => runtime()?.block_on(bench::propagation::run(changes, &connection)),
+        Command::Version => {
+            println!("lateen {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,423 @@
+//! The command line as users type it. Parsing only.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Lateen: a service mesh that speaks Istio's APIs.
+#[derive(Debug, Parser)]
+#[command(name = "lateen", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every role and tool.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A cluster with a mesh on this machine: pods are processes, no Docker
+    #[command(subcommand)]
+    Sandbox(Sandbox),
+    /// Creates or updates the objects in files
+    Apply(FileArgs),
+    /// Deletes the objects in files
+    Delete(FileArgs),
+    /// Shows objects
+    Get(GetArgs),
+    /// What a proxy is doing: its routes, clusters, endpoints or listeners
+    #[command(subcommand, visible_alias = "pc")]
+    ProxyConfig(ProxyConfig),
+    /// Which proxies are connected and whether they are in step
+    #[command(visible_alias = "ps")]
+    ProxyStatus(Connection),
+    /// What would happen to a call, by the proxy's own decisions
+    Simulate(SimulateArgs),
+    /// Prints the CustomResourceDefinitions of the Istio kinds
+    Crds,
+    /// Runs the control plane (istiod)
+    Control(ControlArgs),
+    /// Runs a proxy
+    #[command(subcommand)]
+    Proxy(Proxy),
+    /// Writes or removes the rules that capture a pod's traffic
+    Capture(CaptureArgs),
+    /// Runs a sample application
+    #[command(subcommand)]
+    Sample(Sample),
+    /// Measures a running mesh
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Prints the version
+    Version,
+}
+
+/// Which cluster and namespace.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// Kubeconfig; default: that of a running sandbox, else ~/.kube/config
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+}
+
+/// Files of objects.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// YAML files, folders of them, or - for standard input
+    #[arg(long = "filename", short = 'f', required = true)]
+    pub files: Vec<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Kind: plural, singular or short name
+    pub kind: String,
+    /// One object
+    pub name: Option<String>,
+    /// Every namespace
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// Label selector
+    #[arg(long, short = 'l')]
+    pub selector: Option<String>,
+    /// wide, yaml or json
+    #[arg(long, short)]
+    pub output: Option<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// The sandbox's commands.
+#[derive(Debug, Subcommand)]
+pub enum Sandbox {
+    /// Starts it, installs the mesh, and stays until Ctrl-C
+    Up(UpArgs),
+    /// Stops it and removes everything
+    Down,
+    /// Whether it runs, where, and how much memory each part takes
+    Status,
+    /// Runs a command in a pod's container
+    Exec(ExecArgs),
+    /// Prints a container's log
+    Logs(LogsArgs),
+    /// Prints the path of the kubeconfig
+    Kubeconfig,
+}
+
+/// How to start the sandbox.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Installs a sample application: bookinfo
+    #[arg(long)]
+    pub demo: Option<String>,
+    /// Returns when everything is ready, and leaves the sandbox running
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Port of the API server on 127.0.0.1
+    #[arg(long, default_value_t = 6443)]
+    pub api_port: u16,
+    /// Port of the ingress gateway on 127.0.0.1
+    #[arg(long, default_value_t = 8080)]
+    pub http_port: u16,
+    /// Further ports to publish: PORT=NAMESPACE/SERVICE:PORT
+    #[arg(long = "publish", value_name = "PORT=NS/SERVICE:PORT")]
+    pub publish: Vec<String>,
+    /// Keeps the API server's objects in this folder; default: in memory
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+    /// Table of further images (YAML)
+    #[arg(long)]
+    pub images: Option<PathBuf>,
+    /// Only the cluster: no control plane, no gateway
+    #[arg(long)]
+    pub no_mesh: bool,
+}
+
+/// A command for a container.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Pod, or deploy/NAME
+    pub pod: String,
+    /// Container
+    #[arg(long, short)]
+    pub container: Option<String>,
+    /// Passes standard input
+    #[arg(long, short = 'i')]
+    pub stdin: bool,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Command, after --
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Which log.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Pod, or deploy/NAME
+    pub pod: String,
+    /// Container
+    #[arg(long, short)]
+    pub container: Option<String>,
+    /// Waits for more
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the last lines
+    #[arg(long)]
+    pub tail: Option<i64>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Parts of a proxy's configuration.
+#[derive(Debug, Subcommand)]
+pub enum ProxyConfig {
+    /// Virtual hosts and their rules
+    #[command(visible_alias = "route", visible_alias = "r")]
+    Routes(ProxyPart),
+    /// Where requests can be sent
+    #[command(visible_alias = "cluster", visible_alias = "c")]
+    Clusters(ProxyPart),
+    /// Addresses behind the clusters
+    #[command(visible_alias = "endpoint", visible_alias = "ep")]
+    Endpoints(ProxyPart),
+    /// Where it listens
+    #[command(visible_alias = "listener", visible_alias = "l")]
+    Listeners(ProxyPart),
+}
+
+/// Which proxy, and how to print.
+#[derive(Debug, Args)]
+pub struct ProxyPart {
+    /// Pod, POD.NAMESPACE or deploy/NAME
+    pub pod: String,
+    /// short or json
+    #[arg(long, short, default_value = "short")]
+    pub output: String,
+    /// Only services whose name contains this
+    #[arg(long)]
+    pub fqdn: Option<String>,
+    /// Only this port
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// A call to simulate.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The calling pod: POD, POD.NAMESPACE or deploy/NAME; or `gateway` for the ingress gateway
+    #[arg(long)]
+    pub from: String,
+    /// The URL that is called
+    #[arg(long)]
+    pub to: String,
+    /// Method
+    #[arg(long, short = 'X', default_value = "GET")]
+    pub method: String,
+    /// Header, as NAME: VALUE
+    #[arg(long = "header", short = 'H')]
+    pub headers: Vec<String>,
+    /// Further objects to lay over what the proxy has (YAML files)
+    #[arg(long = "filename", short = 'f')]
+    pub files: Vec<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// The control plane's settings.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Namespace of the control plane
+    #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+    /// Revision that it serves
+    #[arg(long, env = "REVISION", default_value = "default")]
+    pub revision: String,
+    /// Kubeconfig; default: the service account of this pod
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Kinds of proxies.
+#[derive(Debug, Subcommand)]
+pub enum Proxy {
+    /// Beside one application
+    Sidecar(ProxyArgs),
+    /// A gateway
+    Router(ProxyArgs),
+}
+
+/// What a proxy is told. Most of it comes from the pod's environment, by Istio's names.
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// DNS domain of the pod's namespace
+    #[arg(long, default_value = "default.svc.cluster.local")]
+    pub domain: String,
+    /// Control plane's address
+    #[arg(
+        long,
+        env = "LATEEN_DISCOVERY_ADDRESS",
+        default_value = "istiod.istio-system.svc:15010"
+    )]
+    pub discovery: String,
+    /// Worker threads; default: CPUs, at most 2
+    #[arg(long)]
+    pub concurrency: Option<usize>,
+    /// Name of the pod
+    #[arg(long, env = "POD_NAME", default_value = "")]
+    pub pod: String,
+    /// Namespace of the pod
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Address of the pod
+    #[arg(long, env = "INSTANCE_IP")]
+    pub address: Option<std::net::IpAddr>,
+    /// Service account of the pod
+    #[arg(long, env = "SERVICE_ACCOUNT", default_value = "")]
+    pub service_account: String,
+    /// Owning workload
+    #[arg(long, env = "ISTIO_META_WORKLOAD_NAME", default_value = "")]
+    pub workload: String,
+    /// Cluster id
+    #[arg(long, env = "ISTIO_META_CLUSTER_ID", default_value = "Kubernetes")]
+    pub cluster: String,
+    /// Folder of the pod's labels and annotations
+    #[arg(long, default_value = "/etc/istio/pod")]
+    pub pod_info: PathBuf,
+    /// Folder that keeps the last good configuration
+    #[arg(long, default_value = "/etc/istio/proxy")]
+    pub cache: PathBuf,
+    /// Where the application's own metrics are, as JSON (written by injection)
+    #[arg(long, env = "ISTIO_PROMETHEUS_ANNOTATIONS")]
+    pub app_metrics: Option<String>,
+    /// ProxyConfig as JSON or YAML (written by injection)
+    #[arg(long, env = "PROXY_CONFIG", hide = true)]
+    pub proxy_config: Option<String>,
+    /// Ignored, for the sake of Istio's templates
+    #[arg(long = "proxyLogLevel", hide = true)]
+    pub proxy_log_level: Option<String>,
+}
+
+/// Capture rules.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// Outbound CIDRs to capture: * or a list
+    #[arg(long, short = 'i', default_value = "*")]
+    pub include_outbound_cidrs: String,
+    /// Outbound CIDRs to leave alone
+    #[arg(long, short = 'x', default_value = "")]
+    pub exclude_outbound_cidrs: String,
+    /// Inbound ports to capture: * or a list
+    #[arg(long, short = 'b', default_value = "*")]
+    pub include_inbound_ports: String,
+    /// Inbound ports to leave alone
+    #[arg(long, short = 'd', default_value = "")]
+    pub exclude_inbound_ports: String,
+    /// Outbound ports to capture beside the CIDRs
+    #[arg(long, short = 'q', default_value = "")]
+    pub include_outbound_ports: String,
+    /// Outbound ports to leave alone
+    #[arg(long, short = 'o', default_value = "")]
+    pub exclude_outbound_ports: String,
+    /// Removes the rules instead
+    #[arg(long)]
+    pub remove: bool,
+}
+
+/// Sample applications.
+#[derive(Debug, Subcommand)]
+pub enum Sample {
+    /// Bookinfo's page
+    Productpage {
+        /// Port
+        #[arg(long, default_value_t = 9080)]
+        port: u16,
+    },
+    /// Bookinfo's details
+    Details {
+        /// Port
+        #[arg(long, default_value_t = 9080)]
+        port: u16,
+    },
+    /// Bookinfo's ratings
+    Ratings {
+        /// Port
+        #[arg(long, default_value_t = 9080)]
+        port: u16,
+    },
+    /// Bookinfo's reviews
+    Reviews {
+        /// Port
+        #[arg(long, default_value_t = 9080)]
+        port: u16,
+        /// v1, v2 or v3
+        #[arg(long, env = "SERVICE_VERSION", default_value = "v1")]
+        version: String,
+    },
+    /// Describes requests
+    Httpbin {
+        /// Port
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Says its version
+    Helloworld {
+        /// Port
+        #[arg(long, default_value_t = 5000)]
+        port: u16,
+        /// Version
+        #[arg(long, env = "SERVICE_VERSION", default_value = "v1")]
+        version: String,
+    },
+    /// Echoes lines
+    TcpEcho {
+        /// Ports
+        #[arg(long, value_delimiter = ',', default_value = "9000")]
+        ports: Vec<u16>,
+        /// Prefix of each answer
+        #[arg(long, default_value = "hello")]
+        prefix: String,
+        /// Speaks first, with this line
+        #[arg(long)]
+        greeting: Option<String>,
+    },
+}
+
+/// Measurements.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Time from a change of a route until every sidecar uses it
+    Propagation {
+        /// How many changes
+        #[arg(long, default_value_t = 50)]
+        changes: u32,
+        /// Which cluster.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Sends GET requests at a fixed rate and counts the answers
+    Load {
+        /// URL, http only
+        #[arg(default_value = "http://127.0.0.1:8080/productpage")]
+        url: String,
+        /// Requests a second
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// Seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}

@@ -1,0 +1,243 @@
+//! The long-running roles: what they are told by the pod's environment, turned into their configurations.
+
+use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
+use anyhow::{Context as _, Result};
+use lateen_apps::{bookinfo, helloworld, http, httpbin, tcp_echo};
+use lateen_model::mesh::{Role, Scope};
+use lateen_net::capture::{self, CaptureRules, Networks, Ports};
+use lateen_telemetry::logging;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokio_util::sync::CancellationToken;
+
+/// Runs one sample application.
+///
+/// # Errors
+/// Its port is taken.
+pub fn sample(sample: Sample) -> Result<()> {
+    match sample {
+        Sample::Productpage { port } => http::run(bookinfo::productpage::run(port)),
+        Sample::Details { port } => http::run(bookinfo::details::run(port)),
+        Sample::Ratings { port } => http::run(bookinfo::ratings::run(port)),
+        Sample::Reviews { port, version } => http::run(bookinfo::reviews::run(port, &version)),
+        Sample::Httpbin { port } => http::run(httpbin::run(port)),
+        Sample::Helloworld { port, version } => http::run(helloworld::run(port, &version)),
+        Sample::TcpEcho {
+            ports,
+            prefix,
+            greeting,
+        } => http::run(tcp_echo::run(&ports, &prefix, greeting)),
+    }
+}
+
+/// Runs the control plane until it is told to stop.
+///
+/// # Errors
+/// A port is taken, or there is no cluster to watch.
+pub fn control(args: &ControlArgs) -> Result<()> {
+    let _level = logging::start(&log_level())?;
+    let mut config = lateen_control::Config {
+        root_namespace: args.root_namespace.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        ..lateen_control::Config::default()
+    };
+    config.injection.root_namespace = args.root_namespace.clone();
+    config.injection.revision = args.revision.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let stop = lateen_apps::stop_signal()?;
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            stop.await;
+            asked.cancel();
+        });
+        lateen_control::run(config, shutdown)
+            .await
+            .map_err(Into::into)
+    })
+}
+
+/// Runs a proxy until it is told to stop.
+///
+/// # Errors
+/// A port is taken, or the configuration makes no sense.
+pub fn proxy(proxy: Proxy) -> Result<()> {
+    let (role, args) = match proxy {
+        Proxy::Sidecar(args) => (Role::Sidecar, args),
+        Proxy::Router(args) => (Role::Gateway, args),
+    };
+    let level = logging::start(&log_level())?;
+    let injected = args
+        .proxy_config
+        .as_deref()
+        .map(proxy_config)
+        .transpose()?
+        .unwrap_or_default();
+    let mut config = lateen_proxy::Config::new(scope(role, &args));
+    let discovery = injected["discoveryAddress"]
+        .as_str()
+        .unwrap_or(&args.discovery);
+    config.discovery = Some(discovery.to_owned());
+    config.cache = args
+        .cache
+        .is_dir()
+        .then(|| args.cache.join("last-good.bin"));
+    let from_config = injected["concurrency"]
+        .as_u64()
+        .and_then(|n| usize::try_from(n).ok());
+    config.concurrency = args.concurrency.or(from_config).unwrap_or(0);
+    config.app_metrics = args.app_metrics.as_deref().and_then(app_metrics);
+    config.version = env!("CARGO_PKG_VERSION").to_owned();
+    config.log_level = Some(level);
+    lateen_proxy::run(config).map_err(Into::into)
+}
+
+fn log_level() -> String {
+    std::env::var("LATEEN_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// The injected `PROXY_CONFIG`: ProxyConfig as JSON or YAML.
+fn proxy_config(text: &str) -> Result<serde_json::Value> {
+    serde_saphyr::from_str(text).context("PROXY_CONFIG is not valid JSON or YAML")
+}
+
+/// The application's own metrics from `ISTIO_PROMETHEUS_ANNOTATIONS` (`{"scrape":"true","path":"/metrics","port":"9090"}`).
+fn app_metrics(text: &str) -> Option<lateen_proxy::AppMetrics> {
+    let read: serde_json::Value = serde_json::from_str(text).ok()?;
+    let field = |name: &str| read[name].as_str().map(str::to_owned);
+    Some(lateen_proxy::AppMetrics {
+        port: field("port")
+            .unwrap_or_else(|| "80".to_owned())
+            .parse()
+            .ok()?,
+        path: field("path")
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| "/metrics".to_owned()),
+    })
+    .filter(|_| field("scrape").is_none_or(|scrape| scrape == "true"))
+}
+
+/// What a proxy is, from the pod's environment and its downward-API files.
+fn scope(role: Role, args: &ProxyArgs) -> Scope {
+    let labels = pod_info(&args.pod_info.join("labels"));
+    let label = |names: &[&str]| names.iter().find_map(|name| labels.get(*name)).cloned();
+    let workload = if args.workload.is_empty() {
+        args.pod.clone()
+    } else {
+        args.workload.clone()
+    };
+    // Istio: canonical name and revision, with their fallbacks.
+    let canonical_name = label(&[
+        "service.istio.io/canonical-name",
+        "app.kubernetes.io/name",
+        "app",
+    ])
+    .unwrap_or_else(|| workload.clone());
+    let canonical_revision = label(&[
+        "service.istio.io/canonical-revision",
+        "app.kubernetes.io/version",
+        "version",
+    ])
+    .unwrap_or_else(|| "latest".to_owned());
+    let domain = args
+        .domain
+        .split_once(".svc.")
+        .map_or("cluster.local", |(_, domain)| domain);
+    Scope {
+        role,
+        pod: args.pod.as_str().into(),
+        namespace: args.namespace.as_str().into(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+            .collect(),
+        addresses: args.address.into_iter().collect(),
+        service_account: args.service_account.as_str().into(),
+        workload_name: workload.into(),
+        canonical_name: canonical_name.into(),
+        canonical_revision: canonical_revision.into(),
+        cluster: args.cluster.as_str().into(),
+        domain: domain.into(),
+    }
+}
+
+/// Reads a downward-API file of `key="value"` lines; absent files are empty.
+fn pod_info(path: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            Some((
+                key.to_owned(),
+                serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()),
+            ))
+        })
+        .collect()
+}
+
+/// Writes or removes the capture rules of this network namespace.
+///
+/// # Errors
+/// A list is not valid, or the kernel refuses.
+pub fn capture(args: &CaptureArgs) -> Result<()> {
+    if args.remove {
+        return capture::remove().map_err(Into::into);
+    }
+    let rules = CaptureRules {
+        inbound_ports: match args.include_inbound_ports.trim() {
+            "*" => Ports::All,
+            list => Ports::Only(items(list, "port")?),
+        },
+        excluded_inbound_ports: items(&args.exclude_inbound_ports, "port")?,
+        outbound_networks: match args.include_outbound_cidrs.trim() {
+            "*" => Networks::All,
+            list => Networks::Only(items(list, "network such as 10.0.0.0/8")?),
+        },
+        excluded_outbound_networks: items(
+            &args.exclude_outbound_cidrs,
+            "network such as 10.0.0.0/8",
+        )?,
+        included_outbound_ports: items(&args.include_outbound_ports, "port")?,
+        excluded_outbound_ports: items(&args.exclude_outbound_ports, "port")?,
+        ..CaptureRules::default()
+    };
+    capture::apply(&rules)?;
+    println!(
+        "capture: outbound to port {}, inbound to port {}",
+        rules.outbound_port, rules.inbound_port
+    );
+    Ok(())
+}
+
+/// The items of a comma-separated list; empty text is an empty list.
+fn items<T: std::str::FromStr>(list: &str, what: &str) -> Result<Vec<T>> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(|item| {
+            item.parse()
+                .ok()
+                .with_context(|| format!("{item:?} is not a {what}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downward_api_files_are_read_with_their_quoting() {
+        let file = std::env::temp_dir().join(format!("lateen-labels-{}", std::process::id()));
+        std::fs::write(&file, "app=\"reviews\"\nnote=\"a\\\"b\"\n").expect("written");
+        let read = pod_info(&file);
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(read["app"], "reviews");
+        assert_eq!(read["note"], "a\"b");
+        assert!(pod_info(Path::new("/nonexistent")).is_empty());
+    }
+}
