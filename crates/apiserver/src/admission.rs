@@ -112,9 +112,7 @@ impl Webhooks {
                 .as_str()
                 .cmp(&b["metadata"]["name"].as_str())
         });
-        let hooks = configurations
-            .iter()
-            .flat_map(|configuration| Hook::all(configuration));
+        let hooks = configurations.iter().flat_map(Hook::all);
         hooks.filter(|hook| hook.covers(input)).collect()
     }
 

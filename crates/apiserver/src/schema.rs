@@ -57,6 +57,8 @@ struct Node {
     one_of: Vec<Node>,
     not: Option<Box<Node>>,
     rules: Vec<cel::Rule>,
+    /// Whether there are rules here or below.
+    ruled: bool,
 }
 
 /// JSON types as OpenAPI names them.

@@ -387,5 +387,14 @@ impl Compiler {
                 self.rules(child, &schema["items"], path)
             });
         }
+        let additional = match &node.additional {
+            Additional::Of(child) => Some(child),
+            _ => None,
+        };
+        let below = node.properties.values();
+        let mut below = below
+            .chain(node.items.as_deref())
+            .chain(additional.map(AsRef::as_ref));
+        node.ruled = !node.rules.is_empty() || below.any(|child| child.ruled);
     }
 }

@@ -513,3 +513,57 @@ fn a_compiled_schema_is_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&compile("{type: object}"));
 }
+
+#[test]
+fn our_own_definitions_take_our_own_samples() {
+    let mut schemas = std::collections::HashMap::new();
+    for definition in lateen_api::crd::crds() {
+        let spec = &definition["spec"];
+        for version in spec["versions"].as_array().unwrap() {
+            let name = (
+                spec["names"]["kind"].clone(),
+                format!("{}/{}", text(&spec["group"]), text(&version["name"])),
+            );
+            let schema = Structural::compile(&version["schema"]["openAPIV3Schema"]);
+            schemas.insert(
+                name,
+                schema.unwrap_or_else(|why| panic!("{}: {why}", definition["metadata"]["name"])),
+            );
+        }
+    }
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../samples/bookinfo/networking"
+    );
+    let mut checked = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        for document in std::fs::read_to_string(&path).unwrap().split("\n---") {
+            let object: Value = serde_saphyr::from_str(document).unwrap_or_default();
+            let Some(schema) = schemas.get(&(
+                object["kind"].clone(),
+                text(&object["apiVersion"]).to_owned(),
+            )) else {
+                continue;
+            };
+            assert_eq!(
+                schema.unknown_fields(&object),
+                Vec::<String>::new(),
+                "{}",
+                path.display()
+            );
+            assert_eq!(
+                schema.validate(&object, None),
+                Vec::new(),
+                "{}",
+                path.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 3, "only {checked} samples were found in {folder}");
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

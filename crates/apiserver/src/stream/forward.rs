@@ -266,7 +266,7 @@ async fn read_frames(mut stream: Stream, inlets: Vec<mpsc::Sender<Bytes>>) {
                 let channel = bytes.first().copied().unwrap_or(255) as usize;
                 if let Some(inlet) = inlets
                     .get(channel / 2)
-                    .filter(|_| channel % 2 == 0 && bytes.len() > 1)
+                    .filter(|_| channel.is_multiple_of(2) && bytes.len() > 1)
                 {
                     let _ = inlet.send(bytes.slice(1..)).await;
                 }

@@ -1,6 +1,6 @@
 //! One rule of `x-kubernetes-validations`, and the walk that runs all rules of a schema over an object.
 
-use super::super::{Additional, Child, FieldError, ListType, Node, check, with_index, with_key};
+use super::super::{Child, FieldError, ListType, Node, check, with_index, with_key};
 use super::{Budget, Expression, RunError, typing, value};
 use kube_cel::cel::Value as Cel;
 use serde_json::Value;
@@ -168,19 +168,11 @@ pub(in super::super) fn validate(root: &Node, new: &Value, old: Option<&Value>) 
         found: Vec::new(),
         stopped: false,
     };
-    if has_rules(root) {
+    if root.ruled {
         let _budget = Budget::start();
         walk.node(root, new, old, &mut String::new());
     }
     walk.found
-}
-
-fn has_rules(node: &Node) -> bool {
-    let additional = matches!(&node.additional, Additional::Of(child) if has_rules(child));
-    !node.rules.is_empty()
-        || additional
-        || node.properties.values().any(has_rules)
-        || node.items.as_ref().is_some_and(|child| has_rules(child))
 }
 
 struct Walk {
@@ -190,7 +182,7 @@ struct Walk {
 
 impl Walk {
     fn node(&mut self, node: &Node, new: &Value, old: Option<&Value>, path: &mut String) {
-        if new.is_null() || !has_rules(node) {
+        if new.is_null() || !node.ruled {
             return;
         }
         if !node.rules.is_empty() {
