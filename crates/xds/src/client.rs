@@ -1,9 +1,26 @@
 //! The proxy's end: keeps a stream to the control plane and turns it into updates.
 
+use crate::cache::Cache;
+pub use crate::node::id as node_id;
+use crate::subscription::Subscription;
+use crate::{connect, node};
+use lateen_base::backoff::Backoff;
 use lateen_model::mesh::Scope;
 use lateen_model::resource::{Key, Resource};
+use lateen_proto::discovery::DeltaDiscoveryResponse;
+use lateen_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Quiet time before the cache is written, so that a burst of changes is written once.
+const CACHE_DELAY: Duration = Duration::from_secs(1);
+
+/// Largest response taken; the server keeps to 1 MiB unless one resource alone is larger.
+const RESPONSE_BYTES: usize = 16 << 20;
 
 /// What the client connects to and who it says it is.
 #[derive(Debug, Clone)]
@@ -35,14 +52,223 @@ pub enum Update {
     Synced,
 }
 
-/// The node id of a proxy (Istio: `<type>~<ip>~<name>.<ns>~<ns>.svc.<domain>`).
-pub fn node_id(scope: &Scope) -> String {
-    let _ = scope;
-    String::new()
+/// Sets options of a socket before it connects, such as the mark that exempts it from capture.
+pub type Prepare = fn(&TcpSocket) -> std::io::Result<()>;
+
+/// Loads the cache, connects, and sends what changes until `updates` is closed. Reconnects for ever,
+/// with growing delays; what was received stays in force meanwhile.
+pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
+    run_with(options, updates, |_| Ok(())).await;
 }
 
-/// Loads the cache, connects, and sends what changes until `updates` is closed. Reconnects for ever.
-pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
-    let _ = &options;
-    updates.closed().await;
+/// As [`run`], with `prepare` called on each socket before it connects.
+pub async fn run_with(options: Options, updates: mpsc::Sender<Update>, prepare: Prepare) {
+    let cache = options.cache.clone();
+    let client = Client {
+        cache: cache.map(|path| Cache::new(path, options.node_id.clone())),
+        cache_due: None,
+        complete: false,
+        subscription: Subscription::default(),
+        options,
+        updates,
+        prepare,
+    };
+    // It ends when nobody listens to updates any more.
+    let _ = client.run().await;
+}
+
+struct Client {
+    options: Options,
+    updates: mpsc::Sender<Update>,
+    prepare: Prepare,
+    subscription: Subscription,
+    cache: Option<Cache>,
+    cache_due: Option<Instant>,
+    /// Whether what is held is a whole configuration: only such is written to the cache.
+    complete: bool,
+}
+
+/// Nobody listens to updates any more.
+struct Closed;
+
+/// Why a stream ended.
+enum End {
+    Closed,
+    Lost(String),
+}
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl Client {
+    async fn run(mut self) -> Result<(), Closed> {
+        self.load_cache().await?;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            let started = Instant::now();
+            let reason = match self.stream().await {
+                Err(End::Closed) => return Err(Closed),
+                Err(End::Lost(reason)) => reason,
+                Ok(()) => "the control plane closed the stream".to_owned(),
+            };
+            // A stream that lived was a success.
+            if started.elapsed() > Duration::from_secs(10) {
+                backoff.reset();
+            }
+            let delay = backoff.next_delay();
+            tracing::info!(
+                "no control plane at {}: {reason}; the last configuration stays in force, next try in {} ms",
+                self.options.address,
+                delay.as_millis()
+            );
+            self.pause(delay).await?;
+        }
+    }
+
+    async fn load_cache(&mut self) -> Result<(), Closed> {
+        let Some(cache) = &self.cache else {
+            return Ok(());
+        };
+        let loaded = cache.load().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        if loaded.is_empty() {
+            return Ok(());
+        }
+        tracing::info!("starting from {} cached resources", loaded.len());
+        self.complete = true;
+        let mut changed = Vec::with_capacity(loaded.len());
+        for (resource, version) in loaded {
+            self.subscription.remember(&resource.key(), &version);
+            changed.push(resource);
+        }
+        self.send(Update::Changed {
+            changed,
+            removed: Vec::new(),
+        })
+        .await?;
+        self.send(Update::Synced).await
+    }
+
+    /// Waits between two streams; the cache is written in between when it is due.
+    async fn pause(&mut self, delay: Duration) -> Result<(), Closed> {
+        let until = Instant::now() + delay;
+        loop {
+            let cache_due = self.cache_due;
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = due(cache_due) => self.flush_cache().await,
+                () = self.updates.closed() => return Err(Closed),
+            }
+        }
+    }
+
+    /// One stream, from connecting to its end.
+    async fn stream(&mut self) -> Result<(), End> {
+        let lost = |reason: String| End::Lost(reason);
+        let connecting = connect::channel(&self.options.address, self.prepare);
+        let channel = tokio::select! {
+            channel = connecting => channel.map_err(|e| lost(e.to_string()))?,
+            () = self.updates.closed() => return Err(End::Closed),
+        };
+        let mut service = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(RESPONSE_BYTES);
+        let (scope, version) = (&self.options.scope, &self.options.version);
+        let opening = self
+            .subscription
+            .open(node::encode(scope, &self.options.node_id, version));
+        // Requests are the opening ones, then one for each response: the channel never fills up.
+        let (requests, receiver) = mpsc::channel(opening.len() + 16);
+        for request in opening {
+            let _ = requests.try_send(request);
+        }
+        let response = service
+            .delta_aggregated_resources(ReceiverStream::new(receiver))
+            .await
+            .map_err(|status| lost(status.message().to_owned()))?;
+        let mut responses = response.into_inner();
+        loop {
+            let cache_due = self.cache_due;
+            let response = tokio::select! {
+                response = responses.message() => response,
+                () = due(cache_due) => {
+                    self.flush_cache().await;
+                    continue;
+                }
+                () = self.updates.closed() => return Err(End::Closed),
+            };
+            match response.map_err(|status| lost(status.message().to_owned()))? {
+                None => return Ok(()),
+                Some(response) => {
+                    let reply = self.take(response).await?;
+                    if requests.send(reply).await.is_err() {
+                        return Err(lost("the stream ended".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands on what a response brought; the acknowledgement comes after, so that what is acknowledged
+    /// is in the owner's hands.
+    async fn take(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+    ) -> Result<lateen_proto::discovery::DeltaDiscoveryRequest, Closed> {
+        let outcome = self.subscription.on_response(response);
+        for refusal in &outcome.refused {
+            tracing::warn!("refused what the control plane sent, the old value stays: {refusal}");
+        }
+        if let Some(cache) = &mut self.cache {
+            for (key, raw) in outcome.raw {
+                cache.note(key, raw);
+            }
+        }
+        if !outcome.changed.is_empty() || !outcome.removed.is_empty() {
+            let (changed, removed) = (outcome.changed, outcome.removed);
+            self.send(Update::Changed { changed, removed }).await?;
+        }
+        if outcome.synced {
+            self.complete = true;
+            self.send(Update::Synced).await?;
+        }
+        let dirty = self.cache.as_ref().is_some_and(Cache::is_dirty);
+        if self.complete && dirty && self.cache_due.is_none() {
+            self.cache_due = Some(Instant::now() + CACHE_DELAY);
+        }
+        Ok(outcome.reply)
+    }
+
+    async fn send(&self, update: Update) -> Result<(), Closed> {
+        self.updates.send(update).await.map_err(|_| Closed)
+    }
+
+    /// Writes the cache on a thread that may wait for the disk.
+    async fn flush_cache(&mut self) {
+        self.cache_due = None;
+        let Some(mut cache) = self.cache.take() else {
+            return;
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            let result = cache.flush();
+            (cache, result)
+        });
+        if let Ok((cache, result)) = written.await {
+            if let Err(error) = result {
+                tracing::warn!("{error}");
+            }
+            self.cache = Some(cache);
+        }
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }

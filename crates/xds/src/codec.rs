@@ -148,6 +148,7 @@ fn service_name(message: &proto::Service) -> String {
 
 fn origin_name(origin: Option<&proto::Origin>) -> String {
     origin
+        .filter(|o| !o.name.is_empty())
         .map(|o| format!("{}/{}", o.namespace, o.name))
         .unwrap_or_default()
 }

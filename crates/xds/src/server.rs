@@ -1,65 +1,53 @@
 //! The control plane's end: an encoded-once store and the streams that follow it.
 
-use lateen_model::mesh::Scope;
+use crate::codec::{decode, type_url};
+use crate::session::Session;
+pub use crate::session::{KindStatus, ProxyStatus};
+pub use crate::table::Applied;
+use crate::table::{Table, version_text};
 use lateen_model::resource::{Key, Kind, Resource};
-use std::collections::BTreeMap;
+use lateen_proto::discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A client that does not answer for so long is cut off; it will resume where it was.
+const ACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest request taken. Versions of what a client holds are the largest part of any request.
+const REQUEST_BYTES: usize = 4 << 20;
 
 /// The resources that proxies are sent. A cheap handle: clones share one store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    converged: Arc<watch::Sender<u64>>,
+    inner: Arc<Inner>,
 }
 
-/// What one [`Store::apply`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Applied {
-    /// The store's generation afterwards; it grows with each call that changed something.
-    pub generation: u64,
-    /// Resources whose bytes are new.
-    pub changed: usize,
-    /// Resources taken out.
-    pub removed: usize,
-    /// Encoded size of the changed ones.
-    pub bytes: usize,
+#[derive(Debug)]
+struct Inner {
+    table: RwLock<Table>,
+    /// Generation of the table, or readiness, changed.
+    changed: watch::Sender<u64>,
+    streams: Mutex<HashMap<u64, StreamState>>,
+    next_stream: AtomicU64,
+    converged: watch::Sender<u64>,
 }
 
-/// One connected proxy.
-#[derive(Debug, Clone)]
-pub struct ProxyStatus {
-    /// Node id.
-    pub node_id: String,
-    /// The proxy's version.
-    pub version: String,
-    /// What it says it is: pod, namespace, labels.
-    pub scope: Scope,
-    /// When its stream was opened.
-    pub connected_at: SystemTime,
-    /// State of each kind that it subscribed to.
-    pub kinds: BTreeMap<Kind, KindStatus>,
-}
-
-/// One kind on one stream.
-#[derive(Debug, Clone, Default)]
-pub struct KindStatus {
-    /// Resources that the proxy has been told of and not told to remove.
-    pub resources: usize,
-    /// Nonce of the last answer.
-    pub sent: Option<String>,
-    /// Nonce of the last answer that it accepted or refused.
-    pub acked: Option<String>,
-    /// The refusal, when the last answer was refused.
-    pub nack: Option<String>,
-    /// When the last answer was sent.
-    pub sent_at: Option<SystemTime>,
-    /// When it was acknowledged.
-    pub acked_at: Option<SystemTime>,
-    /// Answers sent on this stream.
-    pub pushes: u64,
-    /// Answers refused on this stream.
-    pub rejects: u64,
+/// What the store knows of one stream.
+#[derive(Debug, Default)]
+struct StreamState {
+    status: Option<ProxyStatus>,
+    acked: Option<u64>,
+    settled: u64,
 }
 
 /// One stored resource, for debug pages.
@@ -85,39 +73,241 @@ impl Store {
     /// An empty store: streams wait until [`Self::mark_ready`].
     pub fn new() -> Self {
         Self {
-            converged: Arc::new(watch::Sender::new(0)),
+            inner: Arc::new(Inner {
+                table: RwLock::default(),
+                changed: watch::Sender::new(0),
+                streams: Mutex::default(),
+                next_stream: AtomicU64::new(0),
+                converged: watch::Sender::new(0),
+            }),
         }
     }
 
     /// Puts resources in and takes others out; encodes each changed one once and wakes every stream
     /// that it concerns. What is equal to the stored value changes nothing.
     pub fn apply(&self, changed: Vec<Resource>, removed: Vec<Key>) -> Applied {
-        let _ = (changed, removed);
-        Applied::default()
+        let settled = {
+            let streams = self.inner.streams.lock();
+            let subscribed = streams.values().filter(|s| s.acked.is_some());
+            subscribed.map(|s| s.settled).min().unwrap_or(u64::MAX)
+        };
+        let applied = {
+            let mut table = self.inner.table.write();
+            let applied = table.apply(changed, removed);
+            table.forget_removed(settled.min(applied.generation.saturating_sub(1)));
+            applied
+        };
+        if applied.changed + applied.removed > 0 {
+            self.inner.changed.send_replace(applied.generation);
+            self.inner.note_convergence();
+        }
+        applied
     }
 
     /// Says that the first full synchronisation is done: streams get answers from now on.
-    pub fn mark_ready(&self) {}
+    pub fn mark_ready(&self) {
+        let generation = {
+            let mut table = self.inner.table.write();
+            table.mark_ready();
+            table.generation()
+        };
+        self.inner.changed.send_replace(generation);
+    }
 
-    /// Connected proxies, in order of node id.
+    /// Connected proxies, in order of node id. Streams that have not said who they are are left out.
     pub fn proxies(&self) -> Vec<ProxyStatus> {
-        Vec::new()
+        let streams = self.inner.streams.lock();
+        let mut all: Vec<_> = streams.values().filter_map(|s| s.status.clone()).collect();
+        all.sort_by(|a, b| (&a.node_id, a.connected_at).cmp(&(&b.node_id, b.connected_at)));
+        all
     }
 
-    /// Stored resources of one kind, in order of name.
+    /// Stored resources of one kind, in order of name, decoded from the very bytes that are sent.
     pub fn debug_dump(&self, kind: Kind) -> Vec<DumpEntry> {
-        let _ = kind;
-        Vec::new()
+        let table = self.inner.table.read();
+        let entry = |id| {
+            let slot = table.slot(id);
+            let wanted = slot.alive && slot.key.kind == kind;
+            let resource = wanted.then(|| decode(type_url(kind), &slot.bytes).ok())??;
+            Some(DumpEntry {
+                key: slot.key.clone(),
+                version: version_text(slot.version),
+                size: slot.bytes.len(),
+                resource,
+            })
+        };
+        let mut all: Vec<_> = table.ids().filter_map(entry).collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
     }
 
-    /// The generation that every connected proxy has acknowledged (accepted or refused); equals
-    /// [`Self::generation`] when nothing is under way or nobody is connected.
+    /// The newest generation that every subscribed proxy has acknowledged (accepted or refused); that
+    /// of the store when nobody is connected. It only grows.
     pub fn converged(&self) -> watch::Receiver<u64> {
-        self.converged.subscribe()
+        self.inner.converged.subscribe()
     }
 
     /// The store's generation.
     pub fn generation(&self) -> u64 {
-        0
+        self.inner.table.read().generation()
+    }
+}
+
+impl Inner {
+    fn note_convergence(&self) {
+        let generation = self.table.read().generation();
+        let streams = self.streams.lock();
+        let acked = streams.values().filter_map(|s| s.acked).min();
+        let lowest = acked.unwrap_or(generation);
+        self.converged.send_if_modified(|value| {
+            let grows = lowest > *value;
+            *value = lowest.max(*value);
+            grows
+        });
+    }
+}
+
+/// The gRPC service that serves `store`'s resources (plaintext or TLS is the caller's choice).
+pub fn service(store: Store) -> AggregatedDiscoveryServiceServer<Streams> {
+    AggregatedDiscoveryServiceServer::new(Streams { store })
+        .max_decoding_message_size(REQUEST_BYTES)
+}
+
+/// The discovery service: one task for each stream.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    store: Store,
+}
+
+type Answer = Result<DeltaDiscoveryResponse, Status>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Streams {
+    type DeltaAggregatedResourcesStream = ReceiverStream<Answer>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        // A response of each kind fits: sending never waits for a client that follows the protocol.
+        let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 1);
+        let stream = Stream::open(self.store.inner.clone(), answers);
+        tokio::spawn(stream.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// One stream on its socket. Leaves the store's list when dropped.
+struct Stream {
+    id: u64,
+    inner: Arc<Inner>,
+    session: Session,
+    answers: mpsc::Sender<Answer>,
+    /// When the client must have answered; absent while nothing waits.
+    deadline: Option<Instant>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.inner.streams.lock().remove(&self.id);
+        self.inner.note_convergence();
+    }
+}
+
+impl Stream {
+    fn open(inner: Arc<Inner>, answers: mpsc::Sender<Answer>) -> Self {
+        let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
+        inner.streams.lock().insert(id, StreamState::default());
+        Self {
+            id,
+            inner,
+            session: Session::new(SystemTime::now()),
+            answers,
+            deadline: None,
+        }
+    }
+
+    async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
+        let mut changed = self.inner.changed.subscribe();
+        loop {
+            let deadline = self.deadline;
+            let late = async move {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let end = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.on_request(request),
+                    Ok(None) => return,
+                    Err(status) => {
+                        tracing::debug!(%status, "a proxy's stream ended");
+                        return;
+                    }
+                },
+                news = changed.changed() => match news {
+                    Ok(()) => Ok(()),
+                    Err(_) => return,
+                },
+                () = late => Err(Status::deadline_exceeded(format!(
+                    "no acknowledgement within {} s: connect again",
+                    ACK_TIMEOUT.as_secs()
+                ))),
+            };
+            let end = match end {
+                Ok(()) => self.send().await,
+                Err(status) => {
+                    // The client may be gone or stuck: it is cut off either way.
+                    let _ = self.answers.try_send(Err(status));
+                    return;
+                }
+            };
+            if end.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        let refusal = request.error_detail.as_ref().map(|e| e.message.clone());
+        let table = self.inner.table.read();
+        let taken = self
+            .session
+            .on_request(&table, request, SystemTime::now())
+            .map_err(|refused| Status::invalid_argument(refused.to_string()));
+        if let Some(reason) = refusal {
+            let node = self.session.status().map(|s| s.node_id);
+            tracing::warn!(
+                node = node.as_deref().unwrap_or("?"),
+                "a proxy refuses: {reason}"
+            );
+        }
+        taken
+    }
+
+    /// Sends what can go out; an error says that the client is gone.
+    async fn send(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
+        let responses = {
+            let table = self.inner.table.read();
+            self.session.pump(&table, SystemTime::now())
+        };
+        let sent = !responses.is_empty();
+        for response in responses {
+            self.answers.send(Ok(response)).await?;
+        }
+        self.deadline = match (self.session.is_waiting(), self.deadline) {
+            (false, _) => None,
+            (true, Some(at)) if !sent => Some(at),
+            (true, _) => Some(Instant::now() + ACK_TIMEOUT),
+        };
+        let state = StreamState {
+            status: self.session.status(),
+            acked: self.session.acked(),
+            settled: self.session.settled(),
+        };
+        self.inner.streams.lock().insert(self.id, state);
+        self.inner.note_convergence();
+        Ok(())
     }
 }

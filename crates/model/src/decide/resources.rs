@@ -3,7 +3,7 @@
 use crate::gateway::Gateway;
 use crate::matching::labels_match;
 use crate::mesh::{MeshSettings, Role, Scope, SidecarScope};
-use crate::name::ServiceKey;
+use crate::name::{ServiceKey, Visibility};
 use crate::resource::{Key, Kind, Resource};
 use crate::route::RouteTable;
 use crate::service::Service;
@@ -180,18 +180,47 @@ fn put<T: PartialEq>(map: &mut BTreeMap<Str, Arc<T>>, name: Str, value: T) -> bo
     true
 }
 
-/// Whether a proxy in `scope` needs `resource` at all: what `exportTo` hides from its namespace it
-/// never has to be sent. Everything else is decided in the proxy.
-pub fn visible_to(resource: &Resource, scope: &Scope) -> bool {
-    match resource {
-        Resource::Service(s) => {
-            s.visibility.includes(&scope.namespace) || s.key.namespace == scope.namespace
+/// Who needs a resource at all: what `exportTo` hides from a proxy's namespace it never has to be
+/// sent. Everything else is decided in the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Every proxy.
+    Everyone,
+    /// Proxies in these namespaces.
+    Namespaces(Vec<Str>),
+    /// Gateways whose labels have all of these.
+    Gateways(BTreeMap<Str, Str>),
+}
+
+impl Audience {
+    /// Who needs `resource`.
+    pub fn of(resource: &Resource) -> Self {
+        let exported = |visibility: &Visibility, own: Option<&Str>| match visibility {
+            Visibility::Public => Self::Everyone,
+            Visibility::Namespaces(names) => {
+                Self::Namespaces(names.iter().chain(own).cloned().collect())
+            }
+        };
+        match resource {
+            // Proxies beside its own endpoints need a service for the protocol of its ports.
+            Resource::Service(s) => exported(&s.visibility, Some(&s.key.namespace)),
+            Resource::RouteTable(r) => exported(&r.visibility, None),
+            Resource::TrafficPolicy(t) => exported(&t.visibility, None),
+            Resource::Gateway(g) => Self::Gateways(g.selector.clone()),
+            Resource::Workload(_) | Resource::SidecarScope(_) | Resource::MeshSettings(_) => {
+                Self::Everyone
+            }
         }
-        Resource::RouteTable(r) => r.visibility.includes(&scope.namespace),
-        Resource::TrafficPolicy(t) => t.visibility.includes(&scope.namespace),
-        Resource::Gateway(g) => {
-            scope.role == Role::Gateway && labels_match(&g.selector, &scope.labels)
+    }
+
+    /// Whether a proxy in `scope` belongs to it.
+    pub fn includes(&self, scope: &Scope) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Namespaces(names) => names.contains(&scope.namespace),
+            Self::Gateways(selector) => {
+                scope.role == Role::Gateway && labels_match(selector, &scope.labels)
+            }
         }
-        Resource::Workload(_) | Resource::SidecarScope(_) | Resource::MeshSettings(_) => true,
     }
 }

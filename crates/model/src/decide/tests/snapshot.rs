@@ -4,7 +4,7 @@ use super::mesh::{Mesh, parse};
 use super::snapshot;
 use crate::decide::cluster::Discovery;
 use crate::decide::plan::Direction;
-use crate::decide::resources::{ResourceSet, visible_to};
+use crate::decide::resources::{Audience, ResourceSet};
 use crate::decide::simulate::{Call, simulate};
 use crate::decide::snapshot::Snapshot;
 use crate::resource::Kind;
@@ -94,7 +94,7 @@ routes other/theirs hosts=a.example export=other";
         let all = set.to_resources();
         let kinds = all
             .iter()
-            .filter(|r| visible_to(r, &scope))
+            .filter(|r| Audience::of(r).includes(&scope))
             .map(|r| r.key().kind);
         kinds.collect::<Vec<_>>()
     };

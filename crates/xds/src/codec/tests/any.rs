@@ -1,0 +1,415 @@
+//! Strategies for any valid resource.
+
+use lateen_base::Str;
+use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
+use lateen_model::matching::{Pattern, StringMatch};
+use lateen_model::mesh::{EgressHost, MeshSettings, OutboundMode, SidecarScope};
+use lateen_model::name::{Origin, ServiceKey, Visibility};
+use lateen_model::resource::Resource;
+use lateen_model::route::*;
+use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
+use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use lateen_model::workload::{Health, ServicePorts, Workload};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        service().prop_map(Resource::Service),
+        workload().prop_map(Resource::Workload),
+        table().prop_map(Resource::RouteTable),
+        policy().prop_map(Resource::TrafficPolicy),
+        gateway().prop_map(Resource::Gateway),
+        scope().prop_map(Resource::SidecarScope),
+        settings().prop_map(Resource::MeshSettings),
+    ]
+}
+
+/// A text that may be empty and may hold more than ASCII.
+fn text() -> impl Strategy<Value = Str> {
+    select(vec!["", "a", "reviews", "*.example.com", "ß→x", "x-y_z.0"]).prop_map(Str::from)
+}
+
+fn name() -> impl Strategy<Value = Str> {
+    select(vec!["a", "reviews", "*.example.com", "é", "b.c"]).prop_map(Str::from)
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    1..=u16::MAX
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<Str, Str>> {
+    btree_map(name(), text(), 0..3)
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ]
+}
+
+fn duration() -> impl Strategy<Value = Option<Duration>> {
+    option::of(any::<u32>().prop_map(|n| Duration::from_micros(n.into())))
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (name(), text(), name(), any::<u64>()).prop_map(|(kind, namespace, name, created)| Origin {
+        kind,
+        namespace,
+        name,
+        created,
+    })
+}
+
+fn key() -> impl Strategy<Value = ServiceKey> {
+    (name(), name()).prop_map(|(namespace, hostname)| ServiceKey {
+        namespace,
+        hostname,
+    })
+}
+
+fn visibility() -> impl Strategy<Value = Visibility> {
+    prop_oneof![
+        Just(Visibility::Public),
+        vec(name(), 0..3).prop_map(Visibility::Namespaces)
+    ]
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let address = (ip(), 0..=32u8).prop_map(|(ip, prefix)| Address { ip, prefix });
+    let protocols = vec![
+        Protocol::Http,
+        Protocol::Http2,
+        Protocol::Grpc,
+        Protocol::GrpcWeb,
+        Protocol::Tls,
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Detect,
+    ];
+    let port = (port(), text(), select(protocols), option::of(port())).prop_map(
+        |(number, name, protocol, target)| Port {
+            number,
+            name,
+            protocol,
+            target,
+        },
+    );
+    let resolution = select(vec![Resolution::Static, Resolution::None, Resolution::Dns]);
+    let location = select(vec![Location::Internal, Location::External]);
+    (
+        (key(), name(), origin(), vec(address, 0..3)),
+        (vec(port, 0..4), resolution, location),
+        (visibility(), vec(name(), 0..3)),
+    )
+        .prop_map(|(a, b, c)| Service {
+            key: a.0,
+            name: a.1,
+            origin: a.2,
+            addresses: a.3,
+            ports: b.0,
+            resolution: b.1,
+            location: b.2,
+            visibility: c.0,
+            aliases: c.1,
+        })
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    let health = select(vec![Health::Ready, Health::Draining, Health::Unready]);
+    let served = (btree_map(port(), port(), 0..3), health)
+        .prop_map(|(ports, health)| ServicePorts { ports, health });
+    (
+        (name(), name(), name(), vec(ip(), 0..3), option::of(name())),
+        (labels(), text(), text(), text(), text()),
+        (text(), text(), 1..100u32, any::<bool>()),
+        btree_map(key(), served, 0..3),
+    )
+        .prop_map(|(a, b, c, services)| Workload {
+            uid: a.0,
+            name: a.1,
+            namespace: a.2,
+            addresses: a.3,
+            hostname: a.4,
+            labels: b.0,
+            service_account: b.1,
+            workload_name: b.2,
+            canonical_name: b.3,
+            canonical_revision: b.4,
+            node: c.0,
+            locality: c.1,
+            weight: c.2,
+            has_sidecar: c.3,
+            services,
+        })
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    let pattern = select(vec!["a.*", "[0-9]+", ""]);
+    prop_oneof![
+        text().prop_map(StringMatch::Exact),
+        text().prop_map(StringMatch::Prefix),
+        pattern.prop_map(|p| StringMatch::Regex(Pattern::new(p).expect("valid"))),
+        Just(StringMatch::Present),
+    ]
+}
+
+fn http_match() -> impl Strategy<Value = HttpMatch> {
+    let one = || option::of(string_match());
+    let all = || btree_map(name(), string_match(), 0..2);
+    (
+        (text(), one(), any::<bool>(), one(), one(), one()),
+        (all(), all(), all(), option::of(port())),
+        (labels(), option::of(text()), vec(name(), 0..2)),
+    )
+        .prop_map(|(a, b, c)| HttpMatch {
+            name: a.0,
+            uri: a.1,
+            ignore_uri_case: a.2,
+            scheme: a.3,
+            method: a.4,
+            authority: a.5,
+            headers: b.0,
+            without_headers: b.1,
+            query: b.2,
+            port: b.3,
+            source_labels: c.0,
+            source_namespace: c.1,
+            gateways: c.2,
+        })
+}
+
+fn edit() -> impl Strategy<Value = HeaderEdit> {
+    let pairs = || vec((name(), text()), 0..2);
+    (pairs(), pairs(), vec(text(), 0..2)).prop_map(|(set, add, remove)| HeaderEdit {
+        set,
+        add,
+        remove,
+    })
+}
+
+fn operations() -> impl Strategy<Value = HeaderOperations> {
+    (edit(), edit()).prop_map(|(request, response)| HeaderOperations { request, response })
+}
+
+fn destination() -> impl Strategy<Value = Destination> {
+    (name(), option::of(text()), option::of(port())).prop_map(|(host, subset, port)| Destination {
+        host,
+        subset,
+        port,
+    })
+}
+
+fn action() -> impl Strategy<Value = HttpAction> {
+    let weighted =
+        (destination(), any::<u32>(), operations()).prop_map(|(destination, weight, headers)| {
+            HttpDestination {
+                destination,
+                weight,
+                headers,
+            }
+        });
+    let part = || option::of(text());
+    let redirect = (part(), part(), part(), option::of(port()), 300..=399u16).prop_map(
+        |(uri, authority, scheme, port, status)| Redirect {
+            uri,
+            authority,
+            scheme,
+            port,
+            status,
+        },
+    );
+    let direct = (200..=599u16, vec(any::<u8>(), 0..9))
+        .prop_map(|(status, body)| DirectResponse { status, body });
+    prop_oneof![
+        vec(weighted, 0..3).prop_map(HttpAction::Forward),
+        redirect.prop_map(HttpAction::Redirect),
+        direct.prop_map(HttpAction::Direct),
+    ]
+}
+
+fn http() -> impl Strategy<Value = HttpRoute> {
+    let rewrite = (option::of(text()), option::of(text()))
+        .prop_map(|(uri, authority)| Rewrite { uri, authority });
+    let retries = (any::<u32>(), duration(), vec(text(), 0..2)).prop_map(
+        |(attempts, per_try_timeout, retry_on)| RetryPolicy {
+            attempts,
+            per_try_timeout,
+            retry_on,
+        },
+    );
+    (
+        (text(), vec(http_match(), 0..3), action()),
+        (option::of(rewrite), duration(), option::of(retries)),
+        operations(),
+    )
+        .prop_map(|(a, b, headers)| HttpRoute {
+            name: a.0,
+            matches: a.1,
+            action: a.2,
+            rewrite: b.0,
+            timeout: b.1,
+            retries: b.2,
+            headers,
+        })
+}
+
+fn l4() -> impl Strategy<Value = (Vec<L4Match>, Vec<WeightedDestination>)> {
+    let one = (
+        (vec(name(), 0..2), vec(text(), 0..2), option::of(port())),
+        (labels(), option::of(text()), vec(name(), 0..2)),
+    )
+        .prop_map(|(a, b)| L4Match {
+            sni_hosts: a.0,
+            destination_subnets: a.1,
+            port: a.2,
+            source_labels: b.0,
+            source_namespace: b.1,
+            gateways: b.2,
+        });
+    let to = (destination(), any::<u32>()).prop_map(|(destination, weight)| WeightedDestination {
+        destination,
+        weight,
+    });
+    (vec(one, 0..3), vec(to, 0..3))
+}
+
+fn table() -> impl Strategy<Value = RouteTable> {
+    let tls = l4().prop_map(|(matches, destinations)| TlsRoute {
+        matches,
+        destinations,
+    });
+    let tcp = l4().prop_map(|(matches, destinations)| TcpRoute {
+        matches,
+        destinations,
+    });
+    (
+        (origin(), vec(text(), 0..3), vec(name(), 0..3), visibility()),
+        (vec(http(), 0..3), vec(tls, 0..2), vec(tcp, 0..2)),
+    )
+        .prop_map(|(a, b)| RouteTable {
+            origin: a.0,
+            hosts: a.1,
+            gateways: a.2,
+            visibility: a.3,
+            http: b.0,
+            tls: b.1,
+            tcp: b.2,
+        })
+}
+
+fn traffic() -> impl Strategy<Value = TrafficSettings> {
+    let balancer = select(vec![
+        Balancer::LeastRequest,
+        Balancer::RoundRobin,
+        Balancer::Random,
+        Balancer::Passthrough,
+    ]);
+    (option::of(balancer), duration()).prop_map(|(balancer, connect_timeout)| TrafficSettings {
+        balancer,
+        connect_timeout,
+    })
+}
+
+fn policy() -> impl Strategy<Value = TrafficPolicy> {
+    let subset = (name(), labels(), traffic()).prop_map(|(name, labels, settings)| Subset {
+        name,
+        labels,
+        settings,
+    });
+    (
+        (origin(), name(), visibility(), labels()),
+        (traffic(), vec(subset, 0..3)),
+    )
+        .prop_map(|(a, b)| TrafficPolicy {
+            origin: a.0,
+            host: a.1,
+            visibility: a.2,
+            workload_selector: a.3,
+            settings: b.0,
+            subsets: b.1,
+        })
+}
+
+fn gateway() -> impl Strategy<Value = Gateway> {
+    let host =
+        (option::of(name()), name()).prop_map(|(namespace, host)| ServerHost { namespace, host });
+    let protocol = select(vec![
+        ServerProtocol::Http,
+        ServerProtocol::Tcp,
+        ServerProtocol::TlsPassthrough,
+        ServerProtocol::TlsTerminate,
+    ]);
+    let server = (
+        text(),
+        port(),
+        text(),
+        protocol,
+        vec(host, 0..3),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(name, port, port_name, protocol, hosts, https_redirect)| Server {
+                name,
+                port,
+                port_name,
+                protocol,
+                hosts,
+                https_redirect,
+            },
+        );
+    (origin(), btree_map(name(), text(), 1..3), vec(server, 0..3)).prop_map(
+        |(origin, selector, servers)| Gateway {
+            origin,
+            selector,
+            servers,
+        },
+    )
+}
+
+fn mode() -> impl Strategy<Value = OutboundMode> {
+    select(vec![OutboundMode::AllowAny, OutboundMode::RegistryOnly])
+}
+
+fn scope() -> impl Strategy<Value = SidecarScope> {
+    let host =
+        (option::of(name()), name(), option::of(port())).prop_map(|(namespace, host, port)| {
+            EgressHost {
+                namespace,
+                host,
+                port,
+            }
+        });
+    (
+        origin(),
+        labels(),
+        option::of(vec(host, 0..3)),
+        option::of(mode()),
+    )
+        .prop_map(
+            |(origin, workload_selector, egress, outbound)| SidecarScope {
+                origin,
+                workload_selector,
+                egress,
+                outbound,
+            },
+        )
+}
+
+fn settings() -> impl Strategy<Value = MeshSettings> {
+    (mode(), any::<bool>(), option::of(text()), name(), name()).prop_map(
+        |(outbound, access_log, access_log_format, domain, root_namespace)| MeshSettings {
+            outbound,
+            access_log,
+            access_log_format,
+            domain,
+            root_namespace,
+        },
+    )
+}

@@ -1,0 +1,190 @@
+//! Server and client over a real socket.
+
+use super::{key, scope, settings, table};
+use crate::client::{Options, Update, node_id, run};
+use crate::server::{Store, service};
+use lateen_model::mesh::OutboundMode;
+use lateen_model::resource::{Kind, Resource};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// A served store; dropping it closes the listener and every connection.
+struct Served {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn serve(store: &Store, address: &str) -> Served {
+    let listener = TcpListener::bind(address).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tonic::transport::Server::builder()
+        .add_service(service(store.clone()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            _ = server => {}
+            _ = stopped => {}
+        }
+    });
+    Served {
+        address,
+        task,
+        _stop: stop,
+    }
+}
+
+fn client(address: SocketAddr, cache: Option<PathBuf>) -> mpsc::Receiver<Update> {
+    let scope = scope("sleep", "default");
+    let options = Options {
+        address: address.to_string(),
+        node_id: node_id(&scope),
+        scope,
+        version: "test".to_owned(),
+        cache,
+    };
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(run(options, sender));
+    receiver
+}
+
+/// Everything up to and including the next `Synced`: what changed and how much was removed.
+async fn until_synced(updates: &mut mpsc::Receiver<Update>) -> (Vec<Resource>, usize) {
+    let (mut all, mut gone) = (Vec::new(), 0);
+    loop {
+        match updates.recv().await.expect("the client runs") {
+            Update::Synced => return (all, gone),
+            Update::Changed { changed, removed } => {
+                all.extend(changed);
+                gone += removed.len();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn follow_lose_resume() {
+    let store = Store::new();
+    let many = (0..50)
+        .map(|n| table(&format!("a/{n}"), "h", None))
+        .collect();
+    store.apply(many, vec![]);
+    store.apply(vec![settings(OutboundMode::AllowAny)], vec![]);
+    store.mark_ready();
+    let served = serve(&store, "127.0.0.1:0").await;
+    let mut updates = client(served.address, None);
+    assert_eq!(until_synced(&mut updates).await.0.len(), 51);
+
+    let applied = store.apply(vec![table("a/7", "new", None)], vec![key("a/8")]);
+    assert_eq!((applied.changed, applied.removed), (1, 1));
+    let update = updates.recv().await.expect("an update");
+    let want = Update::Changed {
+        changed: vec![table("a/7", "new", None)],
+        removed: vec![key("a/8")],
+    };
+    assert_eq!(update, want);
+    let mut converged = store.converged();
+    let all_have = |g: &u64| *g >= applied.generation;
+    converged.wait_for(all_have).await.expect("the store lives");
+    let proxies = store.proxies();
+    let [proxy] = &proxies[..] else {
+        panic!("one proxy, not {}", proxies.len());
+    };
+    assert_eq!(
+        proxy.node_id,
+        "sidecar~10.244.0.9~sleep.default~default.svc.cluster.local"
+    );
+    assert_eq!(proxy.kinds[&Kind::RouteTable].resources, 49);
+    assert_eq!(proxy.kinds[&Kind::RouteTable].nack, None);
+
+    // The control plane dies; another comes up at the same address with nearly the same content.
+    let Served { address, task, .. } = served;
+    task.abort();
+    let _ = task.await;
+    let second = Store::new();
+    let again = (0..50)
+        .filter(|n| *n != 8)
+        .map(|n| table(&format!("a/{n}"), if n == 7 { "new" } else { "h" }, None));
+    second.apply(again.collect(), vec![]);
+    second.apply(
+        vec![
+            settings(OutboundMode::RegistryOnly),
+            table("a/50", "h", None),
+        ],
+        vec![key("a/49")],
+    );
+    second.mark_ready();
+    let _served = serve(&second, &address.to_string()).await;
+    let (changed, gone) = until_synced(&mut updates).await;
+    let names: Vec<_> = changed.iter().map(|r| r.key().name.to_string()).collect();
+    assert_eq!(
+        (names, gone),
+        (vec!["default".to_owned(), "a/50".to_owned()], 1)
+    );
+}
+
+#[tokio::test]
+async fn the_cache_serves_before_and_without_the_control_plane() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("cache");
+    let store = Store::new();
+    let resources = vec![
+        settings(OutboundMode::RegistryOnly),
+        table("a/x", "h", None),
+    ];
+    store.apply(resources.clone(), vec![]);
+    store.mark_ready();
+    let served = serve(&store, "127.0.0.1:0").await;
+    let mut updates = client(served.address, Some(path.clone()));
+    assert_eq!(until_synced(&mut updates).await.0, resources);
+    // The client has no other sign of having written the file than the file.
+    while !path.exists() {
+        tokio::task::yield_now().await;
+    }
+    drop(updates);
+    let address = served.address;
+    served.task.abort();
+    let _ = served.task.await;
+
+    let mut updates = client(address, Some(path));
+    let (mut cached, _) = until_synced(&mut updates).await;
+    cached.sort_by_key(Resource::key);
+    assert_eq!(cached, resources, "nobody serves");
+
+    let store = Store::new();
+    store.apply(
+        vec![resources[0].clone(), table("a/x", "new", None)],
+        vec![],
+    );
+    store.mark_ready();
+    let _served = serve(&store, &address.to_string()).await;
+    let (changed, _) = until_synced(&mut updates).await;
+    assert_eq!(changed, [table("a/x", "new", None)], "only the difference");
+}
+
+#[tokio::test]
+async fn streams_wait_for_the_first_sync_and_leave_the_list() {
+    let store = Store::new();
+    let served = serve(&store, "127.0.0.1:0").await;
+    let mut updates = client(served.address, None);
+    let mut shown = store.converged();
+    store.apply(vec![table("a/x", "h", None)], vec![]);
+    store.mark_ready();
+    let (changed, _) = until_synced(&mut updates).await;
+    assert_eq!(changed.len(), 1);
+    let generation = store.generation();
+    shown
+        .wait_for(|g| *g >= generation)
+        .await
+        .expect("the store lives");
+    let dump = store.debug_dump(Kind::RouteTable);
+    assert_eq!((dump.len(), &dump[0].resource), (1, &changed[0]));
+    drop(updates);
+    while !store.proxies().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
