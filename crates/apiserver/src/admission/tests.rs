@@ -81,7 +81,7 @@ impl Server {
     /// A stored configuration with one webhook for creates of ConfigMaps; `more` is merged into the webhook.
     fn configuration(&self, stage: &str, name: &str, path: &str, more: Value) -> Value {
         let mut hook = json!({
-            "name": format!("{name}.example"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "name": format!("{name}.hooks.example"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.bundle()},
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
         });
@@ -329,7 +329,8 @@ async fn verdicts_and_failures() {
         outcome("/allow", none()).await,
         Ok(vec!["mind the gap".to_owned()])
     );
-    let denied = |text: &str| format!("admission webhook \"one.example\" denied the request{text}");
+    let denied =
+        |text: &str| format!("admission webhook \"one.hooks.example\" denied the request{text}");
     assert_eq!(
         outcome("/deny", none()).await,
         Err((403, denied(": not today")))
@@ -339,7 +340,7 @@ async fn verdicts_and_failures() {
         Err((400, denied(" without explanation")))
     );
 
-    let failed = "Internal error occurred: failed calling webhook \"one.example\": ";
+    let failed = "Internal error occurred: failed calling webhook \"one.hooks.example\": ";
     for (path, part) in [
         ("/junk", "received invalid webhook response: not JSON"),
         (
@@ -484,7 +485,7 @@ async fn order_reinvocation_and_dry_run() {
         (error.code, error.message.as_str()),
         (
             400,
-            "admission webhook \"a.example\" does not support dry run"
+            "admission webhook \"a.hooks.example\" does not support dry run"
         )
     );
 
@@ -513,4 +514,49 @@ async fn order_reinvocation_and_dry_run() {
         error.message.contains("not supported for this operation"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_meets_webhooks() {
+    use crate::auth::tests::kubectl::{Cluster, Unasked};
+    let Some(cluster) = Cluster::start(Arc::new(Unasked)).await else {
+        return;
+    };
+    let server = Server::start().await;
+    let label = server.configuration("Mutating", "labels", "/label", json!({}));
+    let only = |label: &str| json!({"objectSelector": {"matchLabels": {"ask": label}}});
+    let deny = server.configuration("Validating", "denies", "/deny", only("deny"));
+    let warn = server.configuration("Validating", "warns", "/allow", json!({}));
+    let broken = server.configuration("Mutating", "a-broken", "/broken", only("broken"));
+    for configuration in [&label, &deny, &warn, &broken] {
+        cluster.good("apply -f -", &configuration.to_string()).await;
+    }
+    let ran = cluster.run("create configmap one", "").await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("Warning: mind the gap"), "{}", ran.err);
+    let labels = cluster
+        .good("get configmap one -o jsonpath={.metadata.labels}", "")
+        .await;
+    assert_eq!(labels, r#"{"a":"b"}"#);
+
+    let map = |label: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "two", "labels": {"ask": label}}}).to_string()
+    };
+    cluster
+        .bad(
+            "create -f -",
+            &map("broken"),
+            "failed calling webhook \"a-broken.hooks.example\"",
+        )
+        .await;
+    cluster
+        .good("delete mutatingwebhookconfiguration labels", "")
+        .await;
+    let refusal = "admission webhook \"denies.hooks.example\" denied the request: not today";
+    cluster.bad("create -f -", &map("deny"), refusal).await;
+    cluster
+        .bad("create -f - --dry-run=server", &map("deny"), refusal)
+        .await;
+    cluster.good("create -f -", &map("other")).await;
+    cluster.server.stop().await;
 }

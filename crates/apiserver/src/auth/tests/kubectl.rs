@@ -108,7 +108,7 @@ impl Cluster {
     }
 
     /// Runs kubectl, which must fail saying `part`.
-    async fn bad(&self, arguments: &str, input: &str, part: &str) {
+    pub(crate) async fn bad(&self, arguments: &str, input: &str, part: &str) {
         let ran = self.run(arguments, input).await;
         assert!(
             ran.code != 0 && ran.err.contains(part),
@@ -120,7 +120,7 @@ impl Cluster {
 }
 
 /// Pods that nobody asks.
-struct Unasked;
+pub(crate) struct Unasked;
 
 impl PodAccess for Unasked {
     fn logs(&self, _: Target, _: LogOptions) -> BoxFuture<'static, Result<Reader, PodError>> {
