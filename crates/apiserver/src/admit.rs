@@ -20,12 +20,22 @@ pub async fn mutate(
 ) -> Result<Vec<String>, ApiError> {
     let mut input = input(call, operation, Some(object), old);
     let warnings = admission::mutate(&api.webhooks, &mut input).await?;
-    let before = (meta::text(object, "name").to_owned(), meta::text(object, "namespace").to_owned());
+    let before = (
+        meta::text(object, "name").to_owned(),
+        meta::text(object, "namespace").to_owned(),
+    );
     if let Some(changed) = input.object {
         *object = changed;
     }
-    if before != (meta::text(object, "name").to_owned(), meta::text(object, "namespace").to_owned()) {
-        return Err(ApiError::internal("a mutating webhook changed the object's name or namespace"));
+    if before
+        != (
+            meta::text(object, "name").to_owned(),
+            meta::text(object, "namespace").to_owned(),
+        )
+    {
+        return Err(ApiError::internal(
+            "a mutating webhook changed the object's name or namespace",
+        ));
     }
     Ok(warnings)
 }
@@ -44,9 +54,17 @@ pub async fn validate(
     admission::validate(&api.webhooks, &input(call, operation, object, old)).await
 }
 
-fn input(call: &Call, operation: Operation, object: Option<&Value>, old: Option<&Value>) -> AdmissionInput {
+fn input(
+    call: &Call,
+    operation: Operation,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> AdmissionInput {
     let kind = &call.kind;
-    let name = object.or(old).map(|object| meta::text(object, "name").to_owned()).unwrap_or_default();
+    let name = object
+        .or(old)
+        .map(|object| meta::text(object, "name").to_owned())
+        .unwrap_or_default();
     let namespace = match call.namespace() {
         "" if kind.is("", "namespaces") => Some(name.clone()),
         "" => None,
@@ -54,7 +72,11 @@ fn input(call: &Call, operation: Operation, object: Option<&Value>, old: Option<
     };
     AdmissionInput {
         operation,
-        kind: GroupVersionKind { group: kind.group.clone(), version: kind.version.clone(), kind: kind.kind.clone() },
+        kind: GroupVersionKind {
+            group: kind.group.clone(),
+            version: kind.version.clone(),
+            kind: kind.kind.clone(),
+        },
         resource: GroupVersionResource {
             group: kind.group.clone(),
             version: kind.version.clone(),

@@ -72,7 +72,11 @@ pub struct Call {
 impl Call {
     /// A call of the server itself, on behalf of nobody outside.
     pub fn internal(kind: &Arc<Kind>, namespace: Option<&str>, name: Option<&str>) -> Self {
-        let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
+        let user = User {
+            name: "system:apiserver".into(),
+            groups: vec!["system:masters".into()],
+            ..User::default()
+        };
         let target = Target {
             group: kind.group.clone(),
             version: kind.version.clone(),
@@ -98,22 +102,37 @@ impl Call {
     /// # Errors
     /// The path ends at the collection.
     pub fn name(&self) -> Result<&str, ApiError> {
-        self.target.name.as_deref().ok_or_else(ApiError::method_not_allowed)
+        self.target
+            .name
+            .as_deref()
+            .ok_or_else(ApiError::method_not_allowed)
     }
 
     /// Namespace of the target; empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
-        if self.kind.namespaced { self.target.namespace.as_deref().unwrap_or_default() } else { "" }
+        if self.kind.namespaced {
+            self.target.namespace.as_deref().unwrap_or_default()
+        } else {
+            ""
+        }
     }
 
     /// Namespace to list: absent for all of them.
     pub fn scope(&self) -> Option<&str> {
-        if self.kind.namespaced { self.target.namespace.as_deref() } else { None }
+        if self.kind.namespaced {
+            self.target.namespace.as_deref()
+        } else {
+            None
+        }
     }
 
     /// Where an object of this name is stored.
     pub fn key(&self, name: &str) -> Key {
-        Key { resource: self.kind.resource.clone(), namespace: self.namespace().to_owned(), name: name.to_owned() }
+        Key {
+            resource: self.kind.resource.clone(),
+            namespace: self.namespace().to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// 404 for an object of this kind.

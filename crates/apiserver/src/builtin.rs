@@ -89,7 +89,9 @@ fn service_account(api: &Api, pod: &mut Value) -> Result<(), ApiError> {
     if spec["imagePullSecrets"].is_null() && account["imagePullSecrets"].is_array() {
         spec["imagePullSecrets"] = account["imagePullSecrets"].clone();
     }
-    let mounts = spec["automountServiceAccountToken"].as_bool().or(account["automountServiceAccountToken"].as_bool());
+    let mounts = spec["automountServiceAccountToken"]
+        .as_bool()
+        .or(account["automountServiceAccountToken"].as_bool());
     if mounts.unwrap_or(true) {
         mount_token(spec);
     }
@@ -100,8 +102,13 @@ const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 fn mount_token(spec: &mut Value) {
     let volumes = spec["volumes"].as_array().into_iter().flatten();
-    let existing = volumes.filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with("kube-api-access-"));
-    let volume = existing.map_or_else(|| format!("kube-api-access-{}", meta::random_suffix()), str::to_owned);
+    let existing = volumes
+        .filter_map(|volume| volume["name"].as_str())
+        .find(|name| name.starts_with("kube-api-access-"));
+    let volume = existing.map_or_else(
+        || format!("kube-api-access-{}", meta::random_suffix()),
+        str::to_owned,
+    );
     let mut used = false;
     for list in ["initContainers", "containers"] {
         for container in spec[list].as_array_mut().into_iter().flatten() {
@@ -109,14 +116,18 @@ fn mount_token(spec: &mut Value) {
             if !mounts.is_array() {
                 *mounts = json!([]);
             }
-            let Some(mounts) = mounts.as_array_mut() else { continue };
+            let Some(mounts) = mounts.as_array_mut() else {
+                continue;
+            };
             if !mounts.iter().any(|mount| mount["mountPath"] == TOKEN_PATH) {
                 mounts.push(json!({"name": volume, "readOnly": true, "mountPath": TOKEN_PATH}));
                 used = true;
             }
         }
     }
-    let known = spec["volumes"].as_array().is_some_and(|list| list.iter().any(|entry| entry["name"] == volume));
+    let known = spec["volumes"]
+        .as_array()
+        .is_some_and(|list| list.iter().any(|entry| entry["name"] == volume));
     if !used || known {
         return;
     }

@@ -36,18 +36,32 @@ struct View {
 
 impl View {
     fn of(api: &Api) -> Self {
-        let kinds = api.registry.resources().into_iter().map(|kind| (kind.resource.clone(), kind)).collect();
-        Self { kinds, objects: api.store.everything() }
+        let kinds = api
+            .registry
+            .resources()
+            .into_iter()
+            .map(|kind| (kind.resource.clone(), kind))
+            .collect();
+        Self {
+            kinds,
+            objects: api.store.everything(),
+        }
     }
 
     fn each(&self) -> impl Iterator<Item = (&Arc<Kind>, &Arc<Value>)> {
-        self.objects.iter().filter_map(|(resource, object)| Some((self.kinds.get(resource)?, object)))
+        self.objects
+            .iter()
+            .filter_map(|(resource, object)| Some((self.kinds.get(resource)?, object)))
     }
 }
 
 async fn pass(api: &Api) {
     let view = View::of(api);
-    let uids: HashSet<&str> = view.objects.iter().map(|(_, object)| meta::text(object, "uid")).collect();
+    let uids: HashSet<&str> = view
+        .objects
+        .iter()
+        .map(|(_, object)| meta::text(object, "uid"))
+        .collect();
     let orphaning = with_finalizer(&view, ORPHAN);
     let foreground = with_finalizer(&view, FOREGROUND);
     let mut blocking: HashSet<&str> = HashSet::new();
@@ -57,11 +71,20 @@ async fn pass(api: &Api) {
             continue;
         }
         let uid_of = |owner: &Value| owner["uid"].as_str().unwrap_or_default().to_owned();
-        let gone = owners.iter().filter(|owner| !uids.contains(uid_of(owner).as_str())).count();
-        let forgetting = owners.iter().any(|owner| orphaning.contains(uid_of(owner).as_str()));
-        let doomed = owners.iter().any(|owner| foreground.contains(uid_of(owner).as_str()));
+        let gone = owners
+            .iter()
+            .filter(|owner| !uids.contains(uid_of(owner).as_str()))
+            .count();
+        let forgetting = owners
+            .iter()
+            .any(|owner| orphaning.contains(uid_of(owner).as_str()));
+        let doomed = owners
+            .iter()
+            .any(|owner| foreground.contains(uid_of(owner).as_str()));
         if doomed {
-            let blocks = owners.iter().filter(|owner| owner["blockOwnerDeletion"] == true);
+            let blocks = owners
+                .iter()
+                .filter(|owner| owner["blockOwnerDeletion"] == true);
             blocking.extend(blocks.filter_map(|owner| owner["uid"].as_str()));
         }
         let all_going = owners.iter().all(|owner| {
@@ -69,7 +92,9 @@ async fn pass(api: &Api) {
             !uids.contains(uid.as_str()) || foreground.contains(uid.as_str())
         });
         if forgetting || gone > 0 && gone < owners.len() && !all_going {
-            let keep = |owner: &Value| uids.contains(uid_of(owner).as_str()) && !orphaning.contains(uid_of(owner).as_str());
+            let keep = |owner: &Value| {
+                uids.contains(uid_of(owner).as_str()) && !orphaning.contains(uid_of(owner).as_str())
+            };
             forget_owners(api, kind, object, keep).await;
         } else if all_going && !meta::is_deleting(object) {
             remove(api, kind, object).await;
@@ -94,15 +119,25 @@ async fn pass(api: &Api) {
 }
 
 fn owners(object: &Value) -> &[Value] {
-    object["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default()
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 fn with_finalizer<'a>(view: &'a View, finalizer: &str) -> HashSet<&'a str> {
     let holds = |object: &Value| {
-        let list = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+        let list = object["metadata"]["finalizers"]
+            .as_array()
+            .into_iter()
+            .flatten();
         meta::is_deleting(object) && list.into_iter().any(|entry| entry == finalizer)
     };
-    view.objects.iter().filter(|(_, object)| holds(object)).map(|(_, object)| meta::text(object, "uid")).collect()
+    view.objects
+        .iter()
+        .filter(|(_, object)| holds(object))
+        .map(|(_, object)| meta::text(object, "uid"))
+        .collect()
 }
 
 fn call(kind: &Arc<Kind>, object: &Value) -> Call {
@@ -112,7 +147,10 @@ fn call(kind: &Arc<Kind>, object: &Value) -> Call {
 
 async fn remove(api: &Api, kind: &Arc<Kind>, object: &Value) {
     // The uid guards against an object made anew under the same name.
-    let options = Options { uid: Some(meta::text(object, "uid").to_owned()), ..Options::default() };
+    let options = Options {
+        uid: Some(meta::text(object, "uid").to_owned()),
+        ..Options::default()
+    };
     if let Err(error) = delete::delete(api, &call(kind, object), &options).await
         && !matches!(error.code, 404 | 409)
     {
@@ -120,13 +158,22 @@ async fn remove(api: &Api, kind: &Arc<Kind>, object: &Value) {
     }
 }
 
-async fn forget_owners(api: &Api, kind: &Arc<Kind>, object: &Value, keep: impl Fn(&Value) -> bool + Sync) {
+async fn forget_owners(
+    api: &Api,
+    kind: &Arc<Kind>,
+    object: &Value,
+    keep: impl Fn(&Value) -> bool + Sync,
+) {
     change(api, kind, object, |next| {
         if let Some(list) = next["metadata"]["ownerReferences"].as_array_mut() {
             list.retain(&keep);
         }
         if owners(next).is_empty() {
-            drop(next["metadata"].as_object_mut().map(|map| map.remove("ownerReferences")));
+            drop(
+                next["metadata"]
+                    .as_object_mut()
+                    .map(|map| map.remove("ownerReferences")),
+            );
         }
     })
     .await;
@@ -161,7 +208,10 @@ async fn change(api: &Api, kind: &Arc<Kind>, object: &Value, edit: impl Fn(&mut 
 async fn empty_namespace(api: &Api, view: &View, kind: &Arc<Kind>, namespace: &Arc<Value>) {
     let name = meta::text(namespace, "name");
     let mut left = false;
-    for (kind, object) in view.each().filter(|(_, object)| meta::text(object, "namespace") == name) {
+    for (kind, object) in view
+        .each()
+        .filter(|(_, object)| meta::text(object, "namespace") == name)
+    {
         left = true;
         if !meta::is_deleting(object) {
             remove(api, kind, object).await;

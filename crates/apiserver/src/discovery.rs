@@ -18,7 +18,11 @@ pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Re
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let aggregated = negotiate::accepted(headers)
         .iter()
-        .find(|accepted| accepted.wanted.is_none() || accepted.wanted == Some("APIGroupDiscoveryList") && accepted.version == Some("v2"))
+        .find(|accepted| {
+            accepted.wanted.is_none()
+                || accepted.wanted == Some("APIGroupDiscoveryList")
+                    && accepted.version == Some("v2")
+        })
         .is_some_and(|accepted| accepted.wanted.is_some());
     let groups = groups(registry);
     let plain = |value: Value| Some(wire::json(200, &value));
@@ -30,7 +34,11 @@ pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Re
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
         })),
         ["apis"] => {
-            let all: Vec<Value> = groups.iter().filter(|(name, _)| !name.is_empty()).map(|(name, versions)| group(name, versions)).collect();
+            let all: Vec<Value> = groups
+                .iter()
+                .filter(|(name, _)| !name.is_empty())
+                .map(|(name, versions)| group(name, versions))
+                .collect();
             plain(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": all}))
         }
         ["api", version] => Some(resources(&groups, "", version)),
@@ -56,7 +64,10 @@ fn groups(registry: &Registry) -> BTreeMap<String, Versions> {
     let mut groups: BTreeMap<String, Versions> = BTreeMap::new();
     for kind in registry.all().values() {
         let versions = groups.entry(kind.group.clone()).or_default();
-        match versions.iter_mut().find(|(version, _)| *version == kind.version) {
+        match versions
+            .iter_mut()
+            .find(|(version, _)| *version == kind.version)
+        {
             Some((_, kinds)) => kinds.push(kind.clone()),
             None => versions.push((kind.version.clone(), vec![kind.clone()])),
         }
@@ -70,14 +81,20 @@ fn groups(registry: &Registry) -> BTreeMap<String, Versions> {
 fn group(name: &str, versions: &Versions) -> Value {
     let versions: Vec<Value> = versions
         .iter()
-        .map(|(version, _)| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .map(
+            |(version, _)| json!({"groupVersion": format!("{name}/{version}"), "version": version}),
+        )
         .collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
 fn resources(groups: &BTreeMap<String, Versions>, group: &str, version: &str) -> Response<Body> {
-    let found = groups.get(group).and_then(|versions| versions.iter().find(|(name, _)| name == version));
-    let Some((_, kinds)) = found else { return wire::error(&crate::error::ApiError::not_served()) };
+    let found = groups
+        .get(group)
+        .and_then(|versions| versions.iter().find(|(name, _)| name == version));
+    let Some((_, kinds)) = found else {
+        return wire::error(&crate::error::ApiError::not_served());
+    };
     let mut list = Vec::new();
     for kind in kinds {
         let mut entry = json!({
@@ -103,8 +120,15 @@ fn resources(groups: &BTreeMap<String, Versions>, group: &str, version: &str) ->
             list.push(entry);
         }
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    wire::json(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    wire::json(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
+    )
 }
 
 struct Subresource {
@@ -116,8 +140,18 @@ struct Subresource {
 
 /// Kind and verbs of a subresource; the group is empty when it is the resource's own.
 fn subresource(kind: &Kind, name: &str) -> Subresource {
-    let own = |verbs| Subresource { kind: kind.kind.clone(), group: "", version: "", verbs };
-    let other = |kind: &str, group, version, verbs| Subresource { kind: kind.to_owned(), group, version, verbs };
+    let own = |verbs| Subresource {
+        kind: kind.kind.clone(),
+        group: "",
+        version: "",
+        verbs,
+    };
+    let other = |kind: &str, group, version, verbs| Subresource {
+        kind: kind.to_owned(),
+        group,
+        version,
+        verbs,
+    };
     match name {
         "scale" => other("Scale", "autoscaling", "v1", &["get", "patch", "update"]),
         "eviction" => other("Eviction", "policy", "v1", &["create"]),
@@ -137,8 +171,15 @@ fn list(groups: &BTreeMap<String, Versions>, core: bool) -> Response<Body> {
         .iter()
         .filter(|(name, _)| name.is_empty() == core)
         .map(|(name, versions)| {
-            let versions: Vec<Value> = versions.iter().map(|(version, kinds)| aggregated(version, kinds)).collect();
-            let metadata = if name.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
+            let versions: Vec<Value> = versions
+                .iter()
+                .map(|(version, kinds)| aggregated(version, kinds))
+                .collect();
+            let metadata = if name.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": name, "creationTimestamp": null})
+            };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -146,7 +187,9 @@ fn list(groups: &BTreeMap<String, Versions>, core: bool) -> Response<Body> {
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
     let mut response = wire::json(200, &body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
     response
 }
 

@@ -47,45 +47,77 @@ pub struct Cause {
 
 impl Cause {
     /// A cause from its three parts.
-    pub fn new(reason: impl Into<String>, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason: reason.into(), message: message.into(), field: field.into() }
+    pub fn new(
+        reason: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            field: field.into(),
+        }
     }
 }
 
 impl ApiError {
     /// Any code and reason, without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     fn about(mut self, group: &str, resource: &str, name: &str) -> Self {
-        self.details =
-            Some(Box::new(Details { name: name.into(), group: group.into(), kind: resource.into(), ..Details::default() }));
+        self.details = Some(Box::new(Details {
+            name: name.into(),
+            group: group.into(),
+            kind: resource.into(),
+            ..Details::default()
+        }));
         self
     }
 
     /// 404 for an object: `pods "x" not found`.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} \"{name}\" not found", qualified(group, resource)))
-            .about(group, resource, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} \"{name}\" not found", qualified(group, resource)),
+        )
+        .about(group, resource, name)
     }
 
     /// 404 for a path or resource that is not served; kubectl says "the server doesn't have a resource type".
     pub fn not_served() -> Self {
-        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
+        let mut error = Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        );
         error.details = Some(Box::default());
         error
     }
 
     /// 409 on create: `pods "x" already exists`.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", qualified(group, resource)))
-            .about(group, resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} \"{name}\" already exists", qualified(group, resource)),
+        )
+        .about(group, resource, name)
     }
 
     /// 409 on update with an old resourceVersion or another precondition; `why` ends the sentence.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource));
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            qualified(group, resource)
+        );
         Self::new(409, "Conflict", message).about(group, resource, name)
     }
 
@@ -101,7 +133,10 @@ impl ApiError {
 
     /// 422: the object broke field rules. `kind` is the kind (`Deployment`), not the resource.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let all: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let all: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
         let list = match all.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
@@ -120,7 +155,8 @@ impl ApiError {
             "" => qualified(group, resource),
             name => format!("{} \"{name}\"", qualified(group, resource)),
         };
-        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).about(group, resource, name)
+        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}"))
+            .about(group, resource, name)
     }
 
     /// 403 for a path that is no resource: `forbidden: why`.
@@ -140,7 +176,11 @@ impl ApiError {
 
     /// 405.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     /// 406: no accepted representation; only JSON is served.
@@ -171,13 +211,20 @@ impl ApiError {
     /// 429: try again later, such as an eviction that a disruption budget forbids now.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut error = Self::new(429, "TooManyRequests", message);
-        error.details = Some(Box::new(Details { retry_after_seconds, ..Details::default() }));
+        error.details = Some(Box::new(Details {
+            retry_after_seconds,
+            ..Details::default()
+        }));
         error
     }
 
     /// 500.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(500, "InternalError", format!("Internal error occurred: {}", message.into()))
+        Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {}", message.into()),
+        )
     }
 
     /// 503.
@@ -192,7 +239,9 @@ impl ApiError {
 
     /// 500 as Kubernetes says it when a webhook with `failurePolicy: Fail` cannot be called.
     pub fn webhook_failed(webhook: &str, why: &str) -> Self {
-        Self::internal(format!("failed calling webhook \"{webhook}\": failed to call webhook: {why}"))
+        Self::internal(format!(
+            "failed calling webhook \"{webhook}\": failed to call webhook: {why}"
+        ))
     }
 
     /// A webhook's refusal: code of its status (400 when it gave none or no error code), its message and reason.
@@ -234,13 +283,21 @@ impl ApiError {
 impl Details {
     fn value(&self) -> Value {
         let mut map = Map::new();
-        for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, text) in [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ] {
             if !text.is_empty() {
                 map.insert(key.into(), json!(text));
             }
         }
         if !self.causes.is_empty() {
-            let causes = self.causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
+            let causes = self
+                .causes
+                .iter()
+                .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
             map.insert("causes".into(), causes.collect());
         }
         if self.retry_after_seconds > 0 {
@@ -252,5 +309,9 @@ impl Details {
 
 /// `deployments.apps`, or `pods` for the core group.
 fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
 }

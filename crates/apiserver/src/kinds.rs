@@ -72,7 +72,11 @@ impl Kind {
 
     /// `apiVersion` of objects.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// Whether a subresource is served.
@@ -90,7 +94,16 @@ impl Kind {
         if self.review {
             &["create"]
         } else {
-            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            &[
+                "create",
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "update",
+                "watch",
+            ]
         }
     }
 }
@@ -112,7 +125,11 @@ impl Registry {
         let shapes = Arc::new(Shapes::compile(&definitions));
         let kinds = rows.into_iter().map(|row| row.into_kind(shapes.clone()));
         let kinds = kinds.map(|kind| (address(&kind), Arc::new(kind))).collect();
-        Self { builtin: shapes, definitions: Arc::new(definitions), kinds: RwLock::new(Arc::new(kinds)) }
+        Self {
+            builtin: shapes,
+            definitions: Arc::new(definitions),
+            kinds: RwLock::new(Arc::new(kinds)),
+        }
     }
 
     /// The built-in types.
@@ -127,13 +144,19 @@ impl Registry {
 
     /// A served resource.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
-        self.kinds.read().get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        self.kinds
+            .read()
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+            .cloned()
     }
 
     /// A served resource by its kind.
     pub fn find_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        self.all().values().find(|k| k.group == group && k.version == version && k.kind == kind).cloned()
+        self.all()
+            .values()
+            .find(|k| k.group == group && k.version == version && k.kind == kind)
+            .cloned()
     }
 
     /// Everything served, by address.
@@ -145,15 +168,24 @@ impl Registry {
     pub fn resources(&self) -> Vec<Arc<Kind>> {
         let all = self.all();
         let mut seen = std::collections::HashSet::new();
-        all.values().filter(|kind| !kind.review && seen.insert(kind.resource.clone())).cloned().collect()
+        all.values()
+            .filter(|kind| !kind.review && seen.insert(kind.resource.clone()))
+            .cloned()
+            .collect()
     }
 
     /// Serves these versions of a CRD's resource in place of those served before.
     pub fn replace(&self, group: &str, plural: &str, versions: Vec<Kind>) {
         let mut kinds = self.kinds.write();
         let mut next = (**kinds).clone();
-        next.retain(|_, kind| !(kind.custom.is_some() && kind.group == group && kind.plural == plural));
-        next.extend(versions.into_iter().map(|kind| (address(&kind), Arc::new(kind))));
+        next.retain(|_, kind| {
+            !(kind.custom.is_some() && kind.group == group && kind.plural == plural)
+        });
+        next.extend(
+            versions
+                .into_iter()
+                .map(|kind| (address(&kind), Arc::new(kind))),
+        );
         *kinds = Arc::new(next);
     }
 
@@ -161,10 +193,21 @@ impl Registry {
     pub fn custom(&self, crd: &Value, version: &Value, custom: Custom) -> Kind {
         let spec = &crd["spec"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+        let texts = |value: &Value| {
+            value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(text)
+                .collect::<Vec<_>>()
+        };
         // The status holds the accepted names, with Kubernetes' defaults filled in.
         let names = &spec["names"];
-        let (group, plural, kind) = (text(&spec["group"]), text(&names["plural"]), text(&names["kind"]));
+        let (group, plural, kind) = (
+            text(&spec["group"]),
+            text(&names["plural"]),
+            text(&names["kind"]),
+        );
         let or = |value: String, default: String| if value.is_empty() { default } else { value };
         let type_name = format!("{}.{}.{kind}", reversed(&group), text(&version["name"]));
         let mut schema = custom.schema.clone();
@@ -172,7 +215,8 @@ impl Registry {
             schema["x-kubernetes-preserve-unknown-fields"] = Value::Bool(true);
             schema["properties"] = Value::Object(Map::new());
         }
-        schema["properties"]["metadata"] = serde_json::json!({"$ref": format!("#/components/schemas/{META}")});
+        schema["properties"]["metadata"] =
+            serde_json::json!({"$ref": format!("#/components/schemas/{META}")});
         schema["properties"]["apiVersion"] = serde_json::json!({"type": "string"});
         schema["properties"]["kind"] = serde_json::json!({"type": "string"});
         let shapes = Arc::new(Shapes::single(&type_name, &schema, self.builtin.clone()));
@@ -213,7 +257,11 @@ impl Default for Registry {
 pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 fn address(kind: &Kind) -> Address {
-    (kind.group.clone(), kind.version.clone(), kind.plural.clone())
+    (
+        kind.group.clone(),
+        kind.version.clone(),
+        kind.plural.clone(),
+    )
 }
 
 /// `io.istio.networking` for `networking.istio.io`, as in names of OpenAPI types.

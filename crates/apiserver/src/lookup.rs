@@ -10,5 +10,11 @@ pub trait Lookup: Send + Sync {
     /// Ordered by namespace and name; empty when the resource is not served.
     fn list(&self, group: &str, resource: &str, namespace: Option<&str>) -> Vec<Arc<Value>>;
     /// One object; the namespace is absent for cluster-scoped resources.
-    fn find(&self, group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Option<Arc<Value>>;
+    fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Arc<Value>>;
 }

@@ -19,7 +19,10 @@ pub fn random_suffix() -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let bytes = *uuid::Uuid::new_v4().as_bytes();
     // The bytes that carry the uuid's version and variant (6 and 8) are not used.
-    bytes[..5].iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+    bytes[..5]
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+        .collect()
 }
 
 /// A field of `metadata` as text; empty when absent.
@@ -34,7 +37,9 @@ pub fn is_deleting(object: &Value) -> bool {
 
 /// Whether finalizers hold the object back.
 pub fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    object["metadata"]["finalizers"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty())
 }
 
 const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -80,12 +85,16 @@ fn is_word(name: &str) -> bool {
     let bytes = name.as_bytes();
     edge(bytes.first())
         && edge(bytes.last())
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 /// Why a label or annotation key is no good; absent when it is.
 pub fn not_a_qualified_name(key: &str) -> Option<&'static str> {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let (prefix, name) = key
+        .split_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
     if prefix.is_some_and(|prefix| not_a_subdomain(prefix).is_some()) {
         return Some(SUBDOMAIN_RULE);
     }
@@ -106,12 +115,20 @@ pub fn not_a_label_value(value: &str) -> Option<&'static str> {
 
 /// A cause for a bad value in Kubernetes' words.
 pub fn invalid(field: impl Into<String>, value: &str, why: &str) -> Cause {
-    Cause::new("FieldValueInvalid", field, format!("Invalid value: \"{value}\": {why}"))
+    Cause::new(
+        "FieldValueInvalid",
+        field,
+        format!("Invalid value: \"{value}\": {why}"),
+    )
 }
 
 /// A cause for a missing value in Kubernetes' words.
 pub fn required(field: impl Into<String>, why: &str) -> Cause {
-    let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
+    let message = if why.is_empty() {
+        "Required value".to_owned()
+    } else {
+        format!("Required value: {why}")
+    };
     Cause::new("FieldValueRequired", field, message)
 }
 
@@ -128,16 +145,33 @@ pub fn check(object: &Value) -> Vec<Cause> {
     }
     if size > 256 * 1024 {
         let message = "Too long: may not be more than 262144 bytes";
-        causes.push(Cause::new("FieldValueTooLong", "metadata.annotations", message));
+        causes.push(Cause::new(
+            "FieldValueTooLong",
+            "metadata.annotations",
+            message,
+        ));
     }
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    for (index, owner) in metadata["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
-                causes.push(required(format!("metadata.ownerReferences[{index}].{field}"), "must not be empty"));
+                causes.push(required(
+                    format!("metadata.ownerReferences[{index}].{field}"),
+                    "must not be empty",
+                ));
             }
         }
     }
-    for finalizer in metadata["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for finalizer in metadata["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if let Some(why) = not_a_qualified_name(finalizer) {
             causes.push(invalid("metadata.finalizers", finalizer, why));
         }
@@ -168,9 +202,19 @@ mod tests {
     fn names_follow_kubernetes_rules() {
         let good = |name: &str| not_a_subdomain(name).is_none();
         assert!(good("a") && good("a-b.c1") && good("1a"));
-        assert!(!good("") && !good("A") && !good("-a") && !good("a..b") && !good("a_b") && !good(&"a".repeat(254)));
+        assert!(
+            !good("")
+                && !good("A")
+                && !good("-a")
+                && !good("a..b")
+                && !good("a_b")
+                && !good(&"a".repeat(254))
+        );
         assert!(not_a_service_name("1a").is_some() && not_a_service_name("a1").is_none());
-        assert!(not_a_qualified_name("istio.io/rev").is_none() && not_a_qualified_name("a/b/c").is_some());
+        assert!(
+            not_a_qualified_name("istio.io/rev").is_none()
+                && not_a_qualified_name("a/b/c").is_some()
+        );
         assert!(not_a_label_value("v1.2_x").is_none() && not_a_label_value("a b").is_some());
     }
 

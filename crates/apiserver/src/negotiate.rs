@@ -29,14 +29,21 @@ pub struct Accepted<'a> {
 
 /// Entries of the `Accept` header in order of preference; `*/*` when there is none.
 pub fn accepted(headers: &HeaderMap) -> Vec<Accepted<'_>> {
-    let text = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let text = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("*/*");
     let mut entries: Vec<(Accepted<'_>, f32)> = text
         .split(',')
         .take(32)
         .map(|entry| {
             let mut parts = entry.split(';').map(str::trim);
             let media = parts.next().unwrap_or_default();
-            let mut accepted = Accepted { media, wanted: None, version: None };
+            let mut accepted = Accepted {
+                media,
+                wanted: None,
+                version: None,
+            };
             let mut weight = 1.0;
             for part in parts {
                 match part.split_once('=') {
@@ -71,7 +78,9 @@ pub fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
         match (accepted.wanted, accepted.version) {
             (None, _) => return Ok(Format::Plain),
             (Some("Table"), Some("v1")) => return Ok(Format::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => return Ok(Format::Partial),
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => {
+                return Ok(Format::Partial);
+            }
             _ => {}
         }
     }
@@ -80,8 +89,12 @@ pub fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
 
 /// The media type of the body, without parameters; JSON when there is none.
 pub fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.and_then(|text| text.split(';').next()).map_or("application/json", str::trim)
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value
+        .and_then(|text| text.split(';').next())
+        .map_or("application/json", str::trim)
 }
 
 #[cfg(test)]
@@ -97,11 +110,23 @@ mod tests {
     #[test]
     fn clients_get_the_first_format_that_is_served() {
         check("application/json", Some(Format::Plain));
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(Format::Table));
-        check("application/vnd.kubernetes.protobuf, application/json", Some(Format::Plain));
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+            Some(Format::Table),
+        );
+        check(
+            "application/vnd.kubernetes.protobuf, application/json",
+            Some(Format::Plain),
+        );
         check("application/vnd.kubernetes.protobuf", None);
-        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(Format::Partial));
+        check(
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            Some(Format::Partial),
+        );
         check("*/*", Some(Format::Plain));
-        check("application/json;q=0.5, application/json;as=Table;v=v1;q=0.9", Some(Format::Table));
+        check(
+            "application/json;q=0.5, application/json;as=Table;v=v1;q=0.9",
+            Some(Format::Table),
+        );
     }
 }

@@ -13,14 +13,19 @@ pub fn answer(registry: &Registry, path: &str, _: &HeaderMap) -> Option<Response
     match rest {
         "v3" => Some(wire::json(200, &index(registry))),
         // Only old clients ask; they fall back to v3 or go without.
-        "v2" => Some(wire::json(200, &json!({
-            "swagger": "2.0", "info": {"title": "Kubernetes", "version": crate::discovery::VERSION}, "paths": {},
-        }))),
+        "v2" => Some(wire::json(
+            200,
+            &json!({
+                "swagger": "2.0", "info": {"title": "Kubernetes", "version": crate::discovery::VERSION}, "paths": {},
+            }),
+        )),
         _ => {
             let (group, version) = place(rest.strip_prefix("v3/")?)?;
             let all = registry.all();
-            let kinds: Vec<&Arc<Kind>> =
-                all.values().filter(|kind| kind.group == group && kind.version == version).collect();
+            let kinds: Vec<&Arc<Kind>> = all
+                .values()
+                .filter(|kind| kind.group == group && kind.version == version)
+                .collect();
             (!kinds.is_empty()).then(|| wire::json(200, &document(registry, &kinds)))
         }
     }
@@ -35,7 +40,11 @@ fn place(path: &str) -> Option<(&str, &str)> {
 }
 
 fn base(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) }
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
 }
 
 fn index(registry: &Registry) -> Value {
@@ -54,13 +63,25 @@ fn document(registry: &Registry, kinds: &[&Arc<Kind>]) -> Value {
     for kind in kinds {
         let schema = match &kind.custom {
             Some(custom) => custom_schema(kind, &custom.schema),
-            None => registry.definitions().get(&kind.type_name).cloned().unwrap_or_else(|| json!({"type": "object"})),
+            None => registry
+                .definitions()
+                .get(&kind.type_name)
+                .cloned()
+                .unwrap_or_else(|| json!({"type": "object"})),
         };
         references(&schema, &mut wanted);
         let mut schema = schema;
         schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
         schemas.insert(kind.type_name.clone(), schema);
-        let prefix = format!("/{}/{}", base(kind), if kind.namespaced { "namespaces/{namespace}/" } else { "" });
+        let prefix = format!(
+            "/{}/{}",
+            base(kind),
+            if kind.namespaced {
+                "namespaces/{namespace}/"
+            } else {
+                ""
+            }
+        );
         paths.insert(format!("{prefix}{}", kind.plural), collection(kind));
         paths.insert(format!("{prefix}{}/{{name}}", kind.plural), item(kind));
     }
@@ -134,7 +155,18 @@ const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 fn collection(kind: &Kind) -> Value {
     let mut value = json!({"post": operation(kind, "post", WRITE)});
     if !kind.review {
-        value["get"] = operation(kind, "list", &["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch"]);
+        value["get"] = operation(
+            kind,
+            "list",
+            &[
+                "labelSelector",
+                "fieldSelector",
+                "limit",
+                "continue",
+                "resourceVersion",
+                "watch",
+            ],
+        );
         value["delete"] = operation(kind, "deletecollection", &["dryRun"]);
     }
     value

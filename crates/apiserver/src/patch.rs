@@ -41,10 +41,13 @@ impl Patch {
     pub fn parse(call: &Call, headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         match negotiate::content_type(headers) {
             JSON => {
-                let patch: json_patch::Patch = serde_json::from_slice(body)
-                    .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+                let patch: json_patch::Patch = serde_json::from_slice(body).map_err(|error| {
+                    ApiError::bad_request(format!("error decoding patch: {error}"))
+                })?;
                 if patch.0.len() > MAX_OPERATIONS {
-                    let message = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}");
+                    let message = format!(
+                        "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}"
+                    );
                     return Err(ApiError::new(413, "RequestEntityTooLarge", message));
                 }
                 Ok(Self::Json(patch))
@@ -53,17 +56,28 @@ impl Patch {
             STRATEGIC if call.kind.custom.is_none() => Ok(Self::Strategic(object(body)?)),
             APPLY => {
                 if call.query.text("fieldManager").is_none() {
-                    return Err(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+                    return Err(ApiError::bad_request(
+                        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                    ));
                 }
                 let applied = object(body)?;
-                if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+                if applied["metadata"]["managedFields"]
+                    .as_array()
+                    .is_some_and(|list| !list.is_empty())
+                {
                     return Err(ApiError::bad_request("metadata.managedFields must be nil"));
                 }
                 Ok(Self::Apply(applied))
             }
-            _ if call.kind.custom.is_some() => Err(ApiError::unsupported_media_type(&[JSON, MERGE, APPLY])),
-            APPLY_CBOR => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
-            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+            _ if call.kind.custom.is_some() => {
+                Err(ApiError::unsupported_media_type(&[JSON, MERGE, APPLY]))
+            }
+            APPLY_CBOR => Err(ApiError::unsupported_media_type(&[
+                JSON, MERGE, STRATEGIC, APPLY,
+            ])),
+            _ => Err(ApiError::unsupported_media_type(&[
+                JSON, MERGE, STRATEGIC, APPLY,
+            ])),
         }
     }
 
@@ -80,7 +94,9 @@ impl Patch {
                 })?;
             }
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
-            Self::Strategic(patch) => strategic::merge(Some(call.kind.typed()), &mut object, patch)?,
+            Self::Strategic(patch) => {
+                strategic::merge(Some(call.kind.typed()), &mut object, patch)?
+            }
             Self::Apply(_) => {}
         }
         Ok(object)
@@ -98,18 +114,28 @@ pub fn document(bytes: &[u8]) -> Result<Value, ApiError> {
     };
     // What begins like JSON is meant as JSON: its error is the telling one.
     if bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(ApiError::bad_request(format!("the request body is not valid JSON: {json_error}")));
+        return Err(ApiError::bad_request(format!(
+            "the request body is not valid JSON: {json_error}"
+        )));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| ApiError::bad_request("the request body is not UTF-8 text"))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| ApiError::bad_request("the request body is not UTF-8 text"))?;
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.to_string();
-        ApiError::bad_request(format!("the request body is not valid YAML: {}", error.lines().next().unwrap_or_default()))
+        ApiError::bad_request(format!(
+            "the request body is not valid YAML: {}",
+            error.lines().next().unwrap_or_default()
+        ))
     })
 }
 
 fn object(body: &[u8]) -> Result<Value, ApiError> {
     let value = document(body)?;
-    if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("a patch must be an object")) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(ApiError::bad_request("a patch must be an object"))
+    }
 }
 
 #[cfg(test)]

@@ -21,11 +21,37 @@ const MAX_DEPTH: usize = 64;
 /// Fields whose zero means absent; of other numbers and truth values zero says something (`replicas: 0`).
 /// Source: fields of Kubernetes' Go types that are no pointers.
 const PLAIN: &[&str] = &[
-    "active", "currentReplicas", "currentNumberScheduled", "failed", "failureThreshold", "generation", "hostIPC",
-    "hostNetwork", "hostPID", "hostPort", "initialDelaySeconds", "minReadySeconds", "nodePort", "numberAvailable",
-    "numberReady", "observedGeneration", "paused", "periodSeconds", "publishNotReadyAddresses", "readOnly",
-    "readyReplicas", "stdin", "stdinOnce", "succeeded", "successThreshold", "timeoutSeconds", "tty",
-    "unavailableReplicas", "unschedulable", "updatedReplicas", "availableReplicas",
+    "active",
+    "currentReplicas",
+    "currentNumberScheduled",
+    "failed",
+    "failureThreshold",
+    "generation",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPort",
+    "initialDelaySeconds",
+    "minReadySeconds",
+    "nodePort",
+    "numberAvailable",
+    "numberReady",
+    "observedGeneration",
+    "paused",
+    "periodSeconds",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "readyReplicas",
+    "stdin",
+    "stdinOnce",
+    "succeeded",
+    "successThreshold",
+    "timeoutSeconds",
+    "tty",
+    "unavailableReplicas",
+    "unschedulable",
+    "updatedReplicas",
+    "availableReplicas",
 ];
 
 enum Field {
@@ -36,10 +62,14 @@ enum Field {
 
 /// By short type name (`core.v1.PodSpec`).
 static FIELDS: LazyLock<HashMap<&'static str, HashMap<u32, Field>>> = LazyLock::new(|| {
-    let lines = include_str!("protobuf/fields.txt").lines().filter(|line| !line.starts_with('#'));
+    let lines = include_str!("protobuf/fields.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'));
     let field = |text: &'static str| {
         let (name, number) = text.split_once('=')?;
-        let field = name.strip_prefix('~').map_or(Field::Named(name), Field::Inlined);
+        let field = name
+            .strip_prefix('~')
+            .map_or(Field::Named(name), Field::Inlined);
         Some((number.parse().ok()?, field))
     };
     lines
@@ -55,7 +85,9 @@ static FIELDS: LazyLock<HashMap<&'static str, HashMap<u32, Field>>> = LazyLock::
 /// # Errors
 /// 400 when the bytes are no envelope of a known type; 415 for types that are only read as JSON.
 pub fn decode(registry: &Registry, body: &[u8]) -> Result<Value, ApiError> {
-    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| bad("it does not begin with the mark of an envelope"))?;
+    let envelope = body
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| bad("it does not begin with the mark of an envelope"))?;
     let (mut kind, mut version, mut raw) = (String::new(), String::new(), &[][..]);
     for part in Wire(envelope) {
         match part? {
@@ -72,7 +104,9 @@ pub fn decode(registry: &Registry, body: &[u8]) -> Result<Value, ApiError> {
             _ => {}
         }
     }
-    let decoder = Decoder { definitions: registry.definitions() };
+    let decoder = Decoder {
+        definitions: registry.definitions(),
+    };
     let name = decoder.type_name(&version, &kind).ok_or_else(|| {
         tracing::debug!(kind, version, "a body in protobuf is of an unknown type");
         ApiError::unsupported_media_type(&["application/json", "application/yaml"])
@@ -93,12 +127,17 @@ impl Decoder<'_> {
         let package = group.split('.').next().unwrap_or_default();
         let own = format!("io.k8s.api.{package}.{version}.{kind}");
         let shared = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}");
-        [own, shared].into_iter().find(|name| self.definitions.contains_key(name) && FIELDS.contains_key(short(name)))
+        [own, shared]
+            .into_iter()
+            .find(|name| self.definitions.contains_key(name) && FIELDS.contains_key(short(name)))
     }
 
     fn message(&self, name: &str, bytes: &[u8], depth: usize) -> Result<Value, ApiError> {
         let mut object = Map::new();
-        let properties = self.definitions.get(name).map_or(&Value::Null, |schema| &schema["properties"]);
+        let properties = self
+            .definitions
+            .get(name)
+            .map_or(&Value::Null, |schema| &schema["properties"]);
         self.fill(&mut object, (short(name), properties), bytes, depth)?;
         Ok(Value::Object(object))
     }
@@ -113,7 +152,9 @@ impl Decoder<'_> {
         if depth > MAX_DEPTH {
             return Err(bad("it nests too deep"));
         }
-        let fields = FIELDS.get(name).ok_or_else(|| bad("a type in it is not known"))?;
+        let fields = FIELDS
+            .get(name)
+            .ok_or_else(|| bad("a type in it is not known"))?;
         for part in Wire(bytes) {
             let (number, item) = part?;
             match (fields.get(&number), item) {
@@ -122,7 +163,9 @@ impl Decoder<'_> {
                 }
                 (Some(Field::Named(field)), item) => {
                     // A newer client's field is not known here; Kubernetes drops those too.
-                    let Some(schema) = properties.get(*field) else { continue };
+                    let Some(schema) = properties.get(*field) else {
+                        continue;
+                    };
                     self.set(object, (field, schema), item, depth + 1)?;
                 }
                 _ => {}
@@ -144,7 +187,9 @@ impl Decoder<'_> {
                 list.push(value);
             }
         } else if schema["additionalProperties"].is_object() {
-            let Item::Bytes(entry) = item else { return Err(bad("a map entry is malformed")) };
+            let Item::Bytes(entry) = item else {
+                return Err(bad("a map entry is malformed"));
+            };
             let (key, value) = self.entry(&schema["additionalProperties"], entry, depth)?;
             if let Value::Object(map) = object.entry(field).or_insert_with(|| json!({})) {
                 map.insert(key, value);
@@ -160,14 +205,20 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn entry(&self, schema: &Value, bytes: &[u8], depth: usize) -> Result<(String, Value), ApiError> {
+    fn entry(
+        &self,
+        schema: &Value,
+        bytes: &[u8],
+        depth: usize,
+    ) -> Result<(String, Value), ApiError> {
         let (mut key, mut value) = (String::new(), json!(""));
         for part in Wire(bytes) {
             match part? {
                 (1, Item::Bytes(bytes)) => key = text(bytes)?,
                 // Lists in maps are wrapped in a message with the one field `items`.
                 (2, Item::Bytes(bytes)) if schema["type"] == "array" => {
-                    let items = Wire(bytes).map(|part| self.value(&schema["items"], part?.1, depth));
+                    let items =
+                        Wire(bytes).map(|part| self.value(&schema["items"], part?.1, depth));
                     value = Value::Array(items.collect::<Result<_, _>>()?);
                 }
                 (2, item) => value = self.value(schema, item, depth)?,
@@ -178,12 +229,18 @@ impl Decoder<'_> {
     }
 
     fn value(&self, schema: &Value, item: Item<'_>, depth: usize) -> Result<Value, ApiError> {
-        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
+        let reference = schema["$ref"]
+            .as_str()
+            .or_else(|| schema["allOf"][0]["$ref"].as_str());
         match (reference, item) {
-            (Some(reference), Item::Bytes(bytes)) => self.named(reference.rsplit('/').next().unwrap_or(reference), bytes, depth),
-            (None, Item::Bytes(bytes)) if schema["format"] == "byte" => {
-                Ok(json!(base64::engine::general_purpose::STANDARD.encode(bytes)))
-            }
+            (Some(reference), Item::Bytes(bytes)) => self.named(
+                reference.rsplit('/').next().unwrap_or(reference),
+                bytes,
+                depth,
+            ),
+            (None, Item::Bytes(bytes)) if schema["format"] == "byte" => Ok(json!(
+                base64::engine::general_purpose::STANDARD.encode(bytes)
+            )),
             (None, Item::Bytes(bytes)) => Ok(json!(text(bytes)?)),
             (None, Item::Number(number)) if schema["type"] == "boolean" => Ok(json!(number != 0)),
             // Negative numbers come as 64-bit two's complement.
@@ -210,7 +267,8 @@ impl Decoder<'_> {
 
 fn short(name: &str) -> &str {
     let name = name.strip_prefix("io.k8s.api.").unwrap_or(name);
-    name.strip_prefix("io.k8s.apimachinery.pkg.apis.").unwrap_or(name)
+    name.strip_prefix("io.k8s.apimachinery.pkg.apis.")
+        .unwrap_or(name)
 }
 
 fn first_text(bytes: &[u8]) -> Result<String, ApiError> {
@@ -249,7 +307,11 @@ fn int_or_text(bytes: &[u8]) -> Result<Value, ApiError> {
             _ => {}
         }
     }
-    Ok(if is_text { json!(string) } else { json!(number) })
+    Ok(if is_text {
+        json!(string)
+    } else {
+        json!(number)
+    })
 }
 
 fn text(bytes: &[u8]) -> Result<String, ApiError> {
@@ -257,7 +319,9 @@ fn text(bytes: &[u8]) -> Result<String, ApiError> {
 }
 
 fn bad(why: &str) -> ApiError {
-    ApiError::bad_request(format!("the request body is not valid protobuf: {why}; send JSON instead"))
+    ApiError::bad_request(format!(
+        "the request body is not valid protobuf: {why}; send JSON instead"
+    ))
 }
 
 enum Item<'a> {
@@ -299,7 +363,9 @@ impl<'a> Wire<'a> {
                 let length = usize::try_from(self.varint()?).ok()?;
                 Item::Bytes(self.take(length)?)
             }
-            5 => Item::Double(f64::from(f32::from_le_bytes(self.take(4)?.try_into().ok()?))),
+            5 => Item::Double(f64::from(f32::from_le_bytes(
+                self.take(4)?.try_into().ok()?,
+            ))),
             _ => return None,
         };
         Some((number, item))
@@ -336,12 +402,18 @@ mod tests {
         body.extend(raw);
         let registry = Registry::new();
         let object = decode(&registry, &body).expect("decoded");
-        assert_eq!(object, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "b"}}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "b"}})
+        );
         for length in 0..body.len() {
             // Whatever is cut off, nothing panics.
             let _ = decode(&registry, &body[..length]);
         }
-        assert_eq!(decode(&registry, b"{}").map_err(|error| error.code), Err(400));
+        assert_eq!(
+            decode(&registry, b"{}").map_err(|error| error.code),
+            Err(400)
+        );
     }
 
     #[test]

@@ -38,12 +38,22 @@ impl Selection {
             None => Vec::new(),
         };
         let mut fields = Vec::new();
-        for term in query.text("fieldSelector").unwrap_or_default().split(',').filter(|term| !term.is_empty()) {
+        for term in query
+            .text("fieldSelector")
+            .unwrap_or_default()
+            .split(',')
+            .filter(|term| !term.is_empty())
+        {
             let rule = field(term).ok_or_else(|| {
-                ApiError::bad_request(format!("invalid field selector: {term:?}; use name=value or name!=value"))
+                ApiError::bad_request(format!(
+                    "invalid field selector: {term:?}; use name=value or name!=value"
+                ))
             })?;
             if !selectable(kind, &rule.path) {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", rule.path)));
+                return Err(ApiError::bad_request(format!(
+                    "field label not supported: {}",
+                    rule.path
+                )));
             }
             fields.push(rule);
         }
@@ -52,13 +62,21 @@ impl Selection {
 
     /// Whether an object is selected.
     pub fn matches(&self, object: &Value) -> bool {
-        self.labels.iter().all(|rule| rule.matches(&object["metadata"]["labels"]))
-            && self.fields.iter().all(|rule| (value_at(object, &rule.path) == rule.value) == rule.equal)
+        self.labels
+            .iter()
+            .all(|rule| rule.matches(&object["metadata"]["labels"]))
+            && self
+                .fields
+                .iter()
+                .all(|rule| (value_at(object, &rule.path) == rule.value) == rule.equal)
     }
 
     /// The one name that is selected, as `metadata.name=x` does.
     pub fn only_name(&self) -> Option<&str> {
-        let rule = self.fields.iter().find(|rule| rule.equal && rule.path == "metadata.name")?;
+        let rule = self
+            .fields
+            .iter()
+            .find(|rule| rule.equal && rule.path == "metadata.name")?;
         Some(&rule.value)
     }
 }
@@ -66,10 +84,12 @@ impl Selection {
 impl LabelRule {
     fn matches(&self, labels: &Value) -> bool {
         match self {
-            Self::In(key, values) => labels[key].as_str().is_some_and(|label| values.iter().any(|value| value == label)),
-            Self::NotIn(key, values) => {
-                labels[key].as_str().is_none_or(|label| values.iter().all(|value| value != label))
-            }
+            Self::In(key, values) => labels[key]
+                .as_str()
+                .is_some_and(|label| values.iter().any(|value| value == label)),
+            Self::NotIn(key, values) => labels[key]
+                .as_str()
+                .is_none_or(|label| values.iter().all(|value| value != label)),
             Self::Exists(key) => labels.get(key).is_some(),
             Self::Absent(key) => labels.get(key).is_none(),
         }
@@ -85,13 +105,15 @@ pub fn fits(selector: &Value, found: &Value) -> bool {
 pub fn write(selector: &Value) -> String {
     let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
     let nested = serde_json::json!({"matchLabels": selector});
-    let parts = rules(if plain { &nested } else { selector }).into_iter().map(|rule| match rule {
-        LabelRule::In(key, values) if values.len() == 1 => format!("{key}={}", values[0]),
-        LabelRule::In(key, values) => format!("{key} in ({})", values.join(",")),
-        LabelRule::NotIn(key, values) => format!("{key} notin ({})", values.join(",")),
-        LabelRule::Exists(key) => key,
-        LabelRule::Absent(key) => format!("!{key}"),
-    });
+    let parts = rules(if plain { &nested } else { selector })
+        .into_iter()
+        .map(|rule| match rule {
+            LabelRule::In(key, values) if values.len() == 1 => format!("{key}={}", values[0]),
+            LabelRule::In(key, values) => format!("{key} in ({})", values.join(",")),
+            LabelRule::NotIn(key, values) => format!("{key} notin ({})", values.join(",")),
+            LabelRule::Exists(key) => key,
+            LabelRule::Absent(key) => format!("!{key}"),
+        });
     parts.collect::<Vec<_>>().join(",")
 }
 
@@ -99,16 +121,25 @@ fn rules(selector: &Value) -> Vec<LabelRule> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| LabelRule::In(key.clone(), vec![text(value)]));
-    let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(|expression| {
-        let key = text(&expression["key"]);
-        let values = expression["values"].as_array().into_iter().flatten().map(text).collect();
-        match expression["operator"].as_str() {
-            Some("In") => LabelRule::In(key, values),
-            Some("NotIn") => LabelRule::NotIn(key, values),
-            Some("DoesNotExist") => LabelRule::Absent(key),
-            _ => LabelRule::Exists(key),
-        }
-    });
+    let expressions = selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|expression| {
+            let key = text(&expression["key"]);
+            let values = expression["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(text)
+                .collect();
+            match expression["operator"].as_str() {
+                Some("In") => LabelRule::In(key, values),
+                Some("NotIn") => LabelRule::NotIn(key, values),
+                Some("DoesNotExist") => LabelRule::Absent(key),
+                _ => LabelRule::Exists(key),
+            }
+        });
     labels.chain(expressions).collect()
 }
 
@@ -131,10 +162,15 @@ fn terms(text: &str) -> Vec<&str> {
 }
 
 fn labels(text: &str) -> Result<Vec<LabelRule>, ApiError> {
-    let terms = terms(text).into_iter().map(str::trim).filter(|term| !term.is_empty());
+    let terms = terms(text)
+        .into_iter()
+        .map(str::trim)
+        .filter(|term| !term.is_empty());
     terms
         .map(|term| {
-            label(term).ok_or_else(|| ApiError::bad_request(format!("unable to parse requirement: {term:?} in {text:?}")))
+            label(term).ok_or_else(|| {
+                ApiError::bad_request(format!("unable to parse requirement: {term:?} in {text:?}"))
+            })
         })
         .collect()
 }
@@ -142,14 +178,19 @@ fn labels(text: &str) -> Result<Vec<LabelRule>, ApiError> {
 fn label(term: &str) -> Option<LabelRule> {
     let key = |text: &str| {
         let key = text.trim();
-        crate::meta::not_a_qualified_name(key).is_none().then(|| key.to_owned())
+        crate::meta::not_a_qualified_name(key)
+            .is_none()
+            .then(|| key.to_owned())
     };
     if let Some(name) = term.strip_prefix('!') {
         return Some(LabelRule::Absent(key(name)?));
     }
     if let Some(list) = term.strip_suffix(')') {
         let (head, values) = list.split_once('(')?;
-        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
+        let values = values
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect();
         return match head.trim().rsplit_once(char::is_whitespace)? {
             (name, "in") => Some(LabelRule::In(key(name)?, values)),
             (name, "notin") => Some(LabelRule::NotIn(key(name)?, values)),
@@ -159,7 +200,11 @@ fn label(term: &str) -> Option<LabelRule> {
     for (operator, negated) in [("!=", true), ("==", false), ("=", false)] {
         if let Some((name, value)) = term.split_once(operator) {
             let (name, values) = (key(name)?, vec![value.trim().to_owned()]);
-            return Some(if negated { LabelRule::NotIn(name, values) } else { LabelRule::In(name, values) });
+            return Some(if negated {
+                LabelRule::NotIn(name, values)
+            } else {
+                LabelRule::In(name, values)
+            });
         }
     }
     Some(LabelRule::Exists(key(term)?))
@@ -168,7 +213,11 @@ fn label(term: &str) -> Option<LabelRule> {
 fn field(term: &str) -> Option<FieldRule> {
     for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some((path, value)) = term.split_once(operator) {
-            let rule = FieldRule { path: path.trim().to_owned(), value: value.trim().to_owned(), equal };
+            let rule = FieldRule {
+                path: path.trim().to_owned(),
+                value: value.trim().to_owned(),
+                equal,
+            };
             return (!rule.path.is_empty()).then_some(rule);
         }
     }
@@ -181,7 +230,10 @@ fn selectable(kind: &Kind, path: &str) -> bool {
         return true;
     }
     if let Some(custom) = &kind.custom {
-        return custom.selectable.iter().any(|field| field.strip_prefix('.') == Some(path));
+        return custom
+            .selectable
+            .iter()
+            .any(|field| field.strip_prefix('.') == Some(path));
     }
     match kind.plural.as_str() {
         "pods" => matches!(
@@ -211,11 +263,19 @@ fn selectable(kind: &Kind, path: &str) -> bool {
 }
 
 fn value_at(object: &Value, path: &str) -> String {
-    let path = if path == "source" { "source.component" } else { path };
-    let value = path.split('.').try_fold(object, |value, part| value.get(part));
+    let path = if path == "source" {
+        "source.component"
+    } else {
+        path
+    };
+    let value = path
+        .split('.')
+        .try_fold(object, |value, part| value.get(part));
     match value {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None if path == "spec.unschedulable" || path == "spec.hostNetwork" => "false".to_owned(),
+        Some(Value::Null) | None if path == "spec.unschedulable" || path == "spec.hostNetwork" => {
+            "false".to_owned()
+        }
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     }
@@ -228,7 +288,11 @@ mod tests {
 
     fn check(selector: &str, expected: Option<bool>) {
         let object = json!({"metadata": {"labels": {"app": "reviews", "version": "v1"}}});
-        let matched = labels(selector).ok().map(|rules| rules.iter().all(|rule| rule.matches(&object["metadata"]["labels"])));
+        let matched = labels(selector).ok().map(|rules| {
+            rules
+                .iter()
+                .all(|rule| rule.matches(&object["metadata"]["labels"]))
+        });
         assert_eq!(matched, expected, "{selector}");
     }
 
@@ -250,7 +314,10 @@ mod tests {
     fn field_selectors() {
         let rule = field("spec.nodeName!=a").expect("rule");
         assert!(!rule.equal);
-        assert_eq!(value_at(&json!({"spec": {"nodeName": "a"}}), "spec.nodeName"), "a");
+        assert_eq!(
+            value_at(&json!({"spec": {"nodeName": "a"}}), "spec.nodeName"),
+            "a"
+        );
         assert_eq!(value_at(&json!({}), "spec.nodeName"), "");
         assert!(field("nothing").is_none());
     }

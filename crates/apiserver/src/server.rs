@@ -108,14 +108,26 @@ impl Server {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(collect::run(api.clone()));
-        tasks.spawn(bootstrap::furnish_namespaces(api.clone(), authority.pem().to_owned()));
+        tasks.spawn(bootstrap::furnish_namespaces(
+            api.clone(),
+            authority.pem().to_owned(),
+        ));
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         for listener in options.listeners {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
-            tasks.spawn(accept(api.clone(), listener, acceptor.clone(), permits.clone()));
+            tasks.spawn(accept(
+                api.clone(),
+                listener,
+                acceptor.clone(),
+                permits.clone(),
+            ));
         }
-        Ok(Self { api, authority, tasks })
+        Ok(Self {
+            api,
+            authority,
+            tasks,
+        })
     }
 
     /// A kubeconfig for the administrator (client certificate) of the server at `url`.
@@ -124,16 +136,25 @@ impl Server {
     /// The certificate cannot be made.
     pub fn kubeconfig(&self, url: &str) -> Result<String, TlsError> {
         let identity = self.authority.admin()?;
-        Ok(self.authority.kubeconfig(url, "lateen", Credential::Certificate(&identity)))
+        Ok(self
+            .authority
+            .kubeconfig(url, "lateen", Credential::Certificate(&identity)))
     }
 
     /// A kubeconfig for any user, by a client certificate.
     ///
     /// # Errors
     /// The certificate cannot be made.
-    pub fn kubeconfig_for(&self, url: &str, user: &str, group: Option<&str>) -> Result<String, TlsError> {
+    pub fn kubeconfig_for(
+        &self,
+        url: &str,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<String, TlsError> {
         let identity = self.authority.client(user, group)?;
-        Ok(self.authority.kubeconfig(url, "lateen", Credential::Certificate(&identity)))
+        Ok(self
+            .authority
+            .kubeconfig(url, "lateen", Credential::Certificate(&identity)))
     }
 
     /// The authority's certificate (PEM), by which clients know the server.
@@ -159,11 +180,18 @@ impl Server {
     }
 }
 
-async fn accept(api: Arc<Api>, listener: TcpListener, acceptor: TlsAcceptor, permits: Arc<Semaphore>) {
+async fn accept(
+    api: Arc<Api>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    permits: Arc<Semaphore>,
+) {
     let mut stopping = api.stopping.subscribe();
     let mut connections = JoinSet::new();
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopping.changed() => break,
@@ -195,7 +223,11 @@ async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor) {
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let peer = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first);
     let peer: Option<Arc<[u8]>> = peer.map(|certificate| Arc::from(certificate.as_ref()));
     let mut stopping = api.stopping.subscribe();
     let service = service_fn(move |request| {
@@ -203,7 +235,11 @@ async fn connection(api: Arc<Api>, stream: TcpStream, acceptor: TlsAcceptor) {
         async move { Ok::<_, Infallible>(router::answer(api, request, peer).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(64 * 1024);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE)
+        .max_buf_size(64 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())

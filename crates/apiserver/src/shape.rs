@@ -112,18 +112,27 @@ static ANY: Shape = Shape::Any;
 impl Shapes {
     /// Compiles the definitions of an OpenAPI document (`components.schemas`).
     pub fn compile(definitions: &serde_json::Map<String, Value>) -> Self {
-        let own = definitions.iter().map(|(name, schema)| (name.clone(), compile(schema))).collect();
+        let own = definitions
+            .iter()
+            .map(|(name, schema)| (name.clone(), compile(schema)))
+            .collect();
         Self { own, shared: None }
     }
 
     /// One type of its own (as a CRD's version) that may refer to shared ones.
     pub fn single(name: &str, schema: &Value, shared: Arc<Self>) -> Self {
-        Self { own: HashMap::from([(name.to_owned(), compile(schema))]), shared: Some(shared) }
+        Self {
+            own: HashMap::from([(name.to_owned(), compile(schema))]),
+            shared: Some(shared),
+        }
     }
 
     /// A named type; anything when there is no such name.
     pub fn typed(&self, name: &str) -> Typed<'_> {
-        Typed { shapes: self, shape: self.find(name) }
+        Typed {
+            shapes: self,
+            shape: self.find(name),
+        }
     }
 
     fn find(&self, name: &str) -> &Shape {
@@ -161,7 +170,10 @@ impl<'a> Typed<'a> {
             Shape::Any => &ANY,
             Shape::Scalar(_) | Shape::List(_) | Shape::Ref(_) => return None,
         };
-        Some(Typed { shapes: self.shapes, shape })
+        Some(Typed {
+            shapes: self.shapes,
+            shape,
+        })
     }
 
     /// Type of the items when this is a list.
@@ -170,7 +182,10 @@ impl<'a> Typed<'a> {
             Shape::List(list) => &list.items,
             _ => &ANY,
         };
-        Typed { shapes: self.shapes, shape }
+        Typed {
+            shapes: self.shapes,
+            shape,
+        }
     }
 
     /// The list type, when this is a list.
@@ -203,12 +218,24 @@ fn compile(schema: &Value) -> Shape {
         Some("number") => Shape::Scalar(Scalar::Number),
         Some("boolean") => Shape::Scalar(Scalar::Boolean),
         Some("array") => Shape::List(Arc::new(list(schema))),
-        _ => match (schema["properties"].as_object(), schema.get("additionalProperties")) {
+        _ => match (
+            schema["properties"].as_object(),
+            schema.get("additionalProperties"),
+        ) {
             (Some(properties), _) => {
-                let known = properties.iter().map(|(name, schema)| (name.clone(), compile(schema))).collect();
-                let retain_keys =
-                    schema["x-kubernetes-patch-strategy"].as_str().is_some_and(|text| text.contains("retainKeys"));
-                Shape::Object(Arc::new(Fields { known, open, atomic, retain_keys }))
+                let known = properties
+                    .iter()
+                    .map(|(name, schema)| (name.clone(), compile(schema)))
+                    .collect();
+                let retain_keys = schema["x-kubernetes-patch-strategy"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("retainKeys"));
+                Shape::Object(Arc::new(Fields {
+                    known,
+                    open,
+                    atomic,
+                    retain_keys,
+                }))
             }
             (None, Some(Value::Object(values))) => {
                 Shape::Map(Arc::new(compile(&Value::Object(values.clone()))), atomic)
@@ -220,20 +247,31 @@ fn compile(schema: &Value) -> Shape {
 
 fn list(schema: &Value) -> List {
     let strings = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|key| key.as_str().map(str::to_owned))
+            .collect()
     };
     let kind = match schema["x-kubernetes-list-type"].as_str() {
         Some("set") => ListKind::Set,
         Some("map") => ListKind::Map(strings(&schema["x-kubernetes-list-map-keys"])),
         _ => ListKind::Atomic,
     };
-    let merges = schema["x-kubernetes-patch-strategy"].as_str().is_some_and(|text| text.contains("merge"));
+    let merges = schema["x-kubernetes-patch-strategy"]
+        .as_str()
+        .is_some_and(|text| text.contains("merge"));
     let patch = match (merges, schema["x-kubernetes-patch-merge-key"].as_str()) {
         (true, Some(key)) => ListPatch::Merge(key.to_owned()),
         (true, None) => ListPatch::Union,
         (false, _) => ListPatch::Replace,
     };
-    List { items: compile(&schema["items"]), kind, patch }
+    List {
+        items: compile(&schema["items"]),
+        kind,
+        patch,
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,10 @@ pub struct Resource {
 impl Resource {
     /// A resource from its two names.
     pub fn new(group: &str, plural: &str) -> Self {
-        Self { group: group.into(), plural: plural.into() }
+        Self {
+            group: group.into(),
+            plural: plural.into(),
+        }
     }
 }
 
@@ -93,7 +96,9 @@ struct Inner {
 impl Inner {
     fn collection(&mut self, resource: &Resource) -> &mut Collection {
         let base = self.base;
-        self.collections.entry(resource.clone()).or_insert_with(|| Collection::new(base))
+        self.collections
+            .entry(resource.clone())
+            .or_insert_with(|| Collection::new(base))
     }
 }
 
@@ -110,10 +115,14 @@ impl Committed {
     /// # Errors
     /// 500 when the disk refused; the write is taken back.
     pub async fn durable(self) -> Result<Arc<Value>, ApiError> {
-        let Some(receipt) = self.receipt else { return Ok(self.object) };
+        let Some(receipt) = self.receipt else {
+            return Ok(self.object);
+        };
         match receipt.await {
             Ok(Ok(())) => Ok(self.object),
-            Ok(Err(why)) => Err(ApiError::internal(format!("the object store could not be written: {why}"))),
+            Ok(Err(why)) => Err(ApiError::internal(format!(
+                "the object store could not be written: {why}"
+            ))),
             Err(_) => Err(ApiError::unavailable("the API server is shutting down")),
         }
     }
@@ -123,8 +132,15 @@ impl Store {
     /// An empty store that forgets everything at its end.
     pub fn in_memory() -> Self {
         // Kubernetes never hands out revision 0, which means "any" in requests.
-        let inner = Inner { revision: 1, base: 1, ..Inner::default() };
-        Self { inner: Arc::new(RwLock::new(inner)), journal: None }
+        let inner = Inner {
+            revision: 1,
+            base: 1,
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(RwLock::new(inner)),
+            journal: None,
+        }
     }
 
     /// A store kept in a file, with what is already there.
@@ -132,16 +148,29 @@ impl Store {
     /// # Errors
     /// The file cannot be opened, is locked by another process, or holds something else.
     pub fn open(file: &Path) -> Result<Self, OpenError> {
-        let fail = |why: String| OpenError { path: file.display().to_string(), why };
+        let fail = |why: String| OpenError {
+            path: file.display().to_string(),
+            why,
+        };
         let (database, saved) = journal::open(file).map_err(fail)?;
         let revision = saved.revision.max(1);
-        let mut inner = Inner { revision, base: revision, ..Inner::default() };
+        let mut inner = Inner {
+            revision,
+            base: revision,
+            ..Inner::default()
+        };
         for (key, object) in saved.objects {
-            inner.collection(&key.resource).objects.insert((key.namespace, key.name), Arc::new(object));
+            inner
+                .collection(&key.resource)
+                .objects
+                .insert((key.namespace, key.name), Arc::new(object));
         }
         let inner = Arc::new(RwLock::new(inner));
         let journal = Journal::start(database, inner.clone()).map_err(fail)?;
-        Ok(Self { inner, journal: Some(journal) })
+        Ok(Self {
+            inner,
+            journal: Some(journal),
+        })
     }
 
     /// Newest revision.
@@ -152,13 +181,22 @@ impl Store {
     /// One object.
     pub fn object(&self, key: &Key) -> Option<Arc<Value>> {
         let inner = self.inner.read();
-        inner.collections.get(&key.resource)?.objects.get(&(key.namespace.clone(), key.name.clone())).cloned()
+        inner
+            .collections
+            .get(&key.resource)?
+            .objects
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .cloned()
     }
 
     /// All objects of a resource (in one namespace when given) and the revision of this view.
     pub fn all(&self, resource: &Resource, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let inner = self.inner.read();
-        let objects = inner.collections.get(resource).map(|collection| collection.list(namespace)).unwrap_or_default();
+        let objects = inner
+            .collections
+            .get(resource)
+            .map(|collection| collection.list(namespace))
+            .unwrap_or_default();
         (objects, inner.revision)
     }
 
@@ -177,7 +215,12 @@ impl Store {
         let object = Arc::new(object);
         let collection = inner.collection(&key.resource);
         collection.objects.insert(place, object.clone());
-        collection.record(Event { revision, object: object.clone(), previous, deleted: false });
+        collection.record(Event {
+            revision,
+            object: object.clone(),
+            previous,
+            deleted: false,
+        });
         let receipt = self.log(&mut inner, key, revision, Some(object.clone()));
         Ok(Committed { object, receipt })
     }
@@ -199,7 +242,12 @@ impl Store {
         let object = Arc::new(last);
         let collection = inner.collection(&key.resource);
         collection.objects.remove(&place);
-        collection.record(Event { revision, object: object.clone(), previous: Some(previous), deleted: true });
+        collection.record(Event {
+            revision,
+            object: object.clone(),
+            previous: Some(previous),
+            deleted: true,
+        });
         let receipt = self.log(&mut inner, key, revision, None);
         Ok(Committed { object, receipt })
     }
@@ -235,7 +283,12 @@ impl Store {
         let inner = self.inner.read();
         let mut all = Vec::new();
         for (resource, collection) in &inner.collections {
-            all.extend(collection.objects.values().map(|object| (resource.clone(), object.clone())));
+            all.extend(
+                collection
+                    .objects
+                    .values()
+                    .map(|object| (resource.clone(), object.clone())),
+            );
         }
         all
     }
@@ -248,7 +301,11 @@ impl Store {
         object: Option<Arc<Value>>,
     ) -> Option<oneshot::Receiver<Result<(), String>>> {
         match &self.journal {
-            Some(journal) => Some(journal.append(Entry { key: key.clone(), revision, object })),
+            Some(journal) => Some(journal.append(Entry {
+                key: key.clone(),
+                revision,
+                object,
+            })),
             None => {
                 inner.collection(&key.resource).publish(revision);
                 None
@@ -262,15 +319,28 @@ impl Lookup for Store {
         self.all(&Resource::new(group, resource), namespace).0
     }
 
-    fn find(&self, group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
+    fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Arc<Value>> {
         let namespace = namespace.unwrap_or_default().to_owned();
-        self.object(&Key { resource: Resource::new(group, resource), namespace, name: name.to_owned() })
+        self.object(&Key {
+            resource: Resource::new(group, resource),
+            namespace,
+            name: name.to_owned(),
+        })
     }
 }
 
 /// The `resourceVersion` of a stored object as a number.
 pub fn revision_of(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn check(previous: Option<&Value>, expect: Expect) -> Result<(), Refused> {

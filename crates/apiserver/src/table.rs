@@ -20,29 +20,54 @@ struct Column {
 
 /// A column that is always shown.
 const fn shown(name: &'static str, cell: fn(&Value) -> Value) -> Column {
-    Column { name, wide: false, cell }
+    Column {
+        name,
+        wide: false,
+        cell,
+    }
 }
 
 /// A column for `-o wide`.
 const fn wide(name: &'static str, cell: fn(&Value) -> Value) -> Column {
-    Column { name, wide: true, cell }
+    Column {
+        name,
+        wide: true,
+        cell,
+    }
 }
 
 /// The table of some objects. `include` is the parameter `includeObject`.
-pub fn render(kind: &Kind, objects: &[Arc<Value>], include: Option<&str>, metadata: Value) -> Value {
+pub fn render(
+    kind: &Kind,
+    objects: &[Arc<Value>],
+    include: Option<&str>,
+    metadata: Value,
+) -> Value {
     let rows = |cells: &dyn Fn(&Value) -> Vec<Value>| -> Vec<Value> {
-        objects.iter().map(|found| json!({"cells": cells(found), "object": object(found, include)})).collect()
+        objects
+            .iter()
+            .map(|found| json!({"cells": cells(found), "object": object(found, include)}))
+            .collect()
     };
     let (definitions, rows) = match &kind.custom {
         Some(custom) => {
             let columns = custom_columns(&custom.columns);
-            let definitions = columns.iter().map(|column| column.definition.clone()).collect::<Vec<_>>();
-            (definitions, rows(&|found| columns.iter().map(|column| column.cell(found)).collect()))
+            let definitions = columns
+                .iter()
+                .map(|column| column.definition.clone())
+                .collect::<Vec<_>>();
+            (
+                definitions,
+                rows(&|found| columns.iter().map(|column| column.cell(found)).collect()),
+            )
         }
         None => {
             let columns = columns::of(kind);
             let definitions = columns.iter().map(definition).collect();
-            (definitions, rows(&|found| columns.iter().map(|column| (column.cell)(found)).collect()))
+            (
+                definitions,
+                rows(&|found| columns.iter().map(|column| (column.cell)(found)).collect()),
+            )
         }
     };
     json!({
@@ -62,7 +87,9 @@ fn object(object: &Value, include: Option<&str>) -> Value {
     match include {
         Some("None") => Value::Null,
         Some("Object") => object.clone(),
-        _ => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]}),
+        _ => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+        }
     }
 }
 
@@ -74,7 +101,9 @@ struct CustomColumn {
 
 impl CustomColumn {
     fn cell(&self, object: &Value) -> Value {
-        let Some(path) = &self.path else { return json!(meta::text(object, "name")) };
+        let Some(path) = &self.path else {
+            return json!(meta::text(object, "name"));
+        };
         match path.find(object) {
             None | Some(Value::Null) => Value::Null,
             Some(Value::String(time)) if self.is_date => json!(age(time)),
@@ -86,17 +115,29 @@ impl CustomColumn {
 
 fn custom_columns(columns: &[Value]) -> Vec<CustomColumn> {
     let name = json!({"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0});
-    let mut all = vec![CustomColumn { definition: name, path: None, is_date: false }];
+    let mut all = vec![CustomColumn {
+        definition: name,
+        path: None,
+        is_date: false,
+    }];
     let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});
     let default = [age];
-    for column in if columns.is_empty() { &default[..] } else { columns } {
+    for column in if columns.is_empty() {
+        &default[..]
+    } else {
+        columns
+    } {
         let text = |key: &str| column[key].as_str().unwrap_or_default();
         let is_date = text("type") == "date";
         let definition = json!({
             "name": text("name"), "type": if is_date { "string" } else { text("type") }, "format": text("format"),
             "description": text("description"), "priority": column["priority"].as_i64().unwrap_or(0),
         });
-        all.push(CustomColumn { definition, path: Some(jsonpath::Path::parse(text("jsonPath"))), is_date });
+        all.push(CustomColumn {
+            definition,
+            path: Some(jsonpath::Path::parse(text("jsonPath"))),
+            is_date,
+        });
     }
     all
 }
@@ -112,7 +153,11 @@ fn age(time: &str) -> String {
 /// Kubernetes' `HumanDuration`: two units at most, fewer as it grows.
 fn duration(seconds: i64) -> String {
     let pair = |major: i64, unit: char, minor: i64, small: char| {
-        if minor == 0 { format!("{major}{unit}") } else { format!("{major}{unit}{minor}{small}") }
+        if minor == 0 {
+            format!("{major}{unit}")
+        } else {
+            format!("{major}{unit}{minor}{small}")
+        }
     };
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {

@@ -35,7 +35,10 @@ impl Target {
             .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
             .collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let mut target = Self { path: path.to_owned(), ..Self::default() };
+        let mut target = Self {
+            path: path.to_owned(),
+            ..Self::default()
+        };
         let rest = match parts.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => {
                 target.version = (*version).to_owned();
@@ -61,11 +64,13 @@ impl Target {
                 return;
             }
             ["namespaces", name] => {
-                (self.resource, self.name, self.namespace) = ("namespaces".to_owned(), own(name), own(name));
+                (self.resource, self.name, self.namespace) =
+                    ("namespaces".to_owned(), own(name), own(name));
                 return;
             }
             ["namespaces", name, sub @ ("status" | "finalize")] if self.group.is_empty() => {
-                (self.resource, self.name, self.namespace) = ("namespaces".to_owned(), own(name), own(name));
+                (self.resource, self.name, self.namespace) =
+                    ("namespaces".to_owned(), own(name), own(name));
                 self.subresource = (*sub).to_owned();
                 return;
             }
@@ -76,7 +81,10 @@ impl Target {
             rest => rest,
         };
         let mut rest = rest.iter();
-        self.resource = rest.next().map(|text| (*text).to_owned()).unwrap_or_default();
+        self.resource = rest
+            .next()
+            .map(|text| (*text).to_owned())
+            .unwrap_or_default();
         self.name = rest.next().map(|text| (*text).to_owned());
         self.subresource = rest.copied().collect::<Vec<_>>().join("/");
     }
@@ -112,8 +120,16 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// Decodes a raw query string (without `?`).
     pub fn parse(raw: Option<&str>) -> Self {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs = raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).take(256);
+        let decode = |text: &str| {
+            percent_decode_str(&text.replace('+', " "))
+                .decode_utf8_lossy()
+                .into_owned()
+        };
+        let pairs = raw
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .take(256);
         Self(
             pairs
                 .map(|pair| {
@@ -126,12 +142,18 @@ impl Query {
 
     /// First non-empty value of a parameter.
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, value)| name == key && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(name, value)| name == key && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a boolean parameter is set to true.

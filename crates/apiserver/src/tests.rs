@@ -9,7 +9,9 @@ mod writes;
 
 use crate::api::Api;
 use crate::auth::User;
-use crate::pods::{ExecOptions, Execution, LogOptions, PodAccess, PodError, Reader, Target, Writer};
+use crate::pods::{
+    ExecOptions, Execution, LogOptions, PodAccess, PodError, Reader, Target, Writer,
+};
 use crate::wire::Body;
 use crate::{Options, Server, router};
 use bytes::Bytes;
@@ -24,7 +26,9 @@ pub(crate) struct NoPods;
 
 impl PodAccess for NoPods {
     fn logs(&self, target: Target, _: LogOptions) -> BoxFuture<'static, Result<Reader, PodError>> {
-        Box::pin(async move { Ok(Box::new(std::io::Cursor::new(format!("hello from {}\n", target.pod))) as Reader) })
+        Box::pin(async move {
+            Ok(Box::new(std::io::Cursor::new(format!("hello from {}\n", target.pod))) as Reader)
+        })
     }
 
     fn exec(&self, _: Target, _: ExecOptions) -> BoxFuture<'static, Result<Execution, PodError>> {
@@ -58,15 +62,27 @@ const APPLY: &str = "application/apply-patch+yaml";
 
 impl Cluster {
     async fn new() -> Self {
-        Self { server: Server::start(options()).await.expect("start") }
+        Self {
+            server: Server::start(options()).await.expect("start"),
+        }
     }
 
     fn api(&self) -> &Arc<Api> {
         &self.server.api
     }
 
-    async fn raw(&self, method: &str, path: &str, (media, body): (&str, String), accept: &str) -> Response<Body> {
-        let user = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        (media, body): (&str, String),
+        accept: &str,
+    ) -> Response<Body> {
+        let user = User {
+            name: "admin".into(),
+            groups: vec!["system:masters".into()],
+            ..User::default()
+        };
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -79,19 +95,40 @@ impl Cluster {
     }
 
     async fn call(&self, method: &str, path: &str, media: &str, body: Value) -> (u16, Value) {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let response = self.raw(method, path, (media, body), JSON).await;
         let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .expect("body")
+            .to_bytes();
         (code, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
     /// A request that has to succeed.
     #[track_caller]
-    fn ok<'a>(&'a self, method: &'a str, path: &'a str, body: Value) -> impl Future<Output = Value> + 'a {
+    fn ok<'a>(
+        &'a self,
+        method: &'a str,
+        path: &'a str,
+        body: Value,
+    ) -> impl Future<Output = Value> + 'a {
         let place = std::panic::Location::caller();
         async move {
-            let (code, value) = self.call(method, path, if method == "PATCH" { MERGE } else { JSON }, body).await;
+            let (code, value) = self
+                .call(
+                    method,
+                    path,
+                    if method == "PATCH" { MERGE } else { JSON },
+                    body,
+                )
+                .await;
             assert!(code < 300, "{place}: {method} {path}: {code} {value}");
             value
         }
@@ -102,7 +139,14 @@ impl Cluster {
     }
 
     async fn code(&self, method: &str, path: &str, body: Value) -> u16 {
-        self.call(method, path, if method == "PATCH" { MERGE } else { JSON }, body).await.0
+        self.call(
+            method,
+            path,
+            if method == "PATCH" { MERGE } else { JSON },
+            body,
+        )
+        .await
+        .0
     }
 
     /// Waits until an object is gone.
@@ -112,7 +156,9 @@ impl Cluster {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("gone in time");
+        tokio::time::timeout(std::time::Duration::from_secs(10), wait)
+            .await
+            .expect("gone in time");
     }
 }
 

@@ -15,14 +15,19 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// A body that is already whole.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A response of any content type.
 pub fn text(code: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(bytes));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -34,9 +39,14 @@ pub fn json(code: u16, value: &Value) -> Response<Body> {
 /// The `Status` of a failure.
 pub fn error(error: &ApiError) -> Response<Body> {
     let mut response = json(error.code, &error.status());
-    let after = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    let after = error
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_seconds);
     if after > 0 {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(after));
     }
     response
 }
@@ -44,8 +54,13 @@ pub fn error(error: &ApiError) -> Response<Body> {
 /// Adds `Warning` headers, which kubectl prints as `Warning: …`.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings.iter().take(32) {
-        let clean: String =
-            warning.chars().filter(|c| !c.is_control()).take(1024).collect::<String>().replace('\\', "\\\\").replace('"', "\\\"");
+        let clean: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(1024)
+            .collect::<String>()
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{clean}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
@@ -63,7 +78,11 @@ where
 {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(MAX_BODY)),
-        Err(error) => Err(ApiError::bad_request(format!("the request body could not be read: {error}"))),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(ApiError::too_large(MAX_BODY))
+        }
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the request body could not be read: {error}"
+        ))),
     }
 }

@@ -24,12 +24,21 @@ impl ServiceRange {
     /// # Errors
     /// A sentence when it is no IPv4 network of a usable size (/12 to /28).
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = || format!("invalid service network {text:?}; give an IPv4 network such as 10.96.0.0/16");
+        let bad = || {
+            format!("invalid service network {text:?}; give an IPv4 network such as 10.96.0.0/16")
+        };
         let (address, bits) = text.split_once('/').ok_or_else(bad)?;
         let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
-        let bits: u32 = bits.parse().ok().filter(|bits| (12..=28).contains(bits)).ok_or_else(bad)?;
+        let bits: u32 = bits
+            .parse()
+            .ok()
+            .filter(|bits| (12..=28).contains(bits))
+            .ok_or_else(bad)?;
         let size = 1_u32 << (32 - bits);
-        Ok(Self { base: u32::from(address) & !(size - 1), size })
+        Ok(Self {
+            base: u32::from(address) & !(size - 1),
+            size,
+        })
     }
 
     /// The address of the `kubernetes` Service: the first one.
@@ -55,20 +64,34 @@ impl ServiceRange {
 pub fn allocate(api: &Api, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
     let (all, _) = api.store.all(&Resource::new("", "services"), None);
     let uid = meta::text(service, "uid").to_owned();
-    let others: Vec<&Value> = all.iter().map(|found| &**found).filter(|found| meta::text(found, "uid") != uid).collect();
+    let others: Vec<&Value> = all
+        .iter()
+        .map(|found| &**found)
+        .filter(|found| meta::text(found, "uid") != uid)
+        .collect();
     cluster_ip(api.services, service, old, &others)?;
     node_ports(service, old, &others)
 }
 
-fn cluster_ip(range: ServiceRange, service: &mut Value, old: Option<&Value>, others: &[&Value]) -> Result<(), ApiError> {
+fn cluster_ip(
+    range: ServiceRange,
+    service: &mut Value,
+    old: Option<&Value>,
+    others: &[&Value],
+) -> Result<(), ApiError> {
     if service["spec"]["type"] == "ExternalName" {
         for field in ["clusterIP", "clusterIPs"] {
             drop(service["spec"].as_object_mut().map(|map| map.remove(field)));
         }
         return Ok(());
     }
-    let before = old.and_then(|old| old["spec"]["clusterIP"].as_str()).unwrap_or_default().to_owned();
-    let wanted = service["spec"]["clusterIP"].as_str().or(service["spec"]["clusterIPs"][0].as_str());
+    let before = old
+        .and_then(|old| old["spec"]["clusterIP"].as_str())
+        .unwrap_or_default()
+        .to_owned();
+    let wanted = service["spec"]["clusterIP"]
+        .as_str()
+        .or(service["spec"]["clusterIPs"][0].as_str());
     let wanted = match wanted {
         // An update that says nothing keeps what there is.
         None | Some("") => before.clone(),
@@ -76,23 +99,35 @@ fn cluster_ip(range: ServiceRange, service: &mut Value, old: Option<&Value>, oth
     };
     let invalid = |why: &str| {
         let cause = meta::invalid("spec.clusterIPs", &wanted, why);
-        Err(ApiError::invalid("", "Service", meta::text(service, "name"), vec![cause]))
+        Err(ApiError::invalid(
+            "",
+            "Service",
+            meta::text(service, "name"),
+            vec![cause],
+        ))
     };
     if !before.is_empty() && wanted != before {
         return invalid("field is immutable");
     }
-    let taken: HashSet<&str> = others.iter().filter_map(|other| other["spec"]["clusterIP"].as_str()).collect();
+    let taken: HashSet<&str> = others
+        .iter()
+        .filter_map(|other| other["spec"]["clusterIP"].as_str())
+        .collect();
     let chosen = match wanted.as_str() {
         "None" => wanted,
         "" => free(range, &taken).ok_or_else(|| {
-            ApiError::internal("failed to allocate a serviceIP: range is full; delete Services that are not used")
+            ApiError::internal(
+                "failed to allocate a serviceIP: range is full; delete Services that are not used",
+            )
         })?,
         text => {
             let Ok(address) = text.parse::<Ipv4Addr>() else {
                 return invalid("must be a valid IP address, (e.g. 10.9.8.7) or \"None\"");
             };
             if wanted != before && !range.contains(address) {
-                return invalid("failed to allocate IP: the provided IP is not in the valid range of Service addresses");
+                return invalid(
+                    "failed to allocate IP: the provided IP is not in the valid range of Service addresses",
+                );
             }
             if taken.contains(text) {
                 return invalid("failed to allocate IP: provided IP is already allocated");
@@ -119,11 +154,18 @@ fn free(range: ServiceRange, taken: &HashSet<&str>) -> Option<String> {
 }
 
 fn node_ports(service: &mut Value, old: Option<&Value>, others: &[&Value]) -> Result<(), ApiError> {
-    let has_ports = matches!(service["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+    let has_ports = matches!(
+        service["spec"]["type"].as_str(),
+        Some("NodePort" | "LoadBalancer")
+    );
     let name = meta::text(service, "name").to_owned();
     let mut taken: HashSet<(String, u64)> = others.iter().flat_map(|other| used(other)).collect();
-    let before = old.map(|old| old["spec"]["ports"].clone()).unwrap_or_default();
-    let Some(ports) = service["spec"]["ports"].as_array_mut() else { return Ok(()) };
+    let before = old
+        .map(|old| old["spec"]["ports"].clone())
+        .unwrap_or_default();
+    let Some(ports) = service["spec"]["ports"].as_array_mut() else {
+        return Ok(());
+    };
     for (index, port) in ports.iter_mut().enumerate() {
         if !has_ports {
             drop(port.as_object_mut().map(|map| map.remove("nodePort")));
@@ -144,7 +186,9 @@ fn node_ports(service: &mut Value, old: Option<&Value>, others: &[&Value]) -> Re
         };
         if wanted != 0 {
             if !NODE_PORTS.contains(&wanted) {
-                return invalid("provided port is not in the valid range. The range of valid ports is 30000-32767");
+                return invalid(
+                    "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                );
             }
             if taken.contains(&(protocol.clone(), wanted)) {
                 return invalid("provided port is already allocated");
@@ -153,8 +197,12 @@ fn node_ports(service: &mut Value, old: Option<&Value>, others: &[&Value]) -> Re
             let span = NODE_PORTS.end() - NODE_PORTS.start() + 1;
             let start = u64::from(uuid::Uuid::new_v4().as_fields().0) % span;
             let free = (0..span).map(|step| NODE_PORTS.start() + (start + step) % span);
-            let free = free.into_iter().find(|port| !taken.contains(&(protocol.clone(), *port)));
-            wanted = free.ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
+            let free = free
+                .into_iter()
+                .find(|port| !taken.contains(&(protocol.clone(), *port)));
+            wanted = free.ok_or_else(|| {
+                ApiError::internal("failed to allocate a nodePort: range is full")
+            })?;
         }
         port["nodePort"] = json!(wanted);
         taken.insert((protocol, wanted));
@@ -165,7 +213,10 @@ fn node_ports(service: &mut Value, old: Option<&Value>, others: &[&Value]) -> Re
 fn used(service: &Value) -> Vec<(String, u64)> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let ports = ports.filter_map(|port| {
-        Some((port["protocol"].as_str().unwrap_or("TCP").to_owned(), port["nodePort"].as_u64()?))
+        Some((
+            port["protocol"].as_str().unwrap_or("TCP").to_owned(),
+            port["nodePort"].as_u64()?,
+        ))
     });
     ports.collect()
 }
@@ -182,7 +233,11 @@ mod tests {
         while let Some(next) = free(range, &taken.iter().map(String::as_str).collect()) {
             taken.push(next);
         }
-        assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 14, "all but network and broadcast: {taken:?}");
+        assert_eq!(
+            taken.iter().collect::<HashSet<_>>().len(),
+            14,
+            "all but network and broadcast: {taken:?}"
+        );
         assert!(ServiceRange::parse("10.96.0.0").is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! Defaults of the built-in kinds, as the API reference tells them.
 
+mod pods;
+
 use crate::kinds::Kind;
+use pods::{pod, pod_object};
 use serde_json::{Map, Value, json};
 
 /// Fills in what Kubernetes fills in. `old` is the stored state on updates.
@@ -14,7 +17,9 @@ pub fn defaults(kind: &Kind, object: &mut Value, old: Option<&Value>) {
         ("", "namespaces") => namespace(object, old),
         ("", "secrets") => secret(object),
         ("", "replicationcontrollers") => replication_controller(object),
-        ("", "persistentvolumeclaims") => put(&mut object["spec"], &[("volumeMode", json!("Filesystem"))]),
+        ("", "persistentvolumeclaims") => {
+            put(&mut object["spec"], &[("volumeMode", json!("Filesystem"))])
+        }
         ("apps", "deployments") => deployment(&mut object["spec"]),
         ("apps", "replicasets") => {
             put(&mut object["spec"], &[("replicas", json!(1))]);
@@ -38,7 +43,9 @@ fn put(target: &mut Value, fields: &[(&str, Value)]) {
     if target.is_null() {
         *target = Value::Object(Map::new());
     }
-    let Some(map) = target.as_object_mut() else { return };
+    let Some(map) = target.as_object_mut() else {
+        return;
+    };
     for (name, value) in fields {
         let found = map.entry(*name).or_insert(Value::Null);
         if found.is_null() {
@@ -48,173 +55,26 @@ fn put(target: &mut Value, fields: &[(&str, Value)]) {
 }
 
 fn each<'a>(value: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+    value
+        .get_mut(field)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 fn template(spec: &mut Value) {
     if spec["template"].is_object() {
-        put(&mut spec["template"], &[("metadata", json!({"creationTimestamp": null})), ("spec", json!({}))]);
+        put(
+            &mut spec["template"],
+            &[
+                ("metadata", json!({"creationTimestamp": null})),
+                ("spec", json!({})),
+            ],
+        );
         if let Some(metadata) = spec["template"]["metadata"].as_object_mut() {
             metadata.retain(|_, value| !value.is_null());
         }
         pod(&mut spec["template"]["spec"]);
-    }
-}
-
-/// Defaults of a pod's spec, also in templates.
-fn pod(spec: &mut Value) {
-    put(
-        spec,
-        &[
-            ("restartPolicy", json!("Always")),
-            ("terminationGracePeriodSeconds", json!(30)),
-            ("dnsPolicy", json!("ClusterFirst")),
-            ("securityContext", json!({})),
-            ("schedulerName", json!("default-scheduler")),
-        ],
-    );
-    let account = spec["serviceAccountName"].as_str().or(spec["serviceAccount"].as_str()).map(str::to_owned);
-    if let Some(account) = account.filter(|name| !name.is_empty()) {
-        spec["serviceAccountName"] = json!(account);
-        spec["serviceAccount"] = json!(account);
-    }
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        each(spec, list).for_each(container);
-    }
-    each(spec, "volumes").for_each(volume);
-}
-
-/// Defaults of pods themselves, not of templates.
-fn pod_object(object: &mut Value) {
-    put(
-        &mut object["spec"],
-        &[("enableServiceLinks", json!(true)), ("preemptionPolicy", json!("PreemptLowerPriority")), ("priority", json!(0))],
-    );
-    let seconds = 300;
-    if object["spec"]["tolerations"].is_null() {
-        object["spec"]["tolerations"] = ["not-ready", "unreachable"]
-            .iter()
-            .map(|key| {
-                let key = format!("node.kubernetes.io/{key}");
-                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds})
-            })
-            .collect();
-    }
-    put(&mut object["status"], &[("phase", json!("Pending"))]);
-    if object["status"]["qosClass"].is_null() {
-        object["status"]["qosClass"] = json!(quality_of_service(&object["spec"]));
-    }
-}
-
-/// Kubernetes' quality-of-service classes: all limits equal requests, some are set, none is.
-fn quality_of_service(spec: &Value) -> &'static str {
-    let all: Vec<&Value> = ["initContainers", "containers"]
-        .iter()
-        .flat_map(|list| spec[*list].as_array().into_iter().flatten())
-        .map(|container| &container["resources"])
-        .collect();
-    let set = |resources: &Value, kind: &str| resources[kind].as_object().is_some_and(|map| !map.is_empty());
-    if !all.iter().any(|resources| set(resources, "limits") || set(resources, "requests")) {
-        return "BestEffort";
-    }
-    let guaranteed = all.iter().all(|resources| {
-        ["cpu", "memory"].iter().all(|name| {
-            let (limit, request) = (&resources["limits"][*name], &resources["requests"][*name]);
-            !limit.is_null() && (request.is_null() || request == limit)
-        })
-    });
-    if guaranteed { "Guaranteed" } else { "Burstable" }
-}
-
-fn container(container: &mut Value) {
-    let image = container["image"].as_str().unwrap_or_default();
-    let tag = image.rsplit('/').next().unwrap_or_default().split_once(':').map(|(_, tag)| tag);
-    let pull = if image.contains('@') || tag.is_some_and(|tag| tag != "latest") { "IfNotPresent" } else { "Always" };
-    put(
-        container,
-        &[
-            ("imagePullPolicy", json!(pull)),
-            ("terminationMessagePath", json!("/dev/termination-log")),
-            ("terminationMessagePolicy", json!("File")),
-            ("resources", json!({})),
-        ],
-    );
-    each(container, "ports").for_each(|port| put(port, &[("protocol", json!("TCP"))]));
-    for entry in each(container, "env") {
-        if entry["valueFrom"]["fieldRef"].is_object() {
-            put(&mut entry["valueFrom"]["fieldRef"], &[("apiVersion", json!("v1"))]);
-        }
-    }
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if container[name].is_object() {
-            probe(&mut container[name]);
-        }
-    }
-    for hook in ["postStart", "preStop"] {
-        if container["lifecycle"][hook]["httpGet"].is_object() {
-            put(&mut container["lifecycle"][hook]["httpGet"], &[("path", json!("/")), ("scheme", json!("HTTP"))]);
-        }
-    }
-    // Kubernetes: a limit without a request is the request too.
-    let limits = container["resources"]["limits"].as_object().cloned().unwrap_or_default();
-    if !limits.is_empty() {
-        let fields: Vec<(&str, Value)> = limits.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        put(&mut container["resources"]["requests"], &fields);
-    }
-}
-
-fn probe(probe: &mut Value) {
-    put(
-        probe,
-        &[
-            ("timeoutSeconds", json!(1)),
-            ("periodSeconds", json!(10)),
-            ("successThreshold", json!(1)),
-            ("failureThreshold", json!(3)),
-        ],
-    );
-    if probe["httpGet"].is_object() {
-        put(&mut probe["httpGet"], &[("path", json!("/")), ("scheme", json!("HTTP"))]);
-    }
-    if probe["grpc"].is_object() {
-        put(&mut probe["grpc"], &[("service", json!(""))]);
-    }
-}
-
-fn volume(volume: &mut Value) {
-    for (source, field) in
-        [("configMap", "defaultMode"), ("secret", "defaultMode"), ("projected", "defaultMode"), ("downwardAPI", "defaultMode")]
-    {
-        if volume[source].is_object() {
-            put(&mut volume[source], &[(field, json!(420))]);
-        }
-    }
-    if volume["hostPath"].is_object() {
-        put(&mut volume["hostPath"], &[("type", json!(""))]);
-    }
-    let downward = |items: &mut Value| {
-        for item in each(items, "items") {
-            if item["fieldRef"].is_object() {
-                put(&mut item["fieldRef"], &[("apiVersion", json!("v1"))]);
-            }
-        }
-    };
-    if let Some(items) = volume.get_mut("downwardAPI") {
-        downward(items);
-    }
-    if let Some(projected) = volume.get_mut("projected") {
-        for source in each(projected, "sources") {
-            if let Some(items) = source.get_mut("downwardAPI") {
-                downward(items);
-            }
-            if let Some(token) = source.get_mut("serviceAccountToken") {
-                put(token, &[("expirationSeconds", json!(3600))]);
-            }
-        }
-    }
-    // A volume without any source is an empty directory.
-    if volume.as_object().is_some_and(|map| map.len() == 1) {
-        volume["emptyDir"] = json!({});
     }
 }
 
@@ -230,7 +90,10 @@ fn deployment(spec: &mut Value) {
     );
     put(&mut spec["strategy"], &[("type", json!("RollingUpdate"))]);
     if spec["strategy"]["type"] == "RollingUpdate" {
-        put(&mut spec["strategy"]["rollingUpdate"], &[("maxUnavailable", json!("25%")), ("maxSurge", json!("25%"))]);
+        put(
+            &mut spec["strategy"]["rollingUpdate"],
+            &[("maxUnavailable", json!("25%")), ("maxSurge", json!("25%"))],
+        );
     }
     template(spec);
 }
@@ -243,21 +106,42 @@ fn stateful_set(spec: &mut Value) {
             ("revisionHistoryLimit", json!(10)),
             ("podManagementPolicy", json!("OrderedReady")),
             ("updateStrategy", json!({"type": "RollingUpdate"})),
-            ("persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"})),
+            (
+                "persistentVolumeClaimRetentionPolicy",
+                json!({"whenDeleted": "Retain", "whenScaled": "Retain"}),
+            ),
         ],
     );
-    put(&mut spec["updateStrategy"], &[("type", json!("RollingUpdate"))]);
+    put(
+        &mut spec["updateStrategy"],
+        &[("type", json!("RollingUpdate"))],
+    );
     if spec["updateStrategy"]["type"] == "RollingUpdate" {
-        put(&mut spec["updateStrategy"]["rollingUpdate"], &[("partition", json!(0))]);
+        put(
+            &mut spec["updateStrategy"]["rollingUpdate"],
+            &[("partition", json!(0))],
+        );
     }
     template(spec);
 }
 
 fn daemon_set(spec: &mut Value) {
-    put(spec, &[("revisionHistoryLimit", json!(10)), ("updateStrategy", json!({"type": "RollingUpdate"}))]);
-    put(&mut spec["updateStrategy"], &[("type", json!("RollingUpdate"))]);
+    put(
+        spec,
+        &[
+            ("revisionHistoryLimit", json!(10)),
+            ("updateStrategy", json!({"type": "RollingUpdate"})),
+        ],
+    );
+    put(
+        &mut spec["updateStrategy"],
+        &[("type", json!("RollingUpdate"))],
+    );
     if spec["updateStrategy"]["type"] == "RollingUpdate" {
-        put(&mut spec["updateStrategy"]["rollingUpdate"], &[("maxUnavailable", json!(1)), ("maxSurge", json!(0))]);
+        put(
+            &mut spec["updateStrategy"]["rollingUpdate"],
+            &[("maxUnavailable", json!(1)), ("maxSurge", json!(0))],
+        );
     }
     template(spec);
 }
@@ -295,14 +179,18 @@ fn job(object: &mut Value, old: Option<&Value>) {
         return;
     }
     if let Some(old) = old {
-        put(&mut object["spec"], &[("selector", old["spec"]["selector"].clone())]);
+        put(
+            &mut object["spec"],
+            &[("selector", old["spec"]["selector"].clone())],
+        );
     }
     let uid = object["metadata"]["uid"].clone();
     if !uid.is_string() || !object["spec"]["selector"].is_null() {
         return;
     }
     let name = object["metadata"]["name"].clone();
-    object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    object["spec"]["selector"] =
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
     put(
         &mut object["spec"]["template"]["metadata"]["labels"],
         &[
@@ -332,13 +220,22 @@ fn cron_job(spec: &mut Value) {
 
 fn service(object: &mut Value, old: Option<&Value>) {
     let spec = &mut object["spec"];
-    put(spec, &[("type", json!("ClusterIP")), ("sessionAffinity", json!("None"))]);
+    put(
+        spec,
+        &[
+            ("type", json!("ClusterIP")),
+            ("sessionAffinity", json!("None")),
+        ],
+    );
     if spec["type"] == "ExternalName" {
         return;
     }
     put(spec, &[("internalTrafficPolicy", json!("Cluster"))]);
     if spec["sessionAffinity"] == "ClientIP" {
-        put(&mut spec["sessionAffinityConfig"]["clientIP"], &[("timeoutSeconds", json!(10800))]);
+        put(
+            &mut spec["sessionAffinityConfig"]["clientIP"],
+            &[("timeoutSeconds", json!(10800))],
+        );
     }
     if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
         put(spec, &[("externalTrafficPolicy", json!("Cluster"))]);
@@ -346,7 +243,13 @@ fn service(object: &mut Value, old: Option<&Value>) {
     if spec["type"] == "LoadBalancer" {
         put(spec, &[("allocateLoadBalancerNodePorts", json!(true))]);
     }
-    put(spec, &[("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))]);
+    put(
+        spec,
+        &[
+            ("ipFamilies", json!(["IPv4"])),
+            ("ipFamilyPolicy", json!("SingleStack")),
+        ],
+    );
     for port in each(spec, "ports") {
         put(port, &[("protocol", json!("TCP"))]);
         let number = port["port"].clone();
@@ -366,7 +269,10 @@ fn namespace(object: &mut Value, old: Option<&Value>) {
         object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
     }
     if old.is_none() {
-        put(&mut object["spec"], &[("finalizers", json!(["kubernetes"]))]);
+        put(
+            &mut object["spec"],
+            &[("finalizers", json!(["kubernetes"]))],
+        );
     } else {
         // Finalizers of the spec change through the `finalize` subresource; an update that leaves them out means none.
         put(object, &[("spec", json!({}))]);
@@ -378,8 +284,15 @@ fn namespace(object: &mut Value, old: Option<&Value>) {
 fn secret(object: &mut Value) {
     use base64::Engine;
     put(object, &[("type", json!("Opaque"))]);
-    let plain = object.as_object_mut().and_then(|map| map.remove("stringData"));
-    for (key, value) in plain.as_ref().and_then(Value::as_object).into_iter().flatten() {
+    let plain = object
+        .as_object_mut()
+        .and_then(|map| map.remove("stringData"));
+    for (key, value) in plain
+        .as_ref()
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         let text = value.as_str().unwrap_or_default();
         put(&mut object["data"], &[]);
         object["data"][key] = json!(base64::engine::general_purpose::STANDARD.encode(text));
@@ -404,7 +317,10 @@ fn webhooks(object: &mut Value) {
         }
         each(hook, "rules").for_each(|rule| put(rule, &[("scope", json!("*"))]));
         if hook["clientConfig"]["service"].is_object() {
-            put(&mut hook["clientConfig"]["service"], &[("port", json!(443))]);
+            put(
+                &mut hook["clientConfig"]["service"],
+                &[("port", json!(443))],
+            );
         }
     }
 }
@@ -428,6 +344,10 @@ fn endpoint_slice(object: &mut Value) {
 fn network_policy(spec: &mut Value) {
     if spec["policyTypes"].is_null() {
         let egress = spec["egress"].is_array();
-        spec["policyTypes"] = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        spec["policyTypes"] = if egress {
+            json!(["Ingress", "Egress"])
+        } else {
+            json!(["Ingress"])
+        };
     }
 }

@@ -52,7 +52,11 @@ struct Table {
 
 impl Table {
     /// Adds a kind; what differs from a plain namespaced kind is set on the returned row.
-    fn add<K: k8s_openapi::Resource + schemars::JsonSchema>(&mut self, plural: &str, short: &'static [&'static str]) -> &mut Row {
+    fn add<K: k8s_openapi::Resource + schemars::JsonSchema>(
+        &mut self,
+        plural: &str,
+        short: &'static [&'static str],
+    ) -> &mut Row {
         let _ = self.generator.subschema_for::<K>();
         self.rows.push(Row {
             group: K::GROUP,
@@ -94,7 +98,10 @@ impl Row {
 
 /// Definitions of all types, and the kinds.
 pub(super) fn rows() -> (Map<String, Value>, Vec<Row>) {
-    let mut table = Table { generator: SchemaSettings::openapi3().into_generator(), rows: Vec::new() };
+    let mut table = Table {
+        generator: SchemaSettings::openapi3().into_generator(),
+        rows: Vec::new(),
+    };
     core(&mut table);
     workloads(&mut table);
     policies(&mut table);
@@ -107,35 +114,83 @@ pub(super) fn rows() -> (Map<String, Value>, Vec<Row>) {
 fn core(table: &mut Table) {
     use api::core::v1::*;
     table.add::<Pod>("pods", &["po"]).all().sub(&[
-        "status", "log", "exec", "attach", "portforward", "eviction", "binding", "ephemeralcontainers",
+        "status",
+        "log",
+        "exec",
+        "attach",
+        "portforward",
+        "eviction",
+        "binding",
+        "ephemeralcontainers",
     ]);
-    table.add::<Service>("services", &["svc"]).all().sub(&["status"]);
+    table
+        .add::<Service>("services", &["svc"])
+        .all()
+        .sub(&["status"]);
     table.add::<Endpoints>("endpoints", &["ep"]);
-    table.add::<Namespace>("namespaces", &["ns"]).cluster().sub(&["status", "finalize"]);
-    table.add::<Node>("nodes", &["no"]).cluster().sub(&["status"]);
+    table
+        .add::<Namespace>("namespaces", &["ns"])
+        .cluster()
+        .sub(&["status", "finalize"]);
+    table
+        .add::<Node>("nodes", &["no"])
+        .cluster()
+        .sub(&["status"]);
     table.add::<ConfigMap>("configmaps", &["cm"]);
     table.add::<Secret>("secrets", &[]);
-    table.add::<ServiceAccount>("serviceaccounts", &["sa"]).sub(&["token"]);
+    table
+        .add::<ServiceAccount>("serviceaccounts", &["sa"])
+        .sub(&["token"]);
     table.add::<Event>("events", &["ev"]);
-    table.add::<ReplicationController>("replicationcontrollers", &["rc"]).all().sub(&["status", "scale"]);
-    table.add::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"]).sub(&["status"]);
-    table.add::<PersistentVolume>("persistentvolumes", &["pv"]).cluster().sub(&["status"]);
+    table
+        .add::<ReplicationController>("replicationcontrollers", &["rc"])
+        .all()
+        .sub(&["status", "scale"]);
+    table
+        .add::<PersistentVolumeClaim>("persistentvolumeclaims", &["pvc"])
+        .sub(&["status"]);
+    table
+        .add::<PersistentVolume>("persistentvolumes", &["pv"])
+        .cluster()
+        .sub(&["status"]);
     table.add::<LimitRange>("limitranges", &["limits"]);
-    table.add::<ResourceQuota>("resourcequotas", &["quota"]).sub(&["status"]);
+    table
+        .add::<ResourceQuota>("resourcequotas", &["quota"])
+        .sub(&["status"]);
     table.add::<PodTemplate>("podtemplates", &[]);
 }
 
 fn workloads(table: &mut Table) {
     use api::{apps::v1::*, batch::v1::*};
-    table.add::<Deployment>("deployments", &["deploy"]).all().sub(&["status", "scale"]);
-    table.add::<ReplicaSet>("replicasets", &["rs"]).all().sub(&["status", "scale"]);
-    table.add::<StatefulSet>("statefulsets", &["sts"]).all().sub(&["status", "scale"]);
-    table.add::<DaemonSet>("daemonsets", &["ds"]).all().sub(&["status"]);
+    table
+        .add::<Deployment>("deployments", &["deploy"])
+        .all()
+        .sub(&["status", "scale"]);
+    table
+        .add::<ReplicaSet>("replicasets", &["rs"])
+        .all()
+        .sub(&["status", "scale"]);
+    table
+        .add::<StatefulSet>("statefulsets", &["sts"])
+        .all()
+        .sub(&["status", "scale"]);
+    table
+        .add::<DaemonSet>("daemonsets", &["ds"])
+        .all()
+        .sub(&["status"]);
     table.add::<ControllerRevision>("controllerrevisions", &[]);
     table.add::<Job>("jobs", &[]).all().sub(&["status"]);
-    table.add::<CronJob>("cronjobs", &["cj"]).all().sub(&["status"]);
-    table.add::<api::autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscalers", &["hpa"]).all().sub(&["status"]);
-    table.add::<api::policy::v1::PodDisruptionBudget>("poddisruptionbudgets", &["pdb"]).sub(&["status"]);
+    table
+        .add::<CronJob>("cronjobs", &["cj"])
+        .all()
+        .sub(&["status"]);
+    table
+        .add::<api::autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscalers", &["hpa"])
+        .all()
+        .sub(&["status"]);
+    table
+        .add::<api::policy::v1::PodDisruptionBudget>("poddisruptionbudgets", &["pdb"])
+        .sub(&["status"]);
 }
 
 fn policies(table: &mut Table) {
@@ -146,33 +201,68 @@ fn policies(table: &mut Table) {
     table.add::<Role>("roles", &[]);
     table.add::<RoleBinding>("rolebindings", &[]);
     table.add::<ClusterRole>("clusterroles", &[]).cluster();
-    table.add::<ClusterRoleBinding>("clusterrolebindings", &[]).cluster();
+    table
+        .add::<ClusterRoleBinding>("clusterrolebindings", &[])
+        .cluster();
 }
 
 fn machinery(table: &mut Table) {
     use api::{admissionregistration::v1::*, authentication::v1::*, authorization::v1::*};
-    table.add::<MutatingWebhookConfiguration>("mutatingwebhookconfigurations", &[]).cluster().categories = &["api-extensions"];
-    table.add::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[]).cluster().categories =
-        &["api-extensions"];
-    table.add::<extensions::CustomResourceDefinition>("customresourcedefinitions", &["crd", "crds"])
+    table
+        .add::<MutatingWebhookConfiguration>("mutatingwebhookconfigurations", &[])
+        .cluster()
+        .categories = &["api-extensions"];
+    table
+        .add::<ValidatingWebhookConfiguration>("validatingwebhookconfigurations", &[])
+        .cluster()
+        .categories = &["api-extensions"];
+    table
+        .add::<extensions::CustomResourceDefinition>("customresourcedefinitions", &["crd", "crds"])
         .cluster()
         .sub(&["status"])
         .categories = &["api-extensions"];
     table.add::<api::coordination::v1::Lease>("leases", &[]);
     table.add::<api::discovery::v1::EndpointSlice>("endpointslices", &[]);
-    table.add::<api::scheduling::v1::PriorityClass>("priorityclasses", &["pc"]).cluster();
-    table.add::<api::storage::v1::StorageClass>("storageclasses", &["sc"]).cluster();
-    table.add::<TokenReview>("tokenreviews", &[]).cluster().review();
-    table.add::<SelfSubjectReview>("selfsubjectreviews", &[]).cluster().review();
-    table.add::<SubjectAccessReview>("subjectaccessreviews", &[]).cluster().review();
-    table.add::<SelfSubjectAccessReview>("selfsubjectaccessreviews", &[]).cluster().review();
-    table.add::<SelfSubjectRulesReview>("selfsubjectrulesreviews", &[]).cluster().review();
-    table.add::<LocalSubjectAccessReview>("localsubjectaccessreviews", &[]).review();
+    table
+        .add::<api::scheduling::v1::PriorityClass>("priorityclasses", &["pc"])
+        .cluster();
+    table
+        .add::<api::storage::v1::StorageClass>("storageclasses", &["sc"])
+        .cluster();
+    table
+        .add::<TokenReview>("tokenreviews", &[])
+        .cluster()
+        .review();
+    table
+        .add::<SelfSubjectReview>("selfsubjectreviews", &[])
+        .cluster()
+        .review();
+    table
+        .add::<SubjectAccessReview>("subjectaccessreviews", &[])
+        .cluster()
+        .review();
+    table
+        .add::<SelfSubjectAccessReview>("selfsubjectaccessreviews", &[])
+        .cluster()
+        .review();
+    table
+        .add::<SelfSubjectRulesReview>("selfsubjectrulesreviews", &[])
+        .cluster()
+        .review();
+    table
+        .add::<LocalSubjectAccessReview>("localsubjectaccessreviews", &[])
+        .review();
     // Bodies of subresources: no resources of their own, but clients ask for their schemas.
-    let _ = table.generator.subschema_for::<api::autoscaling::v1::Scale>();
+    let _ = table
+        .generator
+        .subschema_for::<api::autoscaling::v1::Scale>();
     let _ = table.generator.subschema_for::<TokenRequest>();
     let _ = table.generator.subschema_for::<api::policy::v1::Eviction>();
     let _ = table.generator.subschema_for::<api::core::v1::Binding>();
-    let _ = table.generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>();
-    let _ = table.generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>();
+    let _ = table
+        .generator
+        .subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>();
+    let _ = table
+        .generator
+        .subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>();
 }

@@ -45,7 +45,9 @@ impl Manager {
     }
 
     fn is(&self, call: &Call, applies: bool) -> bool {
-        self.name == call.manager && self.applies == applies && self.subresource == call.target.subresource
+        self.name == call.manager
+            && self.applies == applies
+            && self.subresource == call.target.subresource
     }
 }
 
@@ -53,22 +55,39 @@ impl Manager {
 const MAX_UPDATERS: usize = 10;
 
 fn managers(object: &Value) -> Vec<Manager> {
-    object["metadata"]["managedFields"].as_array().into_iter().flatten().map(Manager::read).collect()
+    object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(Manager::read)
+        .collect()
 }
 
 fn store(object: &mut Value, mut managers: Vec<Manager>) {
     managers.retain(|manager| !manager.fields.is_empty());
     while managers.iter().filter(|manager| !manager.applies).count() > MAX_UPDATERS {
-        let mut updaters = managers.iter().enumerate().filter(|(_, manager)| !manager.applies).map(|(index, _)| index);
-        let (Some(first), Some(second)) = (updaters.next(), updaters.next()) else { break };
+        let mut updaters = managers
+            .iter()
+            .enumerate()
+            .filter(|(_, manager)| !manager.applies)
+            .map(|(index, _)| index);
+        let (Some(first), Some(second)) = (updaters.next(), updaters.next()) else {
+            break;
+        };
         let merged = managers.remove(first);
         let target = &mut managers[second - 1];
         target.fields.unite(&merged.fields);
         target.name = "ancient-changes".to_owned();
     }
     match managers.is_empty() {
-        true => drop(object["metadata"].as_object_mut().map(|map| map.remove("managedFields"))),
-        false => object["metadata"]["managedFields"] = managers.iter().map(Manager::write).collect(),
+        true => drop(
+            object["metadata"]
+                .as_object_mut()
+                .map(|map| map.remove("managedFields")),
+        ),
+        false => {
+            object["metadata"]["managedFields"] = managers.iter().map(Manager::write).collect()
+        }
     }
 }
 
@@ -80,8 +99,16 @@ fn ownable(object: &Value) -> Value {
         map.remove("kind");
         if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
             for field in [
-                "name", "namespace", "uid", "creationTimestamp", "selfLink", "generation", "managedFields",
-                "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+                "name",
+                "namespace",
+                "uid",
+                "creationTimestamp",
+                "selfLink",
+                "generation",
+                "managedFields",
+                "resourceVersion",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
             ] {
                 metadata.remove(field);
             }
@@ -94,15 +121,22 @@ fn ownable(object: &Value) -> Value {
 }
 
 /// After a write that was no apply: the manager owns what it changed, nobody owns what is gone.
-pub fn own_changes(call: &Call, old: Option<(&std::sync::Arc<Value>, Part)>, object: &mut Value, time: &str) {
+pub fn own_changes(
+    call: &Call,
+    old: Option<(&std::sync::Arc<Value>, Part)>,
+    object: &mut Value,
+    time: &str,
+) {
     let typed = call.kind.typed();
     let before = old.map_or(json!({}), |(old, _)| ownable(old));
     let after = ownable(object);
     // A client may only clear the list (as `managedFields: [{}]`), never write it.
     let given = &object["metadata"]["managedFields"];
-    let cleared = given.as_array().is_some_and(|list| list.is_empty() || list.len() == 1 && list[0] == json!({}));
+    let cleared = given
+        .as_array()
+        .is_some_and(|list| list.is_empty() || list.len() == 1 && list[0] == json!({}));
     let mut all = match old {
-        Some((old, _)) if !(cleared && !old["metadata"]["managedFields"].is_null()) => managers(old),
+        Some((old, _)) if !cleared || old["metadata"]["managedFields"].is_null() => managers(old),
         _ => Vec::new(),
     };
     let (set, gone) = fields::changes(typed, &before, &after);
@@ -167,7 +201,9 @@ pub fn apply(call: &Call, old: &Value, applied: Value, part: Part) -> Result<Val
     let mut object = old.clone();
     merge(typed, &mut object, &config);
     let position = all.iter().position(|manager| manager.is(call, true));
-    let mut dropped = position.map(|index| all[index].fields.clone()).unwrap_or_default();
+    let mut dropped = position
+        .map(|index| all[index].fields.clone())
+        .unwrap_or_default();
     dropped.subtract(&wanted);
     // What somebody else owns too, or what lies above something that stays, is kept.
     for (index, other) in all.iter().enumerate() {
@@ -207,13 +243,21 @@ fn shelter(dropped: &mut Fields, kept: &Fields) {
 fn differing(typed: Typed<'_>, old: &Value, config: &Value, wanted: &Fields) -> Fields {
     let mut result = Fields::default();
     for (key, sub) in &wanted.children {
-        let Some(field) = fields::child_type(typed, key) else { continue };
-        let Some(new) = fields::child(typed, config, key) else { continue };
+        let Some(field) = fields::child_type(typed, key) else {
+            continue;
+        };
+        let Some(new) = fields::child(typed, config, key) else {
+            continue;
+        };
         let previous = fields::child(typed, old, key);
         let child = match previous {
             None => sub.clone(),
             Some(previous) if sub.children.is_empty() => {
-                if previous == new { Fields::default() } else { Fields::leaf() }
+                if previous == new {
+                    Fields::default()
+                } else {
+                    Fields::leaf()
+                }
             }
             Some(previous) => differing(field, previous, new, sub),
         };
@@ -246,7 +290,11 @@ fn resolve(call: &Call, all: &mut [Manager], changed: &Fields) -> Result<(), Api
             label.push_str(&format!(" using {}", manager.version));
         }
         for path in common.paths() {
-            causes.push(Cause::new("FieldManagerConflict", path, format!("conflict with {label}")));
+            causes.push(Cause::new(
+                "FieldManagerConflict",
+                path,
+                format!("conflict with {label}"),
+            ));
         }
         who.push(label);
     }
@@ -254,20 +302,37 @@ fn resolve(call: &Call, all: &mut [Manager], changed: &Fields) -> Result<(), Api
         return Ok(());
     }
     let message = match causes.as_slice() {
-        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+        [one] => format!(
+            "Apply failed with 1 conflict: {}: {}",
+            one.message, one.field
+        ),
         many => {
             let list: Vec<String> = who
                 .iter()
                 .map(|label| {
-                    let mine = many.iter().filter(|cause| cause.message == format!("conflict with {label}"));
-                    format!("conflicts with {label}:\n{}", mine.map(|cause| format!("- {}", cause.field)).collect::<Vec<_>>().join("\n"))
+                    let mine = many
+                        .iter()
+                        .filter(|cause| cause.message == format!("conflict with {label}"));
+                    format!(
+                        "conflicts with {label}:\n{}",
+                        mine.map(|cause| format!("- {}", cause.field))
+                            .collect::<Vec<_>>()
+                            .join("\n")
+                    )
                 })
                 .collect();
-            format!("Apply failed with {} conflicts: {}", many.len(), list.join("\n"))
+            format!(
+                "Apply failed with {} conflicts: {}",
+                many.len(),
+                list.join("\n")
+            )
         }
     };
     let mut error = ApiError::new(409, "Conflict", message);
-    error.details = Some(Box::new(crate::error::Details { causes, ..Default::default() }));
+    error.details = Some(Box::new(crate::error::Details {
+        causes,
+        ..Default::default()
+    }));
     Err(error)
 }
 
@@ -312,7 +377,10 @@ fn merge_list(typed: Typed<'_>, kind: &ListKind, list: &mut Vec<Value>, new: &[V
     for item in old {
         let own = key(&item);
         if !list.iter().any(|found| key(found) == own) {
-            let at = previous.as_ref().and_then(|before| list.iter().position(|found| key(found).as_ref() == Some(before)));
+            let at = previous.as_ref().and_then(|before| {
+                list.iter()
+                    .position(|found| key(found).as_ref() == Some(before))
+            });
             list.insert(at.map_or(0, |at| at + 1), item);
         }
         previous = own;

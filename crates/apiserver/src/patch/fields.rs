@@ -17,7 +17,10 @@ pub struct Fields {
 impl Fields {
     /// A set of one: the node itself.
     pub fn leaf() -> Self {
-        Self { member: true, children: BTreeMap::new() }
+        Self {
+            member: true,
+            children: BTreeMap::new(),
+        }
     }
 
     /// Whether nothing is in the set.
@@ -28,7 +31,10 @@ impl Fields {
     /// Reads `fieldsV1`; what is not understood is left out.
     pub fn read(value: &Value) -> Self {
         let map = value.as_object();
-        let mut fields = Self { member: map.is_none_or(Map::is_empty), children: BTreeMap::new() };
+        let mut fields = Self {
+            member: map.is_none_or(Map::is_empty),
+            children: BTreeMap::new(),
+        };
         for (key, value) in map.into_iter().flatten() {
             if key == "." {
                 fields.member = true;
@@ -41,7 +47,10 @@ impl Fields {
 
     /// Reads the whole set of a manager: the root is no member.
     pub fn read_root(value: &Value) -> Self {
-        Self { member: false, ..Self::read(value) }
+        Self {
+            member: false,
+            ..Self::read(value)
+        }
     }
 
     /// Writes `fieldsV1`.
@@ -95,7 +104,10 @@ impl Fields {
 
     /// Members that are in both sets.
     pub fn common(&self, other: &Self) -> Self {
-        let mut both = Self { member: self.member && other.member, children: BTreeMap::new() };
+        let mut both = Self {
+            member: self.member && other.member,
+            children: BTreeMap::new(),
+        };
         for (key, child) in &self.children {
             if let Some(found) = other.children.get(key) {
                 let child = child.common(found);
@@ -129,7 +141,10 @@ fn pretty(key: &str) -> String {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => match serde_json::from_str::<Value>(keys) {
             Ok(Value::Object(map)) => {
-                let parts: Vec<String> = map.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let parts: Vec<String> = map
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
                 format!("[{}]", parts.join(","))
             }
             _ => format!("[{keys}]"),
@@ -153,7 +168,9 @@ pub fn item_key(kind: &ListKind, item: &Value) -> Option<String> {
                     Some((key.as_str(), item.get(key).cloned().or(default)?))
                 })
                 .collect();
-            serde_json::to_string(&sorted).ok().map(|text| format!("k:{text}"))
+            serde_json::to_string(&sorted)
+                .ok()
+                .map(|text| format!("k:{text}"))
         }
     }
 }
@@ -179,16 +196,26 @@ pub fn of(typed: Typed<'_>, value: &Value) -> Fields {
         Value::Object(map) => {
             fields.member = map.is_empty();
             for (key, value) in map {
-                let Some(field) = typed.field(key) else { continue };
+                let Some(field) = typed.field(key) else {
+                    continue;
+                };
                 fields.children.insert(format!("f:{key}"), of(field, value));
             }
         }
         Value::Array(items) => {
-            let Some(list) = typed.list() else { return Fields::leaf() };
+            let Some(list) = typed.list() else {
+                return Fields::leaf();
+            };
             fields.member = items.is_empty();
             for item in items {
-                let Some(key) = item_key(&list.kind, item) else { continue };
-                let mut child = if list.kind == ListKind::Set { Fields::leaf() } else { of(typed.items(), item) };
+                let Some(key) = item_key(&list.kind, item) else {
+                    continue;
+                };
+                let mut child = if list.kind == ListKind::Set {
+                    Fields::leaf()
+                } else {
+                    of(typed.items(), item)
+                };
                 // A list item is owned itself, beside its fields.
                 child.member = true;
                 fields.children.insert(key, child);
@@ -211,23 +238,42 @@ pub fn changes(typed: Typed<'_>, old: &Value, new: &Value) -> (Fields, Fields) {
     match (old, new) {
         (Value::Object(before), Value::Object(after)) => {
             for (key, value) in after {
-                let Some(field) = typed.field(key) else { continue };
+                let Some(field) = typed.field(key) else {
+                    continue;
+                };
                 let previous = before.get(key);
-                place(&mut set, &mut gone, format!("f:{key}"), field, (previous, value));
+                place(
+                    &mut set,
+                    &mut gone,
+                    format!("f:{key}"),
+                    field,
+                    (previous, value),
+                );
             }
             for key in before.keys().filter(|key| !after.contains_key(*key)) {
                 gone.children.insert(format!("f:{key}"), Fields::leaf());
             }
         }
         (Value::Array(before), Value::Array(after)) => {
-            let Some(list) = typed.list() else { return (Fields::leaf(), gone) };
+            let Some(list) = typed.list() else {
+                return (Fields::leaf(), gone);
+            };
             let keyed = |items: &[Value]| -> BTreeMap<String, Value> {
-                items.iter().filter_map(|item| Some((item_key(&list.kind, item)?, item.clone()))).collect()
+                items
+                    .iter()
+                    .filter_map(|item| Some((item_key(&list.kind, item)?, item.clone())))
+                    .collect()
             };
             let (before, after) = (keyed(before), keyed(after));
             for (key, value) in &after {
                 let previous = before.get(key);
-                place(&mut set, &mut gone, key.clone(), typed.items(), (previous, value));
+                place(
+                    &mut set,
+                    &mut gone,
+                    key.clone(),
+                    typed.items(),
+                    (previous, value),
+                );
                 if previous.is_none()
                     && let Some(child) = set.children.get_mut(key)
                 {
@@ -243,7 +289,13 @@ pub fn changes(typed: Typed<'_>, old: &Value, new: &Value) -> (Fields, Fields) {
     (set, gone)
 }
 
-fn place(set: &mut Fields, gone: &mut Fields, key: String, typed: Typed<'_>, (old, new): (Option<&Value>, &Value)) {
+fn place(
+    set: &mut Fields,
+    gone: &mut Fields,
+    key: String,
+    typed: Typed<'_>,
+    (old, new): (Option<&Value>, &Value),
+) {
     let (changed, lost) = match old {
         Some(old) => changes(typed, old, new),
         None => (of(typed, new), Fields::default()),
@@ -262,7 +314,9 @@ pub fn child<'a>(typed: Typed<'_>, value: &'a Value, key: &str) -> Option<&'a Va
         (("f", name), Value::Object(map)) => map.get(name),
         (("k" | "v", _), Value::Array(items)) => {
             let list = typed.list()?;
-            items.iter().find(|item| item_key(&list.kind, item).as_deref() == Some(key))
+            items
+                .iter()
+                .find(|item| item_key(&list.kind, item).as_deref() == Some(key))
         }
         _ => None,
     }
@@ -279,12 +333,18 @@ pub fn child_type<'a>(typed: Typed<'a>, key: &str) -> Option<Typed<'a>> {
 /// Removes everything in the set from a value. A node that is kept for another reason stays with what is left.
 pub fn remove(typed: Typed<'_>, value: &mut Value, fields: &Fields) {
     for (key, sub) in &fields.children {
-        let Some(field) = child_type(typed, key) else { continue };
-        let Some((place, _)) = key.split_once(':') else { continue };
+        let Some(field) = child_type(typed, key) else {
+            continue;
+        };
+        let Some((place, _)) = key.split_once(':') else {
+            continue;
+        };
         match value {
             Value::Object(map) if place == "f" => {
                 let name = &key[2..];
-                let Some(found) = map.get_mut(name) else { continue };
+                let Some(found) = map.get_mut(name) else {
+                    continue;
+                };
                 if sub.children.is_empty() && sub.member {
                     map.remove(name);
                     continue;
@@ -296,7 +356,10 @@ pub fn remove(typed: Typed<'_>, value: &mut Value, fields: &Fields) {
             }
             Value::Array(items) => {
                 let Some(list) = typed.list() else { continue };
-                let Some(index) = items.iter().position(|item| item_key(&list.kind, item).as_deref() == Some(key)) else {
+                let Some(index) = items
+                    .iter()
+                    .position(|item| item_key(&list.kind, item).as_deref() == Some(key))
+                else {
                     continue;
                 };
                 if sub.member {

@@ -32,9 +32,13 @@ pub fn merge(typed: Option<Typed<'_>>, target: &mut Value, patch: &Value) -> Res
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Some(map) = target.as_object_mut() else { return Ok(()) };
+    let Some(map) = target.as_object_mut() else {
+        return Ok(());
+    };
     if let Some(kept) = patch.get(RETAIN) {
-        let kept = kept.as_array().ok_or_else(|| bad(format!("{RETAIN} must be a list")))?;
+        let kept = kept
+            .as_array()
+            .ok_or_else(|| bad(format!("{RETAIN} must be a list")))?;
         map.retain(|key, _| kept.iter().any(|name| name == key));
     }
     for (key, value) in patch {
@@ -47,16 +51,27 @@ pub fn merge(typed: Option<Typed<'_>>, target: &mut Value, patch: &Value) -> Res
     // Orders concern what the lists have become.
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(ORDER) {
-            let order = value.as_array().ok_or_else(|| bad(format!("{key} must be a list")))?;
+            let order = value
+                .as_array()
+                .ok_or_else(|| bad(format!("{key} must be a list")))?;
             if let Some(Value::Array(list)) = map.get_mut(field) {
-                sort(list, order, merge_key(typed.and_then(|typed| typed.field(field))));
+                sort(
+                    list,
+                    order,
+                    merge_key(typed.and_then(|typed| typed.field(field))),
+                );
             }
         }
     }
     Ok(())
 }
 
-fn merge_field(typed: Option<Typed<'_>>, map: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), ApiError> {
+fn merge_field(
+    typed: Option<Typed<'_>>,
+    map: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Result<(), ApiError> {
     let field = typed.and_then(|typed| typed.field(key));
     match value {
         Value::Null => {
@@ -72,7 +87,9 @@ fn merge_field(typed: Option<Typed<'_>>, map: &mut Map<String, Value>, key: &str
             if !target.is_array() {
                 *target = Value::Array(Vec::new());
             }
-            let Some(list) = target.as_array_mut() else { return Ok(()) };
+            let Some(list) = target.as_array_mut() else {
+                return Ok(());
+            };
             merge_list(field, list, items)
         }
         scalar => {
@@ -82,18 +99,26 @@ fn merge_field(typed: Option<Typed<'_>>, map: &mut Map<String, Value>, key: &str
     }
 }
 
-fn merge_list(typed: Option<Typed<'_>>, list: &mut Vec<Value>, patch: &[Value]) -> Result<(), ApiError> {
+fn merge_list(
+    typed: Option<Typed<'_>>,
+    list: &mut Vec<Value>,
+    patch: &[Value],
+) -> Result<(), ApiError> {
     let replaces = patch.iter().any(|item| item[DIRECTIVE] == "replace");
     let kind = typed.and_then(Typed::list).map(|list| &list.patch);
     match kind {
         Some(ListPatch::Union) if !replaces => {
-            let new: Vec<Value> = patch.iter().filter(|item| !list.contains(item)).cloned().collect();
+            let new: Vec<Value> = patch
+                .iter()
+                .filter(|item| !list.contains(item))
+                .cloned()
+                .collect();
             list.extend(new);
             Ok(())
         }
-        Some(ListPatch::Merge(key)) if !replaces => {
-            patch.iter().try_for_each(|item| merge_item(typed.map(Typed::items), list, key, item))
-        }
+        Some(ListPatch::Merge(key)) if !replaces => patch
+            .iter()
+            .try_for_each(|item| merge_item(typed.map(Typed::items), list, key, item)),
         _ => {
             list.clear();
             for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
@@ -106,8 +131,17 @@ fn merge_list(typed: Option<Typed<'_>>, list: &mut Vec<Value>, patch: &[Value]) 
     }
 }
 
-fn merge_item(typed: Option<Typed<'_>>, list: &mut Vec<Value>, key: &str, item: &Value) -> Result<(), ApiError> {
-    let id = item.get(key).ok_or_else(|| bad(format!("map: {item} does not contain declared merge key: {key}")))?;
+fn merge_item(
+    typed: Option<Typed<'_>>,
+    list: &mut Vec<Value>,
+    key: &str,
+    item: &Value,
+) -> Result<(), ApiError> {
+    let id = item.get(key).ok_or_else(|| {
+        bad(format!(
+            "map: {item} does not contain declared merge key: {key}"
+        ))
+    })?;
     if item[DIRECTIVE] == "delete" {
         list.retain(|found| found.get(key) != Some(id));
         return Ok(());
@@ -121,8 +155,14 @@ fn merge_item(typed: Option<Typed<'_>>, list: &mut Vec<Value>, key: &str, item: 
     Ok(())
 }
 
-fn remove_scalars(map: &mut Map<String, Value>, field: &str, values: &Value) -> Result<(), ApiError> {
-    let values = values.as_array().ok_or_else(|| bad(format!("{DELETE}{field} must be a list")))?;
+fn remove_scalars(
+    map: &mut Map<String, Value>,
+    field: &str,
+    values: &Value,
+) -> Result<(), ApiError> {
+    let values = values
+        .as_array()
+        .ok_or_else(|| bad(format!("{DELETE}{field} must be a list")))?;
     if let Some(Value::Array(list)) = map.get_mut(field) {
         list.retain(|item| !values.contains(item));
     }
@@ -145,12 +185,17 @@ fn sort(list: &mut Vec<Value>, order: &[Value], key: Option<String>) {
         })
     };
     let old = std::mem::take(list);
-    let mut named: Vec<(usize, usize)> =
-        old.iter().enumerate().filter_map(|(index, item)| Some((place(item)?, index))).collect();
+    let mut named: Vec<(usize, usize)> = old
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Some((place(item)?, index)))
+        .collect();
     named.sort_unstable();
     let mut sequence: Vec<usize> = named.into_iter().map(|(_, index)| index).collect();
     for index in (0..old.len()).filter(|index| place(&old[*index]).is_none()) {
-        let after = index.checked_sub(1).and_then(|before| sequence.iter().position(|placed| *placed == before));
+        let after = index
+            .checked_sub(1)
+            .and_then(|before| sequence.iter().position(|placed| *placed == before));
         sequence.insert(after.map_or(0, |position| position + 1), index);
     }
     list.extend(sequence.into_iter().map(|index| old[index].clone()));

@@ -11,16 +11,36 @@ const KEYED: &[(&str, &str, &[&str], &str)] = &[
     ("PodSpec", "volumes", &["name"], "name"),
     ("PodSpec", "imagePullSecrets", &["name"], "name"),
     ("PodSpec", "hostAliases", &["ip"], "ip"),
-    ("PodSpec", "topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], "topologyKey"),
+    (
+        "PodSpec",
+        "topologySpreadConstraints",
+        &["topologyKey", "whenUnsatisfiable"],
+        "topologyKey",
+    ),
     ("PodSpec", "schedulingGates", &["name"], "name"),
     ("PodSpec", "resourceClaims", &["name"], "name"),
     ("Container", "env", &["name"], "name"),
-    ("Container", "ports", &["containerPort", "protocol"], "containerPort"),
+    (
+        "Container",
+        "ports",
+        &["containerPort", "protocol"],
+        "containerPort",
+    ),
     ("Container", "volumeMounts", &["mountPath"], "mountPath"),
     ("Container", "volumeDevices", &["devicePath"], "devicePath"),
     ("EphemeralContainer", "env", &["name"], "name"),
-    ("EphemeralContainer", "ports", &["containerPort", "protocol"], "containerPort"),
-    ("EphemeralContainer", "volumeMounts", &["mountPath"], "mountPath"),
+    (
+        "EphemeralContainer",
+        "ports",
+        &["containerPort", "protocol"],
+        "containerPort",
+    ),
+    (
+        "EphemeralContainer",
+        "volumeMounts",
+        &["mountPath"],
+        "mountPath",
+    ),
     ("ResourceRequirements", "claims", &["name"], ""),
     ("PodStatus", "conditions", &["type"], "type"),
     ("PodStatus", "podIPs", &["ip"], "ip"),
@@ -31,20 +51,50 @@ const KEYED: &[(&str, &str, &[&str], &str)] = &[
     ("NodeStatus", "conditions", &["type"], "type"),
     ("NodeStatus", "addresses", &["type"], "type"),
     ("NamespaceStatus", "conditions", &["type"], "type"),
-    ("PersistentVolumeClaimStatus", "conditions", &["type"], "type"),
-    ("ReplicationControllerStatus", "conditions", &["type"], "type"),
+    (
+        "PersistentVolumeClaimStatus",
+        "conditions",
+        &["type"],
+        "type",
+    ),
+    (
+        "ReplicationControllerStatus",
+        "conditions",
+        &["type"],
+        "type",
+    ),
     ("DeploymentStatus", "conditions", &["type"], "type"),
     ("ReplicaSetStatus", "conditions", &["type"], "type"),
     ("StatefulSetStatus", "conditions", &["type"], "type"),
     ("DaemonSetStatus", "conditions", &["type"], "type"),
     ("JobStatus", "conditions", &[], "type"),
     ("PodDisruptionBudgetStatus", "conditions", &["type"], "type"),
-    ("HorizontalPodAutoscalerStatus", "conditions", &["type"], "type"),
-    ("MutatingWebhookConfiguration", "webhooks", &["name"], "name"),
-    ("ValidatingWebhookConfiguration", "webhooks", &["name"], "name"),
+    (
+        "HorizontalPodAutoscalerStatus",
+        "conditions",
+        &["type"],
+        "type",
+    ),
+    (
+        "MutatingWebhookConfiguration",
+        "webhooks",
+        &["name"],
+        "name",
+    ),
+    (
+        "ValidatingWebhookConfiguration",
+        "webhooks",
+        &["name"],
+        "name",
+    ),
     ("MutatingWebhook", "matchConditions", &["name"], "name"),
     ("ValidatingWebhook", "matchConditions", &["name"], "name"),
-    ("CustomResourceDefinitionStatus", "conditions", &["type"], ""),
+    (
+        "CustomResourceDefinitionStatus",
+        "conditions",
+        &["type"],
+        "",
+    ),
 ];
 
 /// Lists of unique scalars: (type, field, whether strategic merge unites them).
@@ -75,8 +125,11 @@ const ATOMIC_TYPES: &[&str] = &[
 ];
 
 /// Maps that server-side apply owns as a whole.
-const ATOMIC_MAPS: &[(&str, &str)] =
-    &[("ServiceSpec", "selector"), ("PodSpec", "nodeSelector"), ("ReplicationControllerSpec", "selector")];
+const ATOMIC_MAPS: &[(&str, &str)] = &[
+    ("ServiceSpec", "selector"),
+    ("PodSpec", "nodeSelector"),
+    ("ReplicationControllerSpec", "selector"),
+];
 
 /// Writes the rules into the definitions as OpenAPI extensions.
 pub fn annotate(definitions: &mut Map<String, Value>) {
@@ -96,13 +149,18 @@ pub fn annotate(definitions: &mut Map<String, Value>) {
             schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
         }
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.iter_mut().for_each(|(field, schema)| rules(&short, field, schema));
+            properties
+                .iter_mut()
+                .for_each(|(field, schema)| rules(&short, field, schema));
         }
     }
 }
 
 fn rules(type_name: &str, field: &str, schema: &mut Value) {
-    if let Some((.., keys, merge_key)) = KEYED.iter().find(|(of, name, ..)| *of == type_name && *name == field) {
+    if let Some((.., keys, merge_key)) = KEYED
+        .iter()
+        .find(|(of, name, ..)| *of == type_name && *name == field)
+    {
         if !keys.is_empty() {
             schema["x-kubernetes-list-type"] = json!("map");
             schema["x-kubernetes-list-map-keys"] = json!(keys);
@@ -111,7 +169,10 @@ fn rules(type_name: &str, field: &str, schema: &mut Value) {
             schema["x-kubernetes-patch-strategy"] = json!("merge");
             schema["x-kubernetes-patch-merge-key"] = json!(merge_key);
         }
-    } else if let Some((.., unite)) = SETS.iter().find(|(of, name, _)| *of == type_name && *name == field) {
+    } else if let Some((.., unite)) = SETS
+        .iter()
+        .find(|(of, name, _)| *of == type_name && *name == field)
+    {
         schema["x-kubernetes-list-type"] = json!("set");
         if *unite {
             schema["x-kubernetes-patch-strategy"] = json!("merge");

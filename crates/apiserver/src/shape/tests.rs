@@ -12,9 +12,25 @@ fn check(object: Value, unknown: &[&str], mistyped: usize) {
 
 #[test]
 fn unknown_fields_and_wrong_types_are_told_by_path() {
-    check(json!({"metadata": {"name": "x", "labels": {"any": "thing"}}, "spec": {"containers": []}}), &[], 0);
-    check(json!({"spec": {"containers": [{"name": "a", "imag": "b"}]}}), &["spec.containers[0].imag"], 0);
+    check(
+        json!({"metadata": {"name": "x", "labels": {"any": "thing"}}, "spec": {"containers": []}}),
+        &[],
+        0,
+    );
+    check(
+        json!({"spec": {"containers": [{"name": "a", "imag": "b"}]}}),
+        &["spec.containers[0].imag"],
+        0,
+    );
     check(json!({"spec": {"containers": [{"name": 1}]}}), &[], 1);
-    check(json!({"spec": {"terminationGracePeriodSeconds": "soon", "containers": {}}}), &[], 2);
-    check(json!({"spec": {"containers": [{"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}}), &[], 0);
+    check(
+        json!({"spec": {"terminationGracePeriodSeconds": "soon", "containers": {}}}),
+        &[],
+        2,
+    );
+    check(
+        json!({"spec": {"containers": [{"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}}),
+        &[],
+        0,
+    );
 }

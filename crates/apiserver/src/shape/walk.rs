@@ -20,12 +20,22 @@ pub fn inspect(typed: Typed<'_>, value: &mut Value) -> Findings {
     findings
 }
 
-fn walk(typed: Typed<'_>, value: &mut Value, path: &mut String, depth: usize, findings: &mut Findings) {
+fn walk(
+    typed: Typed<'_>,
+    value: &mut Value,
+    path: &mut String,
+    depth: usize,
+    findings: &mut Findings,
+) {
     if depth > MAX_DEPTH {
-        findings.mistyped.push(format!("{path} nests deeper than {MAX_DEPTH} levels"));
+        findings
+            .mistyped
+            .push(format!("{path} nests deeper than {MAX_DEPTH} levels"));
         return;
     }
-    let wrong = |found: &Value, wanted: &str| format!("{path}: cannot use {} as {wanted}", type_name(found));
+    let wrong = |found: &Value, wanted: &str| {
+        format!("{path}: cannot use {} as {wanted}", type_name(found))
+    };
     match (typed.shape(), &mut *value) {
         (_, Value::Null) | (Shape::Any | Shape::Ref(_), _) => {}
         (Shape::Object(fields), Value::Object(map)) => {
@@ -50,7 +60,9 @@ fn walk(typed: Typed<'_>, value: &mut Value, path: &mut String, depth: usize, fi
                 path.truncate(length);
             }
         }
-        (Shape::Object(_) | Shape::Map(..), other) => findings.mistyped.push(wrong(other, "an object")),
+        (Shape::Object(_) | Shape::Map(..), other) => {
+            findings.mistyped.push(wrong(other, "an object"))
+        }
         (Shape::List(_), other) => findings.mistyped.push(wrong(other, "a list")),
         (Shape::Scalar(scalar), other) => {
             if let Some(wanted) = mismatch(*scalar, other) {
@@ -68,7 +80,9 @@ fn enter(
     findings: &mut Findings,
 ) {
     for (key, value) in map.iter_mut() {
-        let Some(field) = typed.field(key) else { continue };
+        let Some(field) = typed.field(key) else {
+            continue;
+        };
         let length = path.len();
         *path = join(path, key);
         walk(field, value, path, depth + 1, findings);
@@ -77,15 +91,24 @@ fn enter(
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 fn mismatch(scalar: Scalar, value: &mut Value) -> Option<&'static str> {
     match (scalar, &*value) {
-        (Scalar::Text, Value::String(_)) | (Scalar::Boolean, Value::Bool(_)) | (Scalar::Number, Value::Number(_)) => None,
+        (Scalar::Text, Value::String(_))
+        | (Scalar::Boolean, Value::Bool(_))
+        | (Scalar::Number, Value::Number(_)) => None,
         (Scalar::IntOrText, Value::Number(_) | Value::String(_)) => None,
         (Scalar::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => None,
-        (Scalar::Integer, Value::Number(number)) => match number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15) {
+        (Scalar::Integer, Value::Number(number)) => match number
+            .as_f64()
+            .filter(|f| f.fract() == 0.0 && f.abs() < 9e15)
+        {
             // `1.0` is a whole number in JSON; it is kept as one.
             Some(whole) => {
                 *value = Value::Number(Number::from(whole as i64));

@@ -33,14 +33,24 @@ pub(super) struct Collection {
 
 impl Collection {
     pub(super) fn new(base: u64) -> Self {
-        Self { objects: BTreeMap::new(), newest: watch::Sender::new(base), log: VecDeque::new(), floor: base }
+        Self {
+            objects: BTreeMap::new(),
+            newest: watch::Sender::new(base),
+            log: VecDeque::new(),
+            floor: base,
+        }
     }
 
     pub(super) fn list(&self, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let Some(namespace) = namespace else { return self.objects.values().cloned().collect() };
+        let Some(namespace) = namespace else {
+            return self.objects.values().cloned().collect();
+        };
         let start = Bound::Included((namespace.to_owned(), String::new()));
         let range = self.objects.range((start, Bound::Unbounded));
-        range.take_while(|((place, _), _)| place == namespace).map(|(_, object)| object.clone()).collect()
+        range
+            .take_while(|((place, _), _)| place == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     pub(super) fn record(&mut self, event: Event) {
@@ -58,7 +68,9 @@ impl Collection {
 
     /// Whether a change waits for the disk.
     pub(super) fn is_pending(&self) -> bool {
-        self.log.back().is_some_and(|event| event.revision > *self.newest.borrow())
+        self.log
+            .back()
+            .is_some_and(|event| event.revision > *self.newest.borrow())
     }
 
     pub(super) fn after(&self, after: u64, limit: usize) -> Option<Vec<Event>> {
@@ -67,7 +79,14 @@ impl Collection {
         }
         let durable = *self.newest.borrow();
         let start = self.log.partition_point(|event| event.revision <= after);
-        Some(self.log.range(start..).take_while(|event| event.revision <= durable).take(limit).cloned().collect())
+        Some(
+            self.log
+                .range(start..)
+                .take_while(|event| event.revision <= durable)
+                .take(limit)
+                .cloned()
+                .collect(),
+        )
     }
 
     /// Takes back every change that is not durable. Watchers are made to list anew, as readers may have seen them.

@@ -28,7 +28,6 @@ pub(super) struct Journal {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-#[derive(Default)]
 pub(super) struct Saved {
     pub(super) revision: u64,
     pub(super) objects: Vec<(Key, Value)>,
@@ -41,7 +40,10 @@ impl Journal {
             .name("lateen-store".to_owned())
             .spawn(move || run(&database, &inner, &receiver))
             .map_err(|error| error.to_string())?;
-        Ok(Self { sender: Some(sender), thread: Some(thread) })
+        Ok(Self {
+            sender: Some(sender),
+            thread: Some(thread),
+        })
     }
 
     /// Called under the store's write lock, so that entries arrive in the order of their revisions.
@@ -81,17 +83,28 @@ fn load(database: &Database) -> Result<Saved, Box<dyn std::error::Error>> {
     write.open_table(COUNTERS)?;
     write.commit()?;
     let read = database.begin_read()?;
-    let mut saved = Saved::default();
-    saved.revision = read.open_table(COUNTERS)?.get(REVISION)?.map_or(0, |value| value.value());
+    let revision = read
+        .open_table(COUNTERS)?
+        .get(REVISION)?
+        .map_or(0, |value| value.value());
+    let mut saved = Saved {
+        revision,
+        objects: Vec::new(),
+    };
     for row in read.open_table(OBJECTS)?.iter()? {
         let (key, bytes) = row?;
         let parts: Vec<&str> = key.value().split('\0').collect();
         let &[group, plural, namespace, name] = parts.as_slice() else {
             return Err(format!("unreadable key {:?}", key.value()).into());
         };
-        let key =
-            Key { resource: Resource::new(group, plural), namespace: namespace.to_owned(), name: name.to_owned() };
-        saved.objects.push((key, serde_json::from_slice(bytes.value())?));
+        let key = Key {
+            resource: Resource::new(group, plural),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        saved
+            .objects
+            .push((key, serde_json::from_slice(bytes.value())?));
     }
     Ok(saved)
 }
@@ -109,7 +122,9 @@ fn run(database: &Database, inner: &RwLock<Inner>, receiver: &mpsc::Receiver<(En
                     }
                 }
                 drop(state);
-                batch.into_iter().for_each(|(_, receipt)| drop(receipt.send(Ok(()))));
+                batch
+                    .into_iter()
+                    .for_each(|(_, receipt)| drop(receipt.send(Ok(()))));
             }
             Err(error) => {
                 let why = error.to_string();
@@ -118,27 +133,48 @@ fn run(database: &Database, inner: &RwLock<Inner>, receiver: &mpsc::Receiver<(En
                 // Nobody appends while the lock is held: this is every change that is not durable.
                 batch.extend(receiver.try_iter());
                 let revision = state.revision;
-                state.collections.values_mut().for_each(|collection| collection.roll_back(revision));
+                state
+                    .collections
+                    .values_mut()
+                    .for_each(|collection| collection.roll_back(revision));
                 drop(state);
-                batch.into_iter().for_each(|(_, receipt)| drop(receipt.send(Err(why.clone()))));
+                batch
+                    .into_iter()
+                    .for_each(|(_, receipt)| drop(receipt.send(Err(why.clone()))));
             }
         }
     }
 }
 
-fn write(database: &Database, batch: &[(Entry, Receipt)]) -> Result<(), Box<dyn std::error::Error>> {
+fn write(
+    database: &Database,
+    batch: &[(Entry, Receipt)],
+) -> Result<(), Box<dyn std::error::Error>> {
     let transaction = database.begin_write()?;
     {
         let mut objects = transaction.open_table(OBJECTS)?;
         for (entry, _) in batch {
-            let Key { resource, namespace, name } = &entry.key;
-            let key = format!("{}\0{}\0{namespace}\0{name}", resource.group, resource.plural);
+            let Key {
+                resource,
+                namespace,
+                name,
+            } = &entry.key;
+            let key = format!(
+                "{}\0{}\0{namespace}\0{name}",
+                resource.group, resource.plural
+            );
             match &entry.object {
-                Some(object) => drop(objects.insert(key.as_str(), serde_json::to_vec(&**object)?.as_slice())?),
+                Some(object) => {
+                    drop(objects.insert(key.as_str(), serde_json::to_vec(&**object)?.as_slice())?)
+                }
                 None => drop(objects.remove(key.as_str())?),
             }
         }
-        let newest = batch.iter().map(|(entry, _)| entry.revision).max().unwrap_or(0);
+        let newest = batch
+            .iter()
+            .map(|(entry, _)| entry.revision)
+            .max()
+            .unwrap_or(0);
         transaction.open_table(COUNTERS)?.insert(REVISION, newest)?;
     }
     transaction.commit()?;

@@ -1,7 +1,11 @@
 use super::*;
 
 fn key(name: &str) -> Key {
-    Key { resource: Resource::new("", "configmaps"), namespace: "default".into(), name: name.into() }
+    Key {
+        resource: Resource::new("", "configmaps"),
+        namespace: "default".into(),
+        name: name.into(),
+    }
 }
 
 fn object(name: &str, text: &str) -> Value {
@@ -9,7 +13,9 @@ fn object(name: &str, text: &str) -> Value {
 }
 
 async fn write(store: &Store, name: &str, expect: Expect, text: &str) -> u64 {
-    let committed = store.put(&key(name), expect, object(name, text)).expect("expected write");
+    let committed = store
+        .put(&key(name), expect, object(name, text))
+        .expect("expected write");
     revision_of(&committed.durable().await.expect("durable"))
 }
 
@@ -18,16 +24,45 @@ async fn writes_are_checked_and_seen_by_watchers_in_order() {
     let store = Store::in_memory();
     let start = store.revision();
     let first = write(&store, "x", Expect::Absent, "1").await;
-    assert_eq!(store.put(&key("x"), Expect::Absent, object("x", "2")).err(), Some(Refused::Exists));
-    assert_eq!(store.put(&key("x"), Expect::Revision(first - 1), object("x", "2")).err(), Some(Refused::Changed));
-    assert_eq!(store.put(&key("y"), Expect::Revision(1), object("y", "2")).err(), Some(Refused::Missing));
+    assert_eq!(
+        store.put(&key("x"), Expect::Absent, object("x", "2")).err(),
+        Some(Refused::Exists)
+    );
+    assert_eq!(
+        store
+            .put(&key("x"), Expect::Revision(first - 1), object("x", "2"))
+            .err(),
+        Some(Refused::Changed)
+    );
+    assert_eq!(
+        store
+            .put(&key("y"), Expect::Revision(1), object("y", "2"))
+            .err(),
+        Some(Refused::Missing)
+    );
     let second = write(&store, "x", Expect::Revision(first), "2").await;
-    let _ = store.remove(&key("x"), Expect::Revision(second)).expect("remove").durable().await;
+    let _ = store
+        .remove(&key("x"), Expect::Revision(second))
+        .expect("remove")
+        .durable()
+        .await;
     let events = store.events(&key("x").resource, start, 10).expect("kept");
-    let seen: Vec<(u64, bool, bool)> =
-        events.iter().map(|event| (event.revision, event.previous.is_some(), event.deleted)).collect();
-    assert_eq!(seen, [(first, false, false), (second, true, false), (second + 1, true, true)]);
-    assert!(store.events(&key("x").resource, 0, 10).is_none(), "before the store's start nothing is known");
+    let seen: Vec<(u64, bool, bool)> = events
+        .iter()
+        .map(|event| (event.revision, event.previous.is_some(), event.deleted))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (first, false, false),
+            (second, true, false),
+            (second + 1, true, true)
+        ]
+    );
+    assert!(
+        store.events(&key("x").resource, 0, 10).is_none(),
+        "before the store's start nothing is known"
+    );
 }
 
 #[tokio::test]
@@ -37,14 +72,27 @@ async fn a_reopened_store_has_the_same_objects_and_revisions() {
     let store = Store::open(&file).expect("open");
     let kept = write(&store, "kept", Expect::Absent, "1").await;
     let gone = write(&store, "gone", Expect::Absent, "1").await;
-    let _ = store.remove(&key("gone"), Expect::Revision(gone)).expect("remove").durable().await;
+    let _ = store
+        .remove(&key("gone"), Expect::Revision(gone))
+        .expect("remove")
+        .durable()
+        .await;
     let revision = store.revision();
     drop(store);
     let store = Store::open(&file).expect("reopen");
     assert_eq!(store.revision(), revision);
     let (objects, _) = store.all(&key("x").resource, Some("default"));
-    assert_eq!(objects.iter().map(|object| revision_of(object)).collect::<Vec<_>>(), [kept]);
-    assert!(store.events(&key("x").resource, kept, 10).is_none(), "events do not survive; watchers list anew");
+    assert_eq!(
+        objects
+            .iter()
+            .map(|object| revision_of(object))
+            .collect::<Vec<_>>(),
+        [kept]
+    );
+    assert!(
+        store.events(&key("x").resource, kept, 10).is_none(),
+        "events do not survive; watchers list anew"
+    );
     assert!(store.events(&key("x").resource, revision, 10).is_some());
 }
 
@@ -61,5 +109,61 @@ async fn many_writers_share_commits_and_none_is_lost() {
         writer.await.expect("writer");
     }
     drop(store);
-    assert_eq!(Store::open(&file).expect("reopen").all(&key("x").resource, None).0.len(), 200);
+    assert_eq!(
+        Store::open(&file)
+            .expect("reopen")
+            .all(&key("x").resource, None)
+            .0
+            .len(),
+        200
+    );
+}
+
+/// Set for the child that is killed: the file it writes.
+const VICTIM: &str = "LATEEN_TEST_STORE";
+
+/// Not a test of its own: what the killed child does. It tells each write after it is acknowledged.
+#[tokio::test]
+async fn victim() {
+    use std::io::Write;
+    let Some(file) = std::env::var_os(VICTIM) else {
+        return;
+    };
+    let store = Store::open(Path::new(&file)).expect("open");
+    for index in 0.. {
+        write(&store, &format!("o{index}"), Expect::Absent, "1").await;
+        let mut output = std::io::stdout();
+        writeln!(output, "wrote {index}").expect("told");
+        output.flush().expect("told");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_it_acknowledged() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("objects.redb");
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["store::tests::victim", "--exact", "--nocapture"])
+        .env(VICTIM, &file)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("child");
+    let lines = BufReader::new(child.stdout.take().expect("piped"))
+        .lines()
+        .map_while(Result::ok);
+    let told = lines.filter_map(|line| line.rsplit_once("wrote ")?.1.parse::<usize>().ok());
+    let last = told
+        .take_while(|index| *index <= 30)
+        .last()
+        .expect("some writes");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let store = Store::open(&file).expect("reopen");
+    for index in 0..=last {
+        assert!(
+            store.object(&key(&format!("o{index}"))).is_some(),
+            "o{index} of {last}"
+        );
+    }
 }

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 /// Text at a path; empty when there is none.
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Text at a path, or `<none>`.
@@ -25,12 +28,20 @@ pub(super) fn number(object: &Value, pointer: &str) -> i64 {
 
 /// A list at a path.
 pub(super) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// Joined text, or `<none>`.
 pub(super) fn joined(parts: Vec<String>) -> Value {
-    if parts.is_empty() { json!("<none>") } else { json!(parts.join(",")) }
+    if parts.is_empty() {
+        json!("<none>")
+    } else {
+        json!(parts.join(","))
+    }
 }
 
 pub(super) fn name(object: &Value) -> Value {
@@ -52,24 +63,52 @@ fn entries(object: &Value, pointer: &str) -> usize {
 pub(super) const NAME: Column = shown("Name", name);
 pub(super) const AGE: Column = shown("Age", created);
 
-static DEFAULT: &[Column] = &[NAME, shown("Created At", |o| json!(text(o, "/metadata/creationTimestamp")))];
-static CONFIGMAPS: &[Column] =
-    &[NAME, shown("Data", |o| json!(entries(o, "/data") + entries(o, "/binaryData"))), AGE];
-static SECRETS: &[Column] =
-    &[NAME, shown("Type", |o| json!(text(o, "/type"))), shown("Data", |o| json!(entries(o, "/data"))), AGE];
-static ACCOUNTS: &[Column] = &[NAME, shown("Secrets", |o| json!(entries(o, "/secrets"))), AGE];
-static NAMESPACES: &[Column] = &[NAME, shown("Status", |o| json!(text(o, "/status/phase"))), AGE];
+static DEFAULT: &[Column] = &[
+    NAME,
+    shown("Created At", |o| {
+        json!(text(o, "/metadata/creationTimestamp"))
+    }),
+];
+static CONFIGMAPS: &[Column] = &[
+    NAME,
+    shown("Data", |o| {
+        json!(entries(o, "/data") + entries(o, "/binaryData"))
+    }),
+    AGE,
+];
+static SECRETS: &[Column] = &[
+    NAME,
+    shown("Type", |o| json!(text(o, "/type"))),
+    shown("Data", |o| json!(entries(o, "/data"))),
+    AGE,
+];
+static ACCOUNTS: &[Column] = &[
+    NAME,
+    shown("Secrets", |o| json!(entries(o, "/secrets"))),
+    AGE,
+];
+static NAMESPACES: &[Column] = &[
+    NAME,
+    shown("Status", |o| json!(text(o, "/status/phase"))),
+    AGE,
+];
 static NODES: &[Column] = &[
     NAME,
     shown("Status", node_status),
     shown("Roles", node_roles),
     AGE,
-    shown("Version", |o| json!(text(o, "/status/nodeInfo/kubeletVersion"))),
+    shown("Version", |o| {
+        json!(text(o, "/status/nodeInfo/kubeletVersion"))
+    }),
     wide("Internal-IP", |o| node_address(o, "InternalIP")),
     wide("External-IP", |o| node_address(o, "ExternalIP")),
     wide("OS-Image", |o| json!(text(o, "/status/nodeInfo/osImage"))),
-    wide("Kernel-Version", |o| json!(text(o, "/status/nodeInfo/kernelVersion"))),
-    wide("Container-Runtime", |o| json!(text(o, "/status/nodeInfo/containerRuntimeVersion"))),
+    wide("Kernel-Version", |o| {
+        json!(text(o, "/status/nodeInfo/kernelVersion"))
+    }),
+    wide("Container-Runtime", |o| {
+        json!(text(o, "/status/nodeInfo/containerRuntimeVersion"))
+    }),
 ];
 static SERVICES: &[Column] = &[
     NAME,
@@ -84,16 +123,39 @@ static ENDPOINTS: &[Column] = &[NAME, shown("Endpoints", endpoints), AGE];
 static SLICES: &[Column] = &[
     NAME,
     shown("AddressType", |o| json!(text(o, "/addressType"))),
-    shown("Ports", |o| some(list(o, "/ports").iter().map(|port| port["port"].to_string()).collect())),
+    shown("Ports", |o| {
+        some(
+            list(o, "/ports")
+                .iter()
+                .map(|port| port["port"].to_string())
+                .collect(),
+        )
+    }),
     shown("Endpoints", |o| {
-        some(list(o, "/endpoints").iter().flat_map(|e| list(e, "/addresses")).filter_map(|a| a.as_str().map(str::to_owned)).collect())
+        some(
+            list(o, "/endpoints")
+                .iter()
+                .flat_map(|e| list(e, "/addresses"))
+                .filter_map(|a| a.as_str().map(str::to_owned))
+                .collect(),
+        )
     }),
     AGE,
 ];
 static EVENTS: &[Column] = &[
     shown("Last Seen", |o| {
-        let seen = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
-        json!(seen.iter().map(|path| text(o, path)).find(|time| !time.is_empty()).map(age))
+        let seen = [
+            "/series/lastObservedTime",
+            "/lastTimestamp",
+            "/eventTime",
+            "/metadata/creationTimestamp",
+        ];
+        json!(
+            seen.iter()
+                .map(|path| text(o, path))
+                .find(|time| !time.is_empty())
+                .map(age)
+        )
     }),
     shown("Type", |o| json!(text(o, "/type"))),
     shown("Reason", |o| json!(text(o, "/reason"))),
@@ -118,44 +180,97 @@ static CLAIMS: &[Column] = &[
 ];
 static BINDINGS: &[Column] = &[
     NAME,
-    shown("Role", |o| json!(format!("{}/{}", text(o, "/roleRef/kind"), text(o, "/roleRef/name")))),
+    shown("Role", |o| {
+        json!(format!(
+            "{}/{}",
+            text(o, "/roleRef/kind"),
+            text(o, "/roleRef/name")
+        ))
+    }),
     AGE,
     wide("Users", |o| json!(subjects(o, "User"))),
     wide("Groups", |o| json!(subjects(o, "Group"))),
     wide("ServiceAccounts", |o| json!(subjects(o, "ServiceAccount"))),
 ];
-static WEBHOOKS: &[Column] = &[NAME, shown("Webhooks", |o| json!(entries(o, "/webhooks"))), AGE];
-static DEFINITIONS: &[Column] = &[NAME, shown("Created At", |o| json!(text(o, "/metadata/creationTimestamp")))];
-static LEASES: &[Column] = &[NAME, shown("Holder", |o| json!(text(o, "/spec/holderIdentity"))), AGE];
+static WEBHOOKS: &[Column] = &[
+    NAME,
+    shown("Webhooks", |o| json!(entries(o, "/webhooks"))),
+    AGE,
+];
+static DEFINITIONS: &[Column] = &[
+    NAME,
+    shown("Created At", |o| {
+        json!(text(o, "/metadata/creationTimestamp"))
+    }),
+];
+static LEASES: &[Column] = &[
+    NAME,
+    shown("Holder", |o| json!(text(o, "/spec/holderIdentity"))),
+    AGE,
+];
 static INGRESSES: &[Column] = &[
     NAME,
     shown("Class", |o| or_none(o, "/spec/ingressClassName")),
     shown("Hosts", |o| {
-        let hosts: Vec<String> =
-            list(o, "/spec/rules").iter().map(|rule| text(rule, "/host")).filter(|h| !h.is_empty()).map(str::to_owned).collect();
-        if hosts.is_empty() { json!("*") } else { json!(hosts.join(",")) }
+        let hosts: Vec<String> = list(o, "/spec/rules")
+            .iter()
+            .map(|rule| text(rule, "/host"))
+            .filter(|h| !h.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if hosts.is_empty() {
+            json!("*")
+        } else {
+            json!(hosts.join(","))
+        }
     }),
     shown("Address", |o| json!(ingress_addresses(o).join(","))),
-    shown("Ports", |o| json!(if list(o, "/spec/tls").is_empty() { "80" } else { "80, 443" })),
+    shown("Ports", |o| {
+        json!(if list(o, "/spec/tls").is_empty() {
+            "80"
+        } else {
+            "80, 443"
+        })
+    }),
     AGE,
 ];
 static BUDGETS: &[Column] = &[
     NAME,
     shown("Min Available", |o| either(o, "/spec/minAvailable")),
     shown("Max Unavailable", |o| either(o, "/spec/maxUnavailable")),
-    shown("Allowed Disruptions", |o| json!(number(o, "/status/disruptionsAllowed"))),
+    shown("Allowed Disruptions", |o| {
+        json!(number(o, "/status/disruptionsAllowed"))
+    }),
     AGE,
 ];
 static SCALERS: &[Column] = &[
     NAME,
-    shown("Reference", |o| json!(format!("{}/{}", text(o, "/spec/scaleTargetRef/kind"), text(o, "/spec/scaleTargetRef/name")))),
-    shown("Targets", |o| json!(if list(o, "/spec/metrics").is_empty() { "<none>" } else { "<unknown>" })),
+    shown("Reference", |o| {
+        json!(format!(
+            "{}/{}",
+            text(o, "/spec/scaleTargetRef/kind"),
+            text(o, "/spec/scaleTargetRef/name")
+        ))
+    }),
+    shown("Targets", |o| {
+        json!(if list(o, "/spec/metrics").is_empty() {
+            "<none>"
+        } else {
+            "<unknown>"
+        })
+    }),
     shown("MinPods", |o| json!(number(o, "/spec/minReplicas"))),
     shown("MaxPods", |o| json!(number(o, "/spec/maxReplicas"))),
     shown("Replicas", |o| json!(number(o, "/status/currentReplicas"))),
     AGE,
 ];
-static POLICIES: &[Column] = &[NAME, shown("Pod-Selector", |o| labels(o, "/spec/podSelector/matchLabels")), AGE];
+static POLICIES: &[Column] = &[
+    NAME,
+    shown("Pod-Selector", |o| {
+        labels(o, "/spec/podSelector/matchLabels")
+    }),
+    AGE,
+];
 static AGED: &[Column] = &[NAME, AGE];
 
 /// Columns of a built-in kind.
@@ -193,7 +308,12 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
 
 pub(super) fn labels(object: &Value, pointer: &str) -> Value {
     let map = object.pointer(pointer).and_then(Value::as_object);
-    joined(map.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect())
+    joined(
+        map.into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect(),
+    )
 }
 
 /// At most three, as Kubernetes prints lists of endpoints.
@@ -214,7 +334,9 @@ fn either(object: &Value, pointer: &str) -> Value {
 }
 
 fn node_status(node: &Value) -> Value {
-    let ready = list(node, "/status/conditions").iter().find(|condition| condition["type"] == "Ready");
+    let ready = list(node, "/status/conditions")
+        .iter()
+        .find(|condition| condition["type"] == "Ready");
     let mut status = match ready.map(|condition| text(condition, "/status")) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -228,29 +350,50 @@ fn node_status(node: &Value) -> Value {
 
 fn node_roles(node: &Value) -> Value {
     let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
-    joined(labels.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/").map(str::to_owned)).collect())
+    joined(
+        labels
+            .filter_map(|(key, _)| {
+                key.strip_prefix("node-role.kubernetes.io/")
+                    .map(str::to_owned)
+            })
+            .collect(),
+    )
 }
 
 fn node_address(node: &Value, kind: &str) -> Value {
-    let found = list(node, "/status/addresses").iter().find(|address| address["type"] == kind);
+    let found = list(node, "/status/addresses")
+        .iter()
+        .find(|address| address["type"] == kind);
     json!(found.map_or("<none>", |address| text(address, "/address")))
 }
 
 fn ingress_addresses(object: &Value) -> Vec<String> {
     let entries = list(object, "/status/loadBalancer/ingress").iter();
     entries
-        .map(|entry| if text(entry, "/ip").is_empty() { text(entry, "/hostname") } else { text(entry, "/ip") })
+        .map(|entry| {
+            if text(entry, "/ip").is_empty() {
+                text(entry, "/hostname")
+            } else {
+                text(entry, "/ip")
+            }
+        })
         .map(str::to_owned)
         .collect()
 }
 
 fn external_ip(service: &Value) -> Value {
-    let mut all: Vec<String> =
-        list(service, "/spec/externalIPs").iter().filter_map(|ip| ip.as_str().map(str::to_owned)).collect();
+    let mut all: Vec<String> = list(service, "/spec/externalIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str().map(str::to_owned))
+        .collect();
     match text(service, "/spec/type") {
         "LoadBalancer" => {
             all.extend(ingress_addresses(service));
-            if all.is_empty() { json!("<pending>") } else { json!(all.join(",")) }
+            if all.is_empty() {
+                json!("<pending>")
+            } else {
+                json!(all.join(","))
+            }
         }
         "ExternalName" => json!(text(service, "/spec/externalName")),
         _ => joined(all),
@@ -260,8 +403,16 @@ fn external_ip(service: &Value) -> Value {
 fn service_ports(service: &Value) -> Value {
     let ports = list(service, "/spec/ports").iter().map(|port| {
         let node = number(port, "/nodePort");
-        let node = if node > 0 { format!(":{node}") } else { String::new() };
-        format!("{}{node}/{}", number(port, "/port"), text(port, "/protocol"))
+        let node = if node > 0 {
+            format!(":{node}")
+        } else {
+            String::new()
+        };
+        format!(
+            "{}{node}/{}",
+            number(port, "/port"),
+            text(port, "/protocol")
+        )
     });
     joined(ports.collect())
 }
@@ -272,7 +423,11 @@ fn endpoints(object: &Value) -> Value {
         for address in list(subset, "/addresses") {
             match list(subset, "/ports") {
                 [] => all.push(text(address, "/ip").to_owned()),
-                ports => all.extend(ports.iter().map(|port| format!("{}:{}", text(address, "/ip"), number(port, "/port")))),
+                ports => all.extend(
+                    ports
+                        .iter()
+                        .map(|port| format!("{}:{}", text(address, "/ip"), number(port, "/port"))),
+                ),
             }
         }
     }
@@ -283,7 +438,9 @@ fn endpoints(object: &Value) -> Value {
 }
 
 fn subjects(binding: &Value, kind: &str) -> String {
-    let subjects = list(binding, "/subjects").iter().filter(|subject| subject["kind"] == kind);
+    let subjects = list(binding, "/subjects")
+        .iter()
+        .filter(|subject| subject["kind"] == kind);
     let names = subjects.map(|subject| match text(subject, "/namespace") {
         "" => text(subject, "/name").to_owned(),
         namespace => format!("{namespace}/{}", text(subject, "/name")),

@@ -56,7 +56,11 @@ impl Path {
             Step::Field(name) => value.get(name),
             Step::Index(index) => {
                 let items = value.as_array()?;
-                let index = if *index < 0 { i64::try_from(items.len()).ok()? + index } else { *index };
+                let index = if *index < 0 {
+                    i64::try_from(items.len()).ok()? + index
+                } else {
+                    *index
+                };
                 items.get(usize::try_from(index).ok()?)
             }
             Step::Any => value.as_array()?.first(),
@@ -64,7 +68,10 @@ impl Path {
                 let found = path.iter().try_fold(*item, |value, part| value.get(part));
                 match found {
                     Some(Value::String(text)) => text == wanted,
-                    Some(other) => other.to_string() == *wanted,
+                    Some(Value::Bool(truth)) => wanted.parse() == Ok(*truth),
+                    Some(other) => {
+                        serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other)
+                    }
                     None => false,
                 }
             }),
@@ -74,7 +81,9 @@ impl Path {
 }
 
 fn bracket(inner: &str) -> (Step, &str) {
-    let Some(end) = closing(inner) else { return (Step::Nothing, "") };
+    let Some(end) = closing(inner) else {
+        return (Step::Nothing, "");
+    };
     let (body, after) = (inner[..end].trim(), &inner[end + 1..]);
     let unquote = |text: &str| text.trim().trim_matches(['\'', '"']).to_owned();
     let step = if body == "*" {
@@ -84,11 +93,17 @@ fn bracket(inner: &str) -> (Step, &str) {
     } else if body.starts_with(['\'', '"']) {
         Step::Field(unquote(body))
     } else {
-        let filter = body.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')).and_then(|text| text.split_once("=="));
+        let filter = body
+            .strip_prefix("?(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .and_then(|text| text.split_once("=="));
         match filter {
             Some((path, wanted)) => {
                 let path = path.trim().trim_start_matches('@').trim_start_matches('.');
-                Step::Filter(path.split('.').map(str::to_owned).collect(), unquote(wanted))
+                Step::Filter(
+                    path.split('.').map(str::to_owned).collect(),
+                    unquote(wanted),
+                )
             }
             None => Step::Nothing,
         }

@@ -24,15 +24,28 @@ fn json_paths_of_printer_columns() {
         "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Other", "status": "False"}]},
     });
     let check = |path: &str, expected: Value| {
-        assert_eq!(jsonpath::Path::parse(path).find(&object).cloned().unwrap_or_default(), expected, "{path}");
+        assert_eq!(
+            jsonpath::Path::parse(path)
+                .find(&object)
+                .cloned()
+                .unwrap_or_default(),
+            expected,
+            "{path}"
+        );
     };
     check(".spec.hosts", json!(["a", "b"]));
     check(".spec.hosts[0]", json!("a"));
     check(".spec.hosts[-1]", json!("b"));
     check(".spec['a.b/c']", json!(1));
     check(r".spec.a\.b/c", json!(1));
-    check(".status.conditions[?(@.type==\"Ready\")].status", json!("True"));
-    check(".status.conditions[?(@.type=='Other')].status", json!("False"));
+    check(
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        json!("True"),
+    );
+    check(
+        ".status.conditions[?(@.type=='Other')].status",
+        json!("False"),
+    );
     check(".nothing.here", Value::Null);
 }
 
@@ -43,7 +56,11 @@ fn pods_show_ready_containers_and_one_telling_word() {
     let check = |pod: Value, ready: &str, status: &str| {
         let table = render(&kind, &[Arc::new(pod)], None, json!({}));
         let cells = &table["rows"][0]["cells"];
-        assert_eq!((cells[1].as_str(), cells[2].as_str()), (Some(ready), Some(status)), "{cells}");
+        assert_eq!(
+            (cells[1].as_str(), cells[2].as_str()),
+            (Some(ready), Some(status)),
+            "{cells}"
+        );
     };
     let sidecar = json!({"initContainers": [{"name": "proxy", "restartPolicy": "Always"}], "containers": [{"name": "app"}]});
     check(

@@ -13,14 +13,26 @@ pub(super) static PODS: &[Column] = &[
     AGE,
     wide("IP", |o| or_none(o, "/status/podIP")),
     wide("Node", |o| or_none(o, "/spec/nodeName")),
-    wide("Nominated Node", |o| or_none(o, "/status/nominatedNodeName")),
+    wide("Nominated Node", |o| {
+        or_none(o, "/status/nominatedNodeName")
+    }),
     wide("Readiness Gates", |_| json!("<none>")),
 ];
 pub(super) static DEPLOYMENTS: &[Column] = &[
     NAME,
-    shown("Ready", |o| json!(format!("{}/{}", number(o, "/status/readyReplicas"), number(o, "/spec/replicas")))),
-    shown("Up-to-date", |o| json!(number(o, "/status/updatedReplicas"))),
-    shown("Available", |o| json!(number(o, "/status/availableReplicas"))),
+    shown("Ready", |o| {
+        json!(format!(
+            "{}/{}",
+            number(o, "/status/readyReplicas"),
+            number(o, "/spec/replicas")
+        ))
+    }),
+    shown("Up-to-date", |o| {
+        json!(number(o, "/status/updatedReplicas"))
+    }),
+    shown("Available", |o| {
+        json!(number(o, "/status/availableReplicas"))
+    }),
     AGE,
     wide("Containers", containers),
     wide("Images", images),
@@ -38,19 +50,33 @@ pub(super) static REPLICA_SETS: &[Column] = &[
 ];
 pub(super) static STATEFUL_SETS: &[Column] = &[
     NAME,
-    shown("Ready", |o| json!(format!("{}/{}", number(o, "/status/readyReplicas"), number(o, "/spec/replicas")))),
+    shown("Ready", |o| {
+        json!(format!(
+            "{}/{}",
+            number(o, "/status/readyReplicas"),
+            number(o, "/spec/replicas")
+        ))
+    }),
     AGE,
     wide("Containers", containers),
     wide("Images", images),
 ];
 pub(super) static DAEMON_SETS: &[Column] = &[
     NAME,
-    shown("Desired", |o| json!(number(o, "/status/desiredNumberScheduled"))),
-    shown("Current", |o| json!(number(o, "/status/currentNumberScheduled"))),
+    shown("Desired", |o| {
+        json!(number(o, "/status/desiredNumberScheduled"))
+    }),
+    shown("Current", |o| {
+        json!(number(o, "/status/currentNumberScheduled"))
+    }),
     shown("Ready", |o| json!(number(o, "/status/numberReady"))),
-    shown("Up-to-date", |o| json!(number(o, "/status/updatedNumberScheduled"))),
+    shown("Up-to-date", |o| {
+        json!(number(o, "/status/updatedNumberScheduled"))
+    }),
     shown("Available", |o| json!(number(o, "/status/numberAvailable"))),
-    shown("Node Selector", |o| labels(o, "/spec/template/spec/nodeSelector")),
+    shown("Node Selector", |o| {
+        labels(o, "/spec/template/spec/nodeSelector")
+    }),
     AGE,
     wide("Containers", containers),
     wide("Images", images),
@@ -75,11 +101,19 @@ pub(super) static CRON_JOBS: &[Column] = &[
     NAME,
     shown("Schedule", |o| json!(text(o, "/spec/schedule"))),
     shown("Timezone", |o| or_none(o, "/spec/timeZone")),
-    shown("Suspend", |o| json!(if o["spec"]["suspend"] == true { "True" } else { "False" })),
+    shown("Suspend", |o| {
+        json!(if o["spec"]["suspend"] == true {
+            "True"
+        } else {
+            "False"
+        })
+    }),
     shown("Active", |o| json!(list(o, "/status/active").len())),
-    shown("Last Schedule", |o| match text(o, "/status/lastScheduleTime") {
-        "" => json!("<none>"),
-        time => json!(age(time)),
+    shown("Last Schedule", |o| {
+        match text(o, "/status/lastScheduleTime") {
+            "" => json!("<none>"),
+            time => json!(age(time)),
+        }
     }),
     AGE,
 ];
@@ -89,11 +123,21 @@ fn template_containers(object: &Value) -> &[Value] {
 }
 
 fn containers(object: &Value) -> Value {
-    joined(template_containers(object).iter().map(|one| text(one, "/name").to_owned()).collect())
+    joined(
+        template_containers(object)
+            .iter()
+            .map(|one| text(one, "/name").to_owned())
+            .collect(),
+    )
 }
 
 fn images(object: &Value) -> Value {
-    joined(template_containers(object).iter().map(|one| text(one, "/image").to_owned()).collect())
+    joined(
+        template_containers(object)
+            .iter()
+            .map(|one| text(one, "/image").to_owned())
+            .collect(),
+    )
 }
 
 fn selector(object: &Value) -> Value {
@@ -102,7 +146,9 @@ fn selector(object: &Value) -> Value {
 
 fn job_status(job: &Value) -> &'static str {
     let holds = |kind: &str| {
-        list(job, "/status/conditions").iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+        list(job, "/status/conditions")
+            .iter()
+            .any(|condition| condition["type"] == kind && condition["status"] == "True")
     };
     if holds("Complete") {
         "Complete"
@@ -125,13 +171,19 @@ fn job_duration(job: &Value) -> Value {
     let time = |pointer: &str| text(job, pointer).parse::<Timestamp>().ok();
     match (time("/status/startTime"), time("/status/completionTime")) {
         (None, _) => json!(""),
-        (Some(start), end) => json!(duration(end.unwrap_or_else(Timestamp::now).duration_since(start).as_secs())),
+        (Some(start), end) => json!(duration(
+            end.unwrap_or_else(Timestamp::now)
+                .duration_since(start)
+                .as_secs()
+        )),
     }
 }
 
 /// Sidecars (init containers that restart always) count as containers.
 fn sidecars(pod: &Value) -> Vec<&str> {
-    let inits = list(pod, "/spec/initContainers").iter().filter(|one| one["restartPolicy"] == "Always");
+    let inits = list(pod, "/spec/initContainers")
+        .iter()
+        .filter(|one| one["restartPolicy"] == "Always");
     inits.map(|one| text(one, "/name")).collect()
 }
 
@@ -139,7 +191,10 @@ fn pod_ready(pod: &Value) -> Value {
     let sidecars = sidecars(pod);
     let total = list(pod, "/spec/containers").len() + sidecars.len();
     let ready = |status: &&Value| status["ready"] == true;
-    let main = list(pod, "/status/containerStatuses").iter().filter(ready).count();
+    let main = list(pod, "/status/containerStatuses")
+        .iter()
+        .filter(ready)
+        .count();
     let side = list(pod, "/status/initContainerStatuses")
         .iter()
         .filter(|status| sidecars.contains(&text(status, "/name")))
@@ -151,14 +206,23 @@ fn pod_ready(pod: &Value) -> Value {
 fn pod_restarts(pod: &Value) -> Value {
     let sidecars = sidecars(pod);
     let (mut restarts, mut last) = (0, None::<Timestamp>);
-    let inits = list(pod, "/status/initContainerStatuses").iter().filter(|status| sidecars.contains(&text(status, "/name")));
+    let inits = list(pod, "/status/initContainerStatuses")
+        .iter()
+        .filter(|status| sidecars.contains(&text(status, "/name")));
     for status in list(pod, "/status/containerStatuses").iter().chain(inits) {
         restarts += number(status, "/restartCount");
-        last = last.max(text(status, "/lastState/terminated/finishedAt").parse().ok());
+        last = last.max(
+            text(status, "/lastState/terminated/finishedAt")
+                .parse()
+                .ok(),
+        );
     }
     match last {
         Some(time) if restarts > 0 => {
-            json!(format!("{restarts} ({} ago)", duration(Timestamp::now().duration_since(time).as_secs())))
+            json!(format!(
+                "{restarts} ({} ago)",
+                duration(Timestamp::now().duration_since(time).as_secs())
+            ))
         }
         _ => json!(restarts.to_string()),
     }
@@ -199,7 +263,9 @@ fn pod_status(pod: &Value) -> String {
 }
 
 fn is_ready(pod: &Value) -> bool {
-    list(pod, "/status/conditions").iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    list(pod, "/status/conditions")
+        .iter()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn container_state(status: &Value) -> Option<String> {
@@ -224,7 +290,10 @@ fn terminated(state: &Value) -> Option<String> {
 /// `Init:…` while an init container is not through.
 fn initialising(pod: &Value, sidecars: &[&str]) -> Option<String> {
     let total = list(pod, "/spec/initContainers").len();
-    for (index, status) in list(pod, "/status/initContainerStatuses").iter().enumerate() {
+    for (index, status) in list(pod, "/status/initContainerStatuses")
+        .iter()
+        .enumerate()
+    {
         let state = &status["state"];
         let is_sidecar = sidecars.contains(&text(status, "/name"));
         if state["terminated"].is_object() && number(state, "/terminated/exitCode") == 0

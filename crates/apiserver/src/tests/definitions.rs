@@ -37,18 +37,38 @@ async fn a_definition_is_served_at_once_in_all_versions() {
     let cluster = Cluster::new().await;
     assert_eq!(cluster.code("GET", WIDGETS, Value::Null).await, 404);
     let stored = cluster.ok("POST", CRDS, definition()).await;
-    let conditions = stored["status"]["conditions"].as_array().expect("conditions");
-    assert!(conditions.iter().all(|condition| condition["status"] == "True") && conditions.len() == 2);
+    let conditions = stored["status"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    assert!(
+        conditions
+            .iter()
+            .all(|condition| condition["status"] == "True")
+            && conditions.len() == 2
+    );
     assert_eq!(stored["status"]["acceptedNames"]["listKind"], "WidgetList");
-    let created = cluster.ok("POST", WIDGETS, widget(json!({"color": "red", "other": 1}))).await;
-    assert_eq!(created["spec"], json!({"color": "red", "size": 3}), "defaulted and pruned");
-    let older = cluster.get("/apis/example.com/v1beta1/namespaces/default/widgets/w").await;
+    let created = cluster
+        .ok("POST", WIDGETS, widget(json!({"color": "red", "other": 1})))
+        .await;
+    assert_eq!(
+        created["spec"],
+        json!({"color": "red", "size": 3}),
+        "defaulted and pruned"
+    );
+    let older = cluster
+        .get("/apis/example.com/v1beta1/namespaces/default/widgets/w")
+        .await;
     assert_eq!(older["apiVersion"], "example.com/v1beta1");
     let document = cluster.get("/openapi/v3/apis/example.com/v1").await;
-    assert!(document["components"]["schemas"]["com.example.v1.Widget"]["properties"]["spec"].is_object());
+    assert!(
+        document["components"]["schemas"]["com.example.v1.Widget"]["properties"]["spec"]
+            .is_object()
+    );
     let scale = cluster.get(&format!("{WIDGETS}/w/scale")).await;
     assert_eq!(scale["spec"]["replicas"], 3);
-    let refused = cluster.call("PATCH", &format!("{WIDGETS}/w"), STRATEGIC, json!({})).await;
+    let refused = cluster
+        .call("PATCH", &format!("{WIDGETS}/w"), STRATEGIC, json!({}))
+        .await;
     assert_eq!(refused.0, 415);
 }
 
@@ -63,7 +83,11 @@ async fn objects_are_validated_by_schema_and_rules() {
     };
     check(json!({"size": 0}), "spec.size").await;
     check(json!({"size": "x"}), "must be of type integer").await;
-    check(json!({"color": "green"}), "spec.color: Unsupported value: \"green\"").await;
+    check(
+        json!({"color": "green"}),
+        "spec.color: Unsupported value: \"green\"",
+    )
+    .await;
     check(json!({"size": 20, "color": "blue"}), "big ones are red").await;
 }
 
@@ -74,10 +98,22 @@ async fn status_and_generation_of_custom_objects() {
     cluster.ok("POST", WIDGETS, widget(json!({}))).await;
     let path = format!("{WIDGETS}/w");
     let change = json!({"spec": {"size": 5}, "status": {"phase": "Ready"}});
-    let after = cluster.ok("PATCH", &format!("{path}/status"), change.clone()).await;
-    assert_eq!((&after["spec"]["size"], &after["status"]["phase"], &after["metadata"]["generation"]), (&json!(3), &json!("Ready"), &json!(1)));
+    let after = cluster
+        .ok("PATCH", &format!("{path}/status"), change.clone())
+        .await;
+    assert_eq!(
+        (
+            &after["spec"]["size"],
+            &after["status"]["phase"],
+            &after["metadata"]["generation"]
+        ),
+        (&json!(3), &json!("Ready"), &json!(1))
+    );
     let after = cluster.ok("PATCH", &path, change).await;
-    assert_eq!((&after["spec"]["size"], &after["metadata"]["generation"]), (&json!(5), &json!(2)));
+    assert_eq!(
+        (&after["spec"]["size"], &after["metadata"]["generation"]),
+        (&json!(5), &json!(2))
+    );
 }
 
 #[tokio::test]
@@ -85,7 +121,13 @@ async fn a_removed_definition_takes_its_objects_along() {
     let cluster = Cluster::new().await;
     cluster.ok("POST", CRDS, definition()).await;
     cluster.ok("POST", WIDGETS, widget(json!({}))).await;
-    cluster.ok("DELETE", &format!("{CRDS}/widgets.example.com"), Value::Null).await;
+    cluster
+        .ok(
+            "DELETE",
+            &format!("{CRDS}/widgets.example.com"),
+            Value::Null,
+        )
+        .await;
     cluster.gone(&format!("{CRDS}/widgets.example.com")).await;
     assert_eq!(cluster.code("GET", WIDGETS, Value::Null).await, 404);
     cluster.ok("POST", CRDS, definition()).await;
@@ -102,9 +144,21 @@ async fn bad_definitions_say_what_is_wrong() {
         let message = status["message"].as_str().unwrap_or_default().to_owned();
         assert!(code == 422 && message.contains(words), "{code} {message}");
     };
-    check(|d| d["metadata"]["name"] = json!("other.example.com"), "must be spec.names.plural+\".\"+spec.group").await;
-    check(|d| d["spec"]["versions"][0]["storage"] = json!(false), "exactly one version").await;
-    check(|d| d["spec"]["scope"] = json!("World"), "spec.scope: Unsupported value").await;
+    check(
+        |d| d["metadata"]["name"] = json!("other.example.com"),
+        "must be spec.names.plural+\".\"+spec.group",
+    )
+    .await;
+    check(
+        |d| d["spec"]["versions"][0]["storage"] = json!(false),
+        "exactly one version",
+    )
+    .await;
+    check(
+        |d| d["spec"]["scope"] = json!("World"),
+        "spec.scope: Unsupported value",
+    )
+    .await;
     check(
         |d| d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"][0]["rule"] = json!("self.("),
         "spec.versions[0].schema.openAPIV3Schema",

@@ -40,13 +40,18 @@ impl Options {
             [] => Value::Null,
             bytes => crate::patch::document(bytes)?,
         };
-        if body["dryRun"].as_array().is_some_and(|list| list.iter().any(|entry| entry == "All")) {
+        if body["dryRun"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(|entry| entry == "All"))
+        {
             call.dry_run = true;
         }
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let query = |key: &str| call.query.text(key).map(str::to_owned);
         let mut options = Self {
-            grace: body["gracePeriodSeconds"].as_i64().or_else(|| query("gracePeriodSeconds")?.parse().ok()),
+            grace: body["gracePeriodSeconds"]
+                .as_i64()
+                .or_else(|| query("gracePeriodSeconds")?.parse().ok()),
             propagation: text(&body["propagationPolicy"]).or_else(|| query("propagationPolicy")),
             uid: text(&body["preconditions"]["uid"]),
             revision: text(&body["preconditions"]["resourceVersion"]),
@@ -98,12 +103,19 @@ impl Deleted {
 ///
 /// # Errors
 /// 404, 409 for a broken precondition, and refusals of webhooks.
-pub async fn delete(api: &Api, call: &Call, options: &Options) -> Result<(Deleted, Vec<String>), ApiError> {
+pub async fn delete(
+    api: &Api,
+    call: &Call,
+    options: &Options,
+) -> Result<(Deleted, Vec<String>), ApiError> {
     let name = call.name()?;
     let kind = &call.kind;
     let mut warnings = Vec::new();
     for attempt in 0..10 {
-        let object = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
+        let object = api
+            .store
+            .object(&call.key(name))
+            .ok_or_else(|| call.not_found(name))?;
         preconditions(call, &object, options)?;
         protect(call, name)?;
         if attempt == 0 {
@@ -111,7 +123,14 @@ pub async fn delete(api: &Api, call: &Call, options: &Options) -> Result<(Delete
         }
         let (next, waits) = marked(kind, &object, options);
         if call.dry_run {
-            return Ok((if waits { Deleted::Marked(object) } else { Deleted::Gone(object) }, warnings));
+            return Ok((
+                if waits {
+                    Deleted::Marked(object)
+                } else {
+                    Deleted::Gone(object)
+                },
+                warnings,
+            ));
         }
         let expect = Expect::Revision(revision_of(&object));
         if !waits {
@@ -140,13 +159,21 @@ pub async fn delete(api: &Api, call: &Call, options: &Options) -> Result<(Delete
 ///
 /// # Errors
 /// 400 for bad selectors; the first refusal of a single object.
-pub async fn delete_collection(api: &Api, call: &Call, options: &Options) -> Result<Value, ApiError> {
+pub async fn delete_collection(
+    api: &Api,
+    call: &Call,
+    options: &Options,
+) -> Result<Value, ApiError> {
     let selection = Selection::parse(&call.kind, &call.query)?;
     let (objects, _) = api.store.all(&call.kind.resource, call.scope());
     let mut deleted = Vec::new();
     for object in objects.iter().filter(|object| selection.matches(object)) {
         let (namespace, name) = (meta::text(object, "namespace"), meta::text(object, "name"));
-        let mut one = Call::internal(&call.kind, Some(namespace).filter(|text| !text.is_empty()), Some(name));
+        let mut one = Call::internal(
+            &call.kind,
+            Some(namespace).filter(|text| !text.is_empty()),
+            Some(name),
+        );
         (one.user, one.dry_run) = (call.user.clone(), call.dry_run);
         match Box::pin(delete(api, &one, options)).await {
             Ok((result, _)) => deleted.push(result.object().clone()),
@@ -162,11 +189,23 @@ pub async fn delete_collection(api: &Api, call: &Call, options: &Options) -> Res
 
 fn preconditions(call: &Call, object: &Value, options: &Options) -> Result<(), ApiError> {
     let kind = &call.kind;
-    for (wanted, field, label) in [(&options.uid, "uid", "UID"), (&options.revision, "resourceVersion", "ResourceVersion")] {
+    for (wanted, field, label) in [
+        (&options.uid, "uid", "UID"),
+        (&options.revision, "resourceVersion", "ResourceVersion"),
+    ] {
         let found = meta::text(object, field);
-        if let Some(wanted) = wanted && wanted != found {
-            let why = format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}");
-            return Err(ApiError::conflict(&kind.group, &kind.plural, meta::text(object, "name"), &why));
+        if let Some(wanted) = wanted
+            && wanted != found
+        {
+            let why = format!(
+                "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}"
+            );
+            return Err(ApiError::conflict(
+                &kind.group,
+                &kind.plural,
+                meta::text(object, "name"),
+                &why,
+            ));
         }
     }
     Ok(())
@@ -175,7 +214,12 @@ fn preconditions(call: &Call, object: &Value, options: &Options) -> Result<(), A
 /// Kubernetes: its own namespaces cannot be deleted.
 fn protect(call: &Call, name: &str) -> Result<(), ApiError> {
     if call.kind.is("", "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
-        return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+        return Err(ApiError::forbidden(
+            "",
+            "namespaces",
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     Ok(())
 }
@@ -203,10 +247,13 @@ fn marked(kind: &Kind, object: &Value, options: &Options) -> (Value, bool) {
         }
     }
     let waits = grace > 0 || meta::has_finalizers(&next) || has_spec_finalizers(kind, &next);
-    let shorter = next["metadata"]["deletionGracePeriodSeconds"].as_i64().is_some_and(|current| grace < current);
+    let shorter = next["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|current| grace < current);
     if !meta::is_deleting(object) || shorter {
         let until = Timestamp::now() + SignedDuration::from_secs(grace);
-        next["metadata"]["deletionTimestamp"] = json!(until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        next["metadata"]["deletionTimestamp"] =
+            json!(until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         next["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         if let Some(generation) = next["metadata"]["generation"].as_u64() {
             next["metadata"]["generation"] = json!(generation + 1);
@@ -223,11 +270,21 @@ fn grace(kind: &Kind, object: &Value, wanted: Option<i64>) -> i64 {
     if !kind.is("", "pods") {
         return 0;
     }
-    let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if object["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() || ended {
+    let ended = matches!(
+        object["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    if object["spec"]["nodeName"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+        || ended
+    {
         return 0;
     }
-    let own = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+    let own = object["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(30);
     let grace = wanted.unwrap_or(own).max(0);
     match object["metadata"]["deletionGracePeriodSeconds"].as_i64() {
         Some(current) => grace.min(current),
@@ -236,19 +293,30 @@ fn grace(kind: &Kind, object: &Value, wanted: Option<i64>) -> i64 {
 }
 
 fn has_spec_finalizers(kind: &Kind, object: &Value) -> bool {
-    kind.is("", "namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    kind.is("", "namespaces")
+        && object["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
 }
 
 /// Whether an object that is marked and has no finalizers left is to be removed: a pod waits for its kubelet.
 pub fn may_go(kind: &Kind, object: &Value) -> bool {
-    object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0 && !has_spec_finalizers(kind, object)
+    object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0)
+        == 0
+        && !has_spec_finalizers(kind, object)
 }
 
 /// Removes an object whatever its state.
 ///
 /// # Errors
 /// 500 when the disk refuses.
-pub async fn remove_now(api: &Api, call: &Call, object: &Arc<Value>) -> Result<Arc<Value>, ApiError> {
+pub async fn remove_now(
+    api: &Api,
+    call: &Call,
+    object: &Arc<Value>,
+) -> Result<Arc<Value>, ApiError> {
     let expect = Expect::Revision(revision_of(object));
     let removed = remove_expecting(api, call, meta::text(object, "name"), expect).await?;
     Ok(removed.unwrap_or_else(|| object.clone()))
@@ -263,7 +331,10 @@ async fn remove_expecting(
     match api.store.remove(&call.key(name), expect) {
         Ok(committed) => {
             let last = committed.durable().await?;
-            if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+            if call
+                .kind
+                .is("apiextensions.k8s.io", "customresourcedefinitions")
+            {
                 crd::forget(api, &last);
             }
             api.collect.notify_one();

@@ -20,7 +20,10 @@ use std::sync::Arc;
 /// 404 when there is no such object.
 pub fn get(api: &Api, call: &Call) -> Result<Response<wire::Body>, ApiError> {
     let name = call.name()?;
-    let object = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
+    let object = api
+        .store
+        .object(&call.key(name))
+        .ok_or_else(|| call.not_found(name))?;
     Ok(wire::json(200, &render(call, &object)))
 }
 
@@ -32,7 +35,12 @@ pub fn render(call: &Call, object: &Arc<Value>) -> Value {
         Format::Table => {
             let version = object["metadata"]["resourceVersion"].clone();
             let rows = std::slice::from_ref(object);
-            table::render(&call.kind, rows, call.query.text("includeObject"), json!({"resourceVersion": version}))
+            table::render(
+                &call.kind,
+                rows,
+                call.query.text("includeObject"),
+                json!({"resourceVersion": version}),
+            )
         }
     }
 }
@@ -58,7 +66,9 @@ pub fn list(api: &Api, call: &Call) -> Result<Response<wire::Body>, ApiError> {
     let selection = Selection::parse(&call.kind, &call.query)?;
     let mut revision;
     let mut objects;
-    if call.namespace() != "" && let Some(name) = selection.only_name() {
+    if call.namespace() != ""
+        && let Some(name) = selection.only_name()
+    {
         (revision, objects) = (api.store.revision(), Vec::new());
         objects.extend(api.store.object(&call.key(name)));
     } else {
@@ -74,7 +84,9 @@ pub fn list(api: &Api, call: &Call) -> Result<Response<wire::Body>, ApiError> {
                  list without the continue parameter.",
             ));
         }
-        objects.retain(|object| (namespace_of(object), name_of(object)) > (place.0.as_str(), place.1.as_str()));
+        objects.retain(|object| {
+            (namespace_of(object), name_of(object)) > (place.0.as_str(), place.1.as_str())
+        });
         // The revision of the first page: a watch from there sees whatever changed between the pages.
         revision = first;
     }
@@ -84,16 +96,31 @@ pub fn list(api: &Api, call: &Call) -> Result<Response<wire::Body>, ApiError> {
     {
         let rest = objects.split_off(usize::try_from(limit).unwrap_or(usize::MAX));
         metadata["remainingItemCount"] = json!(rest.len());
-        metadata["continue"] = json!(objects.last().map(|last| write_token(last, revision)).unwrap_or_default());
+        metadata["continue"] = json!(
+            objects
+                .last()
+                .map(|last| write_token(last, revision))
+                .unwrap_or_default()
+        );
     }
-    Ok(wire::text(200, "application/json", body(call, &objects, &metadata)))
+    Ok(wire::text(
+        200,
+        "application/json",
+        body(call, &objects, &metadata),
+    ))
 }
 
 fn body(call: &Call, objects: &[Arc<Value>], metadata: &Value) -> String {
     let kind = &call.kind;
     let (list_kind, api_version) = match call.format {
         Format::Table => {
-            return table::render(kind, objects, call.query.text("includeObject"), metadata.clone()).to_string();
+            return table::render(
+                kind,
+                objects,
+                call.query.text("includeObject"),
+                metadata.clone(),
+            )
+            .to_string();
         }
         Format::Plain => (kind.list_kind.as_str(), kind.api_version()),
         Format::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
@@ -115,14 +142,23 @@ fn body(call: &Call, objects: &[Arc<Value>], metadata: &Value) -> String {
 /// `resourceVersion` on a list: everything stored is newer than any revision handed out, except after a restart
 /// without a disk.
 fn check_revision(call: &Call, revision: u64) -> Result<(), ApiError> {
-    let Some(wanted) = call.query.text("resourceVersion") else { return Ok(()) };
-    let wanted: u64 =
-        wanted.parse().map_err(|_| ApiError::bad_request(format!("Invalid value: {wanted:?}: resourceVersion is a number")))?;
+    let Some(wanted) = call.query.text("resourceVersion") else {
+        return Ok(());
+    };
+    let wanted: u64 = wanted.parse().map_err(|_| {
+        ApiError::bad_request(format!(
+            "Invalid value: {wanted:?}: resourceVersion is a number"
+        ))
+    })?;
     if wanted > revision {
-        return Err(ApiError::gone(format!("Too large resource version: {wanted}, current: {revision}")));
+        return Err(ApiError::gone(format!(
+            "Too large resource version: {wanted}, current: {revision}"
+        )));
     }
     if call.query.text("resourceVersionMatch") == Some("Exact") && wanted != revision {
-        return Err(ApiError::gone(format!("resource version {wanted} is no longer kept; current: {revision}")));
+        return Err(ApiError::gone(format!(
+            "resource version {wanted} is no longer kept; current: {revision}"
+        )));
     }
     Ok(())
 }
@@ -141,8 +177,10 @@ fn write_token(last: &Value, revision: u64) -> String {
 
 fn read_token(token: &str) -> Result<((String, String), u64), ApiError> {
     let decoded = URL_SAFE_NO_PAD.decode(token).ok();
-    let parts: Option<(u64, String, String)> = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let (revision, namespace, name) = parts.ok_or_else(|| ApiError::bad_request("continue key is not valid"))?;
+    let parts: Option<(u64, String, String)> =
+        decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let (revision, namespace, name) =
+        parts.ok_or_else(|| ApiError::bad_request("continue key is not valid"))?;
     Ok(((namespace, name), revision))
 }
 

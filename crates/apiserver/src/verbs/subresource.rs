@@ -22,11 +22,17 @@ struct ScalePaths {
 impl ScalePaths {
     fn of(call: &Call) -> Self {
         let pointer = |path: &Value| path.as_str().map(|path| path.replace('.', "/"));
-        let custom = call.kind.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+        let custom = call
+            .kind
+            .custom
+            .as_ref()
+            .and_then(|custom| custom.scale.as_ref());
         match custom {
             Some(scale) => Self {
-                replicas: pointer(&scale["specReplicasPath"]).unwrap_or_else(|| "/spec/replicas".to_owned()),
-                observed: pointer(&scale["statusReplicasPath"]).unwrap_or_else(|| "/status/replicas".to_owned()),
+                replicas: pointer(&scale["specReplicasPath"])
+                    .unwrap_or_else(|| "/spec/replicas".to_owned()),
+                observed: pointer(&scale["statusReplicasPath"])
+                    .unwrap_or_else(|| "/status/replicas".to_owned()),
                 selector: pointer(&scale["labelSelectorPath"]),
             },
             None => Self {
@@ -49,7 +55,10 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
         "spec": {"replicas": object.pointer(&paths.replicas).cloned().unwrap_or(json!(0))},
         "status": {"replicas": object.pointer(&paths.observed).cloned().unwrap_or(json!(0))},
     });
-    let selector = paths.selector.as_ref().and_then(|path| object.pointer(path));
+    let selector = paths
+        .selector
+        .as_ref()
+        .and_then(|path| object.pointer(path));
     match selector {
         Some(Value::String(text)) => scale["status"]["selector"] = json!(text),
         Some(selector) => scale["status"]["selector"] = json!(select::write(selector)),
@@ -64,7 +73,10 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
 /// 404.
 pub fn get_scale(api: &Api, call: &Call) -> Result<Value, ApiError> {
     let name = call.name()?;
-    let object = api.store.object(&call.key(name)).ok_or_else(|| call.not_found(name))?;
+    let object = api
+        .store
+        .object(&call.key(name))
+        .ok_or_else(|| call.not_found(name))?;
     Ok(scale_of(&ScalePaths::of(call), &object))
 }
 
@@ -72,7 +84,12 @@ pub fn get_scale(api: &Api, call: &Call) -> Result<Value, ApiError> {
 ///
 /// # Errors
 /// As for updates; 422 for a negative count.
-pub async fn put_scale(api: &Api, call: &Call, body: &[u8], patched: Option<&HeaderMap>) -> Result<Value, ApiError> {
+pub async fn put_scale(
+    api: &Api,
+    call: &Call,
+    body: &[u8],
+    patched: Option<&HeaderMap>,
+) -> Result<Value, ApiError> {
     let paths = ScalePaths::of(call);
     let name = call.name()?.to_owned();
     let outcome = write::modify(api, call, Part::Main, |old| {
@@ -85,12 +102,25 @@ pub async fn put_scale(api: &Api, call: &Call, body: &[u8], patched: Option<&Hea
         };
         let given = meta::text(&scale, "resourceVersion");
         if !given.is_empty() && given != revision_of(old).to_string() {
-            return Err(ApiError::modified(&call.kind.group, &call.kind.plural, &name));
+            return Err(ApiError::modified(
+                &call.kind.group,
+                &call.kind.plural,
+                &name,
+            ));
         }
         let wanted = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         if wanted < 0 {
-            let cause = meta::invalid("spec.replicas", &wanted.to_string(), "must be greater than or equal to 0");
-            return Err(ApiError::invalid("autoscaling", "Scale", &name, vec![cause]));
+            let cause = meta::invalid(
+                "spec.replicas",
+                &wanted.to_string(),
+                "must be greater than or equal to 0",
+            );
+            return Err(ApiError::invalid(
+                "autoscaling",
+                "Scale",
+                &name,
+                vec![cause],
+            ));
         }
         let mut object = (**old).clone();
         match object.pointer_mut(&paths.replicas) {
@@ -111,15 +141,32 @@ pub async fn evict(api: &Api, call: &mut Call, body: &[u8]) -> Result<Value, Api
     let body = patch::document(body)?;
     let options = Options::parse(call, body["deleteOptions"].to_string().as_bytes())?;
     let name = call.name()?.to_owned();
-    let pod = api.store.object(&call.key(&name)).ok_or_else(|| call.not_found(&name))?;
-    let (budgets, _) = api.store.all(&Resource::new("policy", "poddisruptionbudgets"), call.scope());
-    for budget in budgets.iter().filter(|budget| select::fits(&budget["spec"]["selector"], &pod["metadata"]["labels"])) {
-        if budget["status"]["disruptionsAllowed"].as_i64().is_some_and(|allowed| allowed <= 0) {
-            return Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10));
+    let pod = api
+        .store
+        .object(&call.key(&name))
+        .ok_or_else(|| call.not_found(&name))?;
+    let (budgets, _) = api.store.all(
+        &Resource::new("policy", "poddisruptionbudgets"),
+        call.scope(),
+    );
+    for budget in budgets
+        .iter()
+        .filter(|budget| select::fits(&budget["spec"]["selector"], &pod["metadata"]["labels"]))
+    {
+        if budget["status"]["disruptionsAllowed"]
+            .as_i64()
+            .is_some_and(|allowed| allowed <= 0)
+        {
+            return Err(ApiError::too_many_requests(
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+                10,
+            ));
         }
     }
     Box::pin(delete::delete(api, call, &options)).await?;
-    Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    Ok(
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
 }
 
 /// Answers `create` of `binding`: gives a pod its node.
@@ -128,10 +175,16 @@ pub async fn evict(api: &Api, call: &mut Call, body: &[u8]) -> Result<Value, Api
 /// 404; 409 when it has one.
 pub async fn bind(api: &Api, call: &Call, body: &[u8]) -> Result<Value, ApiError> {
     let binding = patch::document(body)?;
-    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    let node = binding["target"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let name = call.name()?.to_owned();
     write::modify(api, call, Part::Whole, |old| {
-        if let Some(bound) = old["spec"]["nodeName"].as_str().filter(|bound| !bound.is_empty()) {
+        if let Some(bound) = old["spec"]["nodeName"]
+            .as_str()
+            .filter(|bound| !bound.is_empty())
+        {
             let why = format!("pod {name} is already assigned to node \"{bound}\"");
             return Err(ApiError::conflict("", "pods/binding", &name, &why));
         }
@@ -140,7 +193,9 @@ pub async fn bind(api: &Api, call: &Call, body: &[u8]) -> Result<Value, ApiError
         Ok((pod, Ownership::Changes))
     })
     .await?;
-    Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    Ok(
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
 }
 
 /// Answers `update` of `namespaces/finalize`: sets the spec's finalizers; the last one gone, the namespace goes.

@@ -53,11 +53,15 @@ pub fn start(api: &Arc<Api>, mut call: Call) -> Result<Response<wire::Body>, Api
     }
     let selection = Selection::parse(&call.kind, &call.query)?;
     let given = call.query.text("resourceVersion").unwrap_or("0");
-    let given: u64 = given.parse().map_err(|_| ApiError::bad_request(format!("invalid resourceVersion {given:?}")))?;
+    let given: u64 = given
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("invalid resourceVersion {given:?}")))?;
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let with_initial = call.query.flag("sendInitialEvents");
     if with_initial && !bookmarks {
-        return Err(ApiError::bad_request("sendInitialEvents needs allowWatchBookmarks=true"));
+        return Err(ApiError::bad_request(
+            "sendInitialEvents needs allowWatchBookmarks=true",
+        ));
     }
     let newest = api.store.subscribe(&call.kind.resource);
     let (mut initial, mut position) = (Vec::new(), given);
@@ -71,7 +75,12 @@ pub fn start(api: &Arc<Api>, mut call: Call) -> Result<Response<wire::Body>, Api
         // From another life of the server: the client has to list anew.
         position = 0;
     }
-    let seconds = call.query.number("timeoutSeconds").filter(|seconds| *seconds > 0).unwrap_or(3600).min(86_400);
+    let seconds = call
+        .query
+        .number("timeoutSeconds")
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or(3600)
+        .min(86_400);
     let state = Watching {
         stopping: api.stopping.subscribe(),
         api: api.clone(),
@@ -108,7 +117,11 @@ impl Watching {
             }
             self.newest.borrow_and_update();
             let settled = self.api.store.settled(&self.call.kind.resource);
-            let Some(events) = self.api.store.events(&self.call.kind.resource, self.position, BATCH) else {
+            let Some(events) =
+                self.api
+                    .store
+                    .events(&self.call.kind.resource, self.position, BATCH)
+            else {
                 self.over = true;
                 return Some(too_old(self.position, &self.api.store));
             };
@@ -121,7 +134,11 @@ impl Watching {
                 continue;
             }
             self.position = self.position.max(settled);
-            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            let wake = if self.bookmarks {
+                self.next_bookmark.min(self.deadline)
+            } else {
+                self.deadline
+            };
             tokio::select! {
                 changed = self.newest.changed() => changed.ok()?,
                 _ = self.stopping.changed() => return None,
@@ -140,7 +157,13 @@ impl Watching {
         let take = self.initial.len().min(BATCH);
         if take > 0 {
             let batch: Vec<Arc<Value>> = self.initial.drain(..take).collect();
-            return Some(batch.iter().map(|object| self.event("ADDED", object)).collect::<String>().into());
+            return Some(
+                batch
+                    .iter()
+                    .map(|object| self.event("ADDED", object))
+                    .collect::<String>()
+                    .into(),
+            );
         }
         if std::mem::take(&mut self.mark) {
             return Some(self.bookmark(true));
@@ -150,13 +173,19 @@ impl Watching {
 
     fn is_served(&self) -> bool {
         let kind = &self.call.kind;
-        self.api.registry.find(&kind.group, &kind.version, &kind.plural).is_some()
+        self.api
+            .registry
+            .find(&kind.group, &kind.version, &kind.plural)
+            .is_some()
     }
 
     /// An event as this client sees it through its selectors; absent when it sees nothing.
     fn line(&mut self, event: &Event) -> Option<String> {
         let inside = |object: &Value| {
-            let here = self.call.scope().is_none_or(|scope| crate::meta::text(object, "namespace") == scope);
+            let here = self
+                .call
+                .scope()
+                .is_none_or(|scope| crate::meta::text(object, "namespace") == scope);
             here && self.selection.matches(object)
         };
         let was = event.previous.as_deref().is_some_and(inside);
@@ -189,18 +218,28 @@ impl Watching {
 
     fn bookmark(&self, initial_end: bool) -> Bytes {
         let kind = &self.call.kind;
-        let mut metadata = json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": self.position.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.call.format {
-            Format::Plain => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
+            Format::Plain => {
+                json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata})
+            }
             Format::Partial => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
             Format::Table => {
-                let object = Arc::new(json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}));
-                table::render(kind, &[object], None, json!({"resourceVersion": self.position.to_string()}))
+                let object = Arc::new(
+                    json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
+                );
+                table::render(
+                    kind,
+                    &[object],
+                    None,
+                    json!({"resourceVersion": self.position.to_string()}),
+                )
             }
         };
         format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
@@ -208,7 +247,9 @@ impl Watching {
 }
 
 fn too_old(position: u64, store: &Store) -> Bytes {
-    let error = ApiError::gone(format!("too old resource version: {position} ({})", store.revision()));
+    let error = ApiError::gone(format!(
+        "too old resource version: {position} ({})",
+        store.revision()
+    ));
     format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", error.status()).into()
 }
-

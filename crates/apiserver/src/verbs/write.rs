@@ -4,12 +4,14 @@
 //! field ownership, validation, validating webhooks, store.
 
 use crate::admission::Operation;
-use crate::api::{Api, Call, Strictness};
+use crate::api::{Api, Call};
 use crate::error::{ApiError, Cause};
 use crate::meta;
 use crate::store::{Expect, Refused, revision_of};
+use crate::verbs::accept::{accept, check_rules, fill};
+use crate::verbs::keep::{count_generation, keep_server_fields};
 use crate::verbs::{delete, read};
-use crate::{admit, builtin, crd, patch, shape};
+use crate::{admit, builtin, crd, patch};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -53,10 +55,19 @@ pub async fn create(api: &Api, call: &Call, body: Value) -> Result<Outcome, ApiE
 }
 
 /// The last steps of a create, from finished object to stored one.
-async fn store_new(api: &Api, call: &Call, mut object: Value, mut warnings: Vec<String>) -> Result<Outcome, ApiError> {
+async fn store_new(
+    api: &Api,
+    call: &Call,
+    mut object: Value,
+    mut warnings: Vec<String>,
+) -> Result<Outcome, ApiError> {
     let kind = &call.kind;
     let services = call.kind.is("", "services");
-    let _held = if services { Some(api.allocation.lock().await) } else { None };
+    let _held = if services {
+        Some(api.allocation.lock().await)
+    } else {
+        None
+    };
     if services {
         builtin::addresses::allocate(api, &mut object, None)?;
     }
@@ -67,7 +78,11 @@ async fn store_new(api: &Api, call: &Call, mut object: Value, mut warnings: Vec<
         if api.store.object(&call.key(&name)).is_some() {
             return Err(ApiError::already_exists(&kind.group, &kind.plural, &name));
         }
-        return Ok(Outcome { code: 201, object: Arc::new(object), warnings });
+        return Ok(Outcome {
+            code: 201,
+            object: Arc::new(object),
+            warnings,
+        });
     }
     let committed = api
         .store
@@ -75,14 +90,20 @@ async fn store_new(api: &Api, call: &Call, mut object: Value, mut warnings: Vec<
         .map_err(|_| ApiError::already_exists(&kind.group, &kind.plural, &name))?;
     let object = committed.durable().await?;
     after_write(api, call, &object);
-    Ok(Outcome { code: 201, object, warnings })
+    Ok(Outcome {
+        code: 201,
+        object,
+        warnings,
+    })
 }
 
 /// Sets what a new object has from the server, checks its name and place.
 fn prepare_new(api: &Api, call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let kind = &call.kind;
     if !matches!(meta::text(object, "resourceVersion"), "" | "0") {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     if meta::text(object, "name").is_empty() {
         let prefix = meta::text(object, "generateName");
@@ -98,7 +119,13 @@ fn prepare_new(api: &Api, call: &Call, object: &mut Value) -> Result<(), ApiErro
         place_in_namespace(api, call, object)?;
     }
     let metadata = &mut object["metadata"];
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "resourceVersion",
+    ] {
         if let Some(map) = metadata.as_object_mut() {
             map.remove(field);
         }
@@ -108,7 +135,9 @@ fn prepare_new(api: &Api, call: &Call, object: &mut Value) -> Result<(), ApiErro
     if builtin::has_generation(kind) {
         metadata["generation"] = json!(1);
     }
-    if kind.serves("status") && let Some(map) = object.as_object_mut() {
+    if kind.serves("status")
+        && let Some(map) = object.as_object_mut()
+    {
         map.remove("status");
     }
     Ok(())
@@ -117,7 +146,9 @@ fn prepare_new(api: &Api, call: &Call, object: &mut Value) -> Result<(), ApiErro
 fn place_in_namespace(api: &Api, call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let namespace = call.namespace();
     if namespace.is_empty() {
-        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+        return Err(ApiError::bad_request(
+            "an empty namespace may not be set during creation",
+        ));
     }
     object["metadata"]["namespace"] = json!(namespace);
     let key = crate::store::Key {
@@ -131,10 +162,19 @@ fn place_in_namespace(api: &Api, call: &Call, object: &mut Value) -> Result<(), 
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );
-            let mut error = ApiError::forbidden(&call.kind.group, &call.kind.plural, meta::text(object, "name"), &why);
+            let mut error = ApiError::forbidden(
+                &call.kind.group,
+                &call.kind.plural,
+                meta::text(object, "name"),
+                &why,
+            );
             if let Some(details) = &mut error.details {
                 let message = format!("namespace {namespace} is being terminated");
-                details.causes.push(Cause::new("NamespaceTerminating", "metadata.namespace", message));
+                details.causes.push(Cause::new(
+                    "NamespaceTerminating",
+                    "metadata.namespace",
+                    message,
+                ));
             }
             Err(error)
         }
@@ -169,7 +209,11 @@ pub async fn update(api: &Api, call: &Call, body: Value, part: Part) -> Result<O
     let expected = read::given_revision(&object)?;
     let mut outcome = modify(api, call, part, |old| {
         if expected.is_some_and(|expected| expected != revision_of(old)) {
-            return Err(ApiError::modified(&call.kind.group, &call.kind.plural, name));
+            return Err(ApiError::modified(
+                &call.kind.group,
+                &call.kind.plural,
+                name,
+            ));
         }
         Ok((object.clone(), Ownership::Changes))
     })
@@ -198,7 +242,9 @@ pub async fn patch(
 ) -> Result<Outcome, ApiError> {
     let name = call.name()?;
     let patch = patch::Patch::parse(call, headers, body)?;
-    if api.store.object(&call.key(name)).is_none() && let patch::Patch::Apply(applied) = &patch {
+    if api.store.object(&call.key(name)).is_none()
+        && let patch::Patch::Apply(applied) = &patch
+    {
         if part != Part::Main {
             return Err(call.not_found(name));
         }
@@ -206,25 +252,44 @@ pub async fn patch(
     }
     let mut warnings = Vec::new();
     let mut outcome = modify(api, call, part, |old| {
-        let expected_gone = |given: Option<u64>| given.is_some_and(|given| given != revision_of(old));
+        let expected_gone =
+            |given: Option<u64>| given.is_some_and(|given| given != revision_of(old));
         let (mut object, ownership) = match &patch {
             patch::Patch::Apply(applied) => {
                 let mut applied = applied.clone();
                 warnings = accept(call, &mut applied)?;
                 if expected_gone(read::given_revision(&applied)?) {
-                    return Err(ApiError::modified(&call.kind.group, &call.kind.plural, name));
+                    return Err(ApiError::modified(
+                        &call.kind.group,
+                        &call.kind.plural,
+                        name,
+                    ));
                 }
                 (patch::apply(call, old, applied, part)?, Ownership::Done)
             }
             other => (other.change(call, old)?, Ownership::Changes),
         };
         warnings = accept(call, &mut object)?;
-        if matches!(ownership, Ownership::Changes) && expected_gone(read::given_revision(&object)?) {
-            return Err(ApiError::modified(&call.kind.group, &call.kind.plural, name));
+        if matches!(ownership, Ownership::Changes) && expected_gone(read::given_revision(&object)?)
+        {
+            return Err(ApiError::modified(
+                &call.kind.group,
+                &call.kind.plural,
+                name,
+            ));
         }
         if meta::text(&object, "name") != name {
-            let cause = meta::invalid("metadata.name", meta::text(&object, "name"), "field is immutable");
-            return Err(ApiError::invalid(&call.kind.group, &call.kind.kind, name, vec![cause]));
+            let cause = meta::invalid(
+                "metadata.name",
+                meta::text(&object, "name"),
+                "field is immutable",
+            );
+            return Err(ApiError::invalid(
+                &call.kind.group,
+                &call.kind.kind,
+                name,
+                vec![cause],
+            ));
         }
         Ok((object, ownership))
     })
@@ -251,14 +316,22 @@ async fn create_applied(api: &Api, call: &Call, applied: Value) -> Result<Outcom
 ///
 /// # Errors
 /// 404, and whatever the function, validation and admission refuse.
-pub async fn modify<F>(api: &Api, call: &Call, part: Part, mut change: F) -> Result<Outcome, ApiError>
+pub async fn modify<F>(
+    api: &Api,
+    call: &Call,
+    part: Part,
+    mut change: F,
+) -> Result<Outcome, ApiError>
 where
     F: FnMut(&Arc<Value>) -> Result<(Value, Ownership), ApiError>,
 {
     let name = call.name()?.to_owned();
     let key = call.key(&name);
     for _ in 0..TRIES {
-        let old = api.store.object(&key).ok_or_else(|| call.not_found(&name))?;
+        let old = api
+            .store
+            .object(&key)
+            .ok_or_else(|| call.not_found(&name))?;
         let (object, ownership) = change(&old)?;
         match store_changed(api, call, part, (&old, object, ownership)).await {
             Ok(Some(outcome)) => return Ok(outcome),
@@ -266,7 +339,11 @@ where
             Err(error) => return Err(error),
         }
     }
-    Err(ApiError::modified(&call.kind.group, &call.kind.plural, &name))
+    Err(ApiError::modified(
+        &call.kind.group,
+        &call.kind.plural,
+        &name,
+    ))
 }
 
 /// Stores a changed object; absent when somebody wrote in between.
@@ -281,7 +358,11 @@ async fn store_changed(
     fill(call, &mut object, Some(old))?;
     let mut warnings = admit::mutate(api, call, Operation::Update, &mut object, Some(old)).await?;
     fill(call, &mut object, Some(old))?;
-    let _held = if kind.is("", "services") { Some(api.allocation.lock().await) } else { None };
+    let _held = if kind.is("", "services") {
+        Some(api.allocation.lock().await)
+    } else {
+        None
+    };
     if kind.is("", "services") {
         builtin::addresses::allocate(api, &mut object, Some(old))?;
     }
@@ -292,13 +373,23 @@ async fn store_changed(
     warnings.extend(check_rules(call, &object, Some(old))?);
     warnings.extend(admit::validate(api, call, Operation::Update, Some(&object), Some(old)).await?);
     if same_but_for_times(old, &object) {
-        return Ok(Some(Outcome { code: 200, object: old.clone(), warnings }));
+        return Ok(Some(Outcome {
+            code: 200,
+            object: old.clone(),
+            warnings,
+        }));
     }
     if call.dry_run {
-        return Ok(Some(Outcome { code: 200, object: Arc::new(object), warnings }));
+        return Ok(Some(Outcome {
+            code: 200,
+            object: Arc::new(object),
+            warnings,
+        }));
     }
     let name = meta::text(old, "name");
-    let freed = meta::is_deleting(&object) && !meta::has_finalizers(&object) && delete::may_go(kind, &object);
+    let freed = meta::is_deleting(&object)
+        && !meta::has_finalizers(&object)
+        && delete::may_go(kind, &object);
     let expect = Expect::Revision(revision_of(old));
     let committed = match api.store.put(&call.key(name), expect, object) {
         Ok(committed) => committed,
@@ -311,177 +402,21 @@ async fn store_changed(
     } else {
         after_write(api, call, &object);
     }
-    Ok(Some(Outcome { code: 200, object, warnings }))
-}
-
-/// Fields that only the server sets survive any update; parts that this request may not touch come from the old state.
-fn keep_server_fields(call: &Call, old: &Value, object: &mut Value, part: Part) -> Result<(), ApiError> {
-    let kind = &call.kind;
-    let uid = meta::text(object, "uid");
-    if !uid.is_empty() && uid != meta::text(old, "uid") {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::text(old, "uid"));
-        return Err(ApiError::conflict(&kind.group, &kind.plural, meta::text(old, "name"), &why));
-    }
-    if kind.namespaced && !matches!(meta::text(object, "namespace"), "") && meta::text(object, "namespace") != call.namespace()
-    {
-        return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
-    }
-    if part == Part::Status {
-        let managed = object["metadata"]["managedFields"].clone();
-        let status = object.get("status").cloned();
-        let mut next = old.clone();
-        match status {
-            Some(status) => next["status"] = status,
-            None => drop(next.as_object_mut().and_then(|map| map.remove("status"))),
-        }
-        if managed.is_array() {
-            next["metadata"]["managedFields"] = managed;
-        }
-        *object = next;
-        return Ok(());
-    }
-    for field in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "namespace", "selfLink"]
-    {
-        restore(&old["metadata"], &mut object["metadata"], field);
-    }
-    if part == Part::Main && kind.serves("status") {
-        restore(old, object, "status");
-    }
-    Ok(())
-}
-
-fn restore(old: &Value, object: &mut Value, field: &str) {
-    match old.get(field) {
-        Some(value) => object[field] = value.clone(),
-        None => drop(object.as_object_mut().and_then(|map| map.remove(field))),
-    }
-}
-
-/// `generation` counts changes outside of metadata and status.
-fn count_generation(call: &Call, old: &Value, object: &mut Value) {
-    let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
-    if !builtin::has_generation(&call.kind) && generation == 0 {
-        return;
-    }
-    let counted = |value: &Value| -> Vec<(String, Value)> {
-        let status_apart = call.kind.serves("status") || call.kind.custom.is_none();
-        let fields = value.as_object().into_iter().flatten();
-        let fields = fields.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
-        let fields = fields.filter(|(key, _)| !(status_apart && key.as_str() == "status"));
-        fields.map(|(key, value)| (key.clone(), value.clone())).collect()
-    };
-    let next = if counted(old) == counted(object) { generation } else { generation + 1 };
-    object["metadata"]["generation"] = json!(next);
-}
-
-/// Checks kind and fields of a body; drops unknown fields. Returns warnings.
-fn accept(call: &Call, object: &mut Value) -> Result<Vec<String>, ApiError> {
-    let kind = &call.kind;
-    if !object.is_object() {
-        return Err(ApiError::bad_request("the request body is not a JSON object; send one Kubernetes object"));
-    }
-    let api_version = kind.api_version();
-    for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", kind.kind.as_str())] {
-        match object[field].as_str() {
-            None => object[field] = json!(expected),
-            Some(given) if given == expected => {}
-            Some(given) => {
-                return Err(ApiError::bad_request(format!(
-                    "the {field} in the data ({given}) does not match the expected {field} ({expected})"
-                )));
-            }
-        }
-    }
-    if !object["metadata"].is_object() {
-        object["metadata"] = json!({});
-    }
-    let given = meta::text(object, "namespace");
-    if !given.is_empty() && given != call.namespace() {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request ({given} is not {:?})",
-            call.namespace()
-        )));
-    }
-    let unknown = fields(call, object)?;
-    let told: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    match call.strictness {
-        Strictness::Strict if !told.is_empty() => Err(ApiError::bad_request(format!(
-            "{0} in version \"{1}\" cannot be handled as a {0}: strict decoding error: {2}",
-            kind.kind,
-            kind.version,
-            told.join(", ")
-        ))),
-        Strictness::Warn => Ok(told),
-        Strictness::Strict | Strictness::Ignore => Ok(Vec::new()),
-    }
-}
-
-/// Unknown fields, dropped from the object.
-fn fields(call: &Call, object: &mut Value) -> Result<Vec<String>, ApiError> {
-    let kind = &call.kind;
-    let mistyped = |sentences: &[String]| {
-        let list = sentences.join("; ");
-        Err(ApiError::bad_request(format!("{0} in version \"{1}\" cannot be handled as a {0}: {list}", kind.kind, kind.version)))
-    };
-    let Some(custom) = &kind.custom else {
-        let findings = shape::inspect(kind.typed(), object);
-        return if findings.mistyped.is_empty() { Ok(findings.unknown) } else { mistyped(&findings.mistyped) };
-    };
-    let mut metadata = object["metadata"].take();
-    let findings = shape::inspect(kind.metadata(), &mut metadata);
-    object["metadata"] = metadata;
-    if !findings.mistyped.is_empty() {
-        return mistyped(&findings.mistyped);
-    }
-    let mut unknown: Vec<String> = findings.unknown.into_iter().map(|path| format!("metadata.{path}")).collect();
-    unknown.extend(custom.structural.unknown_fields(object));
-    custom.structural.prune(object);
-    Ok(unknown)
-}
-
-/// Defaults and normal forms.
-fn fill(call: &Call, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
-    match &call.kind.custom {
-        Some(custom) => {
-            custom.structural.prune(object);
-            custom.structural.default(object);
-        }
-        None => {
-            // Webhooks may have added anything.
-            fields(call, object)?;
-            builtin::defaults(&call.kind, object, old);
-        }
-    }
-    if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        crd::fill(object);
-    }
-    Ok(())
-}
-
-/// Validation. Returns warnings.
-fn check_rules(call: &Call, object: &Value, old: Option<&Value>) -> Result<Vec<String>, ApiError> {
-    let kind = &call.kind;
-    let name = meta::text(object, "name");
-    let mut causes = Vec::new();
-    if old.is_none() && let Some(why) = builtin::not_a_name(kind, name) {
-        causes.push(meta::invalid("metadata.name", name, why));
-    }
-    causes.extend(meta::check(object));
-    match &kind.custom {
-        Some(custom) => {
-            let found = custom.structural.validate(object, old);
-            causes.extend(found.into_iter().map(admit::cause));
-        }
-        None => causes.extend(builtin::validate(kind, object, old)),
-    }
-    if causes.is_empty() { Ok(Vec::new()) } else { Err(ApiError::invalid(&kind.group, &kind.kind, name, causes)) }
+    Ok(Some(Outcome {
+        code: 200,
+        object,
+        warnings,
+    }))
 }
 
 fn same_but_for_times(old: &Value, new: &Value) -> bool {
     fn bare(object: &Value) -> Value {
         let mut object = object.clone();
-        for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+        for entry in object["metadata"]["managedFields"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+        {
             entry["time"] = Value::Null;
         }
         object
@@ -490,7 +425,10 @@ fn same_but_for_times(old: &Value, new: &Value) -> bool {
 }
 
 fn after_write(api: &Api, call: &Call, object: &Value) {
-    if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+    if call
+        .kind
+        .is("apiextensions.k8s.io", "customresourcedefinitions")
+    {
         crd::serve(api, object);
     }
     if meta::is_deleting(object) || !object["metadata"]["ownerReferences"].is_null() {
