@@ -6,7 +6,7 @@
 //! portforward  WebSocket SPDY/3.1+portforward.k8s.io (kubectl), WebSocket v4.channel.k8s.io (kube-rs), or SPDY/3.1
 //! ```
 //! The handlers answer failures as `Status` before anything is upgraded; the server must serve HTTP/1 connections
-//! with upgrades. What a pod is and who may reach it was decided before; [`PodAccess`] does the reaching.
+//! with upgrades. What a pod is and who may reach it was decided before; [`crate::pods::PodAccess`] does the reaching.
 
 mod exec;
 mod forward;

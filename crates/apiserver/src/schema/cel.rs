@@ -16,6 +16,7 @@ use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::parser::Parser;
 use kube_cel::cel::{Context, ExecutionError, Value};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest expression (Kubernetes has no limit but that of the object; ours keeps parsing cheap).
@@ -24,6 +25,8 @@ const MOST_BYTES: usize = 16 * 1024;
 const MOST_TURNS: u64 = 1_000_000;
 /// Time for one object. Rules of sane CRDs take microseconds.
 const MOST_TIME: Duration = Duration::from_secs(2);
+/// Longest list that an expression makes out of nothing.
+const MOST_RANGE: i64 = 100_000;
 /// The function that every loop's condition is wrapped in; `@` keeps it out of reach of expressions.
 const TURN: &str = "@turn";
 
@@ -32,6 +35,7 @@ thread_local! {
     static FUNCTIONS: Context<'static> = {
         let mut context = Context::default().with_all();
         context.add_function(TURN, turn);
+        context.add_function("lists.range", range);
         context
     };
     static LEFT: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
@@ -142,6 +146,15 @@ fn turn(condition: bool) -> Result<Value, ExecutionError> {
         return Err(ExecutionError::function_error(TURN, "out of budget"));
     }
     Ok(Value::Bool(condition))
+}
+
+/// `lists.range(n)` with a bound: the library's own would allocate whatever it is asked for.
+fn range(count: i64) -> Result<Value, ExecutionError> {
+    if !(0..=MOST_RANGE).contains(&count) {
+        let why = format!("the length must be between 0 and {MOST_RANGE}");
+        return Err(ExecutionError::function_error("lists.range", why));
+    }
+    Ok(Value::List(Arc::new((0..count).map(Value::Int).collect())))
 }
 
 fn exhausted() -> bool {

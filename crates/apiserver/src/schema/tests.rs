@@ -509,6 +509,14 @@ fn rules_that_fail_or_never_end() {
 }
 
 #[test]
+fn lists_out_of_nothing_are_bounded() {
+    let schema = "{type: object, properties: {n: {type: integer}},
+        x-kubernetes-validations: [{rule: lists.range(self.n).size() == self.n}]}";
+    assert_eq!(check(schema, "{n: 1000}"), "");
+    assert!(check(schema, "{n: 1000000000000}").contains("between 0 and 100000"));
+}
+
+#[test]
 fn a_compiled_schema_is_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&compile("{type: object}"));

@@ -132,3 +132,34 @@ fn broken_frames() {
     let body: Vec<u8> = [0; 10].into_iter().chain(block).collect();
     assert_eq!(check(&control(SYN_STREAM, 0, &body)), SpdyError::Headers);
 }
+
+#[test]
+fn damaged_bytes_never_panic() {
+    let mut encoder = Encoder::new();
+    let mut good = Vec::new();
+    for stream in (1..20).step_by(2) {
+        good.extend_from_slice(&encoder.open(
+            stream,
+            &[("streamtype", "data"), ("port", "80")],
+            false,
+        ));
+        good.extend_from_slice(&data(stream, b"some bytes", stream % 4 == 1));
+        good.extend_from_slice(&ping(stream));
+    }
+    // A linear congruential generator: the same damage at every run.
+    let mut seed = 42u32;
+    let mut random = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize
+    };
+    for _ in 0..3000 {
+        let mut bytes = good.clone();
+        for _ in 0..=random() % 4 {
+            let place = random() % bytes.len();
+            bytes[place] = random() as u8;
+        }
+        let mut decoder = Decoder::default();
+        decoder.feed(&bytes);
+        while let Ok(Some(_)) = decoder.next() {}
+    }
+}
