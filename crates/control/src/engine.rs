@@ -191,7 +191,7 @@ impl Engine {
             }
             Event::Service(delta) => (1, graph.take(graph.sources.services, delta)),
             Event::EndpointSlice(delta) => (2, graph.take(graph.sources.slices, delta)),
-            Event::Pod(delta) => (3, graph.take(graph.sources.pods, delta)),
+            Event::Pod(delta) => (3, graph.take(graph.sources.pods, *delta)),
             Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),
             Event::Istio(kind, delta) => {
                 let delta = self.keep_books(kind, delta);

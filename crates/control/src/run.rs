@@ -190,8 +190,15 @@ struct Readiness {
 
 /// Serves delta ADS.
 async fn serve_xds(listener: TcpListener, store: Store, shutdown: CancellationToken) {
-    let _ = (listener, store);
-    let served: Result<(), String> = Ok(shutdown.cancelled().await);
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(Some(16))
+        .tcp_nodelay(true)
+        .add_service(lateen_xds::server::service(store))
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await;
     if let Err(e) = served {
         tracing::error!("the xDS server ended: {e}");
     }

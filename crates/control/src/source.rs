@@ -128,7 +128,8 @@ pub(crate) enum Event {
     Namespace(Delta<BTreeMap<String, String>>),
     Service(Delta<Service>),
     EndpointSlice(Delta<EndpointSlice>),
-    Pod(Delta<Pod>),
+    /// Boxed because pods are by far the largest.
+    Pod(Box<Delta<Pod>>),
     MeshConfig(Delta<String>),
     Istio(IstioKind, Delta<(Written, Books)>),
 }
@@ -181,7 +182,7 @@ pub(crate) fn start(
         Api::<Pod>::all(client.clone()),
         all.clone(),
         slim::pod,
-        Event::Pod,
+        |delta| Event::Pod(Box::new(delta)),
         out.clone(),
     ));
     tokio::spawn(follow::follow(

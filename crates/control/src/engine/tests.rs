@@ -75,7 +75,8 @@ impl Running {
 
     async fn sync(&self) {
         self.almost_sync().await;
-        self.send(Event::Pod(Delta::Replace(Vec::new()))).await;
+        self.send(Event::Pod(Box::new(Delta::Replace(Vec::new()))))
+            .await;
         let mut synced = self.views.synced.clone();
         synced.wait_for(|synced| *synced).await.expect("it runs");
     }
@@ -107,7 +108,9 @@ async fn nothing_is_pushed_before_everything_is_known() {
         (running.pushes(), *running.views.synced.borrow()),
         (0, false)
     );
-    running.send(Event::Pod(Delta::Replace(Vec::new()))).await;
+    running
+        .send(Event::Pod(Box::new(Delta::Replace(Vec::new()))))
+        .await;
     let mut synced = running.views.synced.clone();
     synced.wait_for(|synced| *synced).await.expect("it runs");
     assert_eq!(running.pushes(), 1);

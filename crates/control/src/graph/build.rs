@@ -55,69 +55,18 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
     };
     let (mesh, mesh_outcome) = mesh_of(graph, sources.mesh_text, domain);
     let entries = good_entries(graph, sources.istio(IstioKind::ServiceEntry));
-    let outcomes = [
+    let mut outcomes = vec![
         mesh_outcome,
         services(graph, sources.services, mesh),
         pods(graph, &sources, entries, mesh),
         slices(graph, &sources, mesh),
         workload_entries(graph, &sources, entries, mesh),
-        istio(
-            graph,
-            &sources,
-            IstioKind::Gateway,
-            mesh,
-            |object, _| match object {
-                Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
-                _ => Translated::default(),
-            },
-        ),
-        istio(
-            graph,
-            &sources,
-            IstioKind::VirtualService,
-            mesh,
-            |object, mesh| match object {
-                Object::VirtualService(config) => {
-                    virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
-                }
-                _ => Translated::default(),
-            },
-        ),
-        istio(
-            graph,
-            &sources,
-            IstioKind::DestinationRule,
-            mesh,
-            |object, mesh| match object {
-                Object::DestinationRule(config) => {
-                    destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
-                }
-                _ => Translated::default(),
-            },
-        ),
-        istio(
-            graph,
-            &sources,
-            IstioKind::ServiceEntry,
-            mesh,
-            |object, mesh| match object {
-                Object::ServiceEntry(config) => {
-                    service_entry::service_entry(service_entry::Inputs { config, mesh })
-                }
-                _ => Translated::default(),
-            },
-        ),
-        istio(
-            graph,
-            &sources,
-            IstioKind::Sidecar,
-            mesh,
-            |object, _| match object {
-                Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
-                _ => Translated::default(),
-            },
-        ),
     ];
+    // A WorkloadEntry depends on what selects it and is translated above.
+    let alone = IstioKind::ALL
+        .into_iter()
+        .filter(|kind| *kind != IstioKind::WorkloadEntry);
+    outcomes.extend(alone.map(|kind| istio(graph, &sources, kind, mesh)));
     let outcomes = graph.join("outcomes", &outcomes);
     // An object that is broken now keeps what it meant when it was last in order.
     let in_force = graph.hold("in force", outcomes, |outcome| {
@@ -216,15 +165,14 @@ fn istio(
     sources: &Sources,
     kind: IstioKind,
     mesh: Collection<(), Mesh>,
-    translate: impl Fn(&Object, &Mesh) -> Translated + Send + 'static,
 ) -> Outcomes {
     let name = match kind {
-        IstioKind::Gateway => "gateways",
+        IstioKind::Gateway => "gateways meant",
         IstioKind::VirtualService => "route tables",
         IstioKind::DestinationRule => "traffic policies",
-        IstioKind::ServiceEntry => "service entries",
+        IstioKind::ServiceEntry => "service entries meant",
         IstioKind::Sidecar => "sidecar scopes",
-        IstioKind::WorkloadEntry => "workload entries",
+        IstioKind::WorkloadEntry => "workload entries meant",
     };
     let source = sources.istio(kind);
     translated(
@@ -232,8 +180,28 @@ fn istio(
         (name, kind.name()),
         source,
         mesh,
-        move |_, written, mesh| Some(with_notices(written, |object| translate(object, mesh))),
+        |_, written, mesh| Some(with_notices(written, |object| meaning(object, mesh))),
     )
+}
+
+/// What an object that stands alone means.
+fn meaning(object: &Object, mesh: &Mesh) -> Translated {
+    match object {
+        Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
+        Object::VirtualService(config) => {
+            virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
+        }
+        Object::DestinationRule(config) => {
+            destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
+        }
+        Object::ServiceEntry(config) => {
+            service_entry::service_entry(service_entry::Inputs { config, mesh })
+        }
+        Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
+        Object::WorkloadEntry(_) | Object::Kubernetes(_) | Object::Unsupported(_) => {
+            Translated::default()
+        }
+    }
 }
 
 /// Translates what could be decoded; what decoding said comes first.

@@ -46,10 +46,10 @@ pub(super) fn apply(pod: &mut Value, parts: &Parts) -> Result<(), InjectError> {
     }
     if !first.is_empty() {
         array(&mut spec["initContainers"]).splice(0..0, first);
-    } else if spec["initContainers"].as_array().is_none_or(Vec::is_empty) {
-        if let Some(spec) = spec.as_object_mut() {
-            spec.remove("initContainers");
-        }
+    } else if spec["initContainers"].as_array().is_none_or(Vec::is_empty)
+        && let Some(spec) = spec.as_object_mut()
+    {
+        spec.remove("initContainers");
     }
     let volumes = parts.volumes.iter();
     array(&mut spec["volumes"])
