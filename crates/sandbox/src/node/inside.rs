@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use kube::Client;
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 use lateen_apiserver::{Options, Server};
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
@@ -113,6 +116,9 @@ async fn live(
     .map_err(|e| e.to_string())?;
     let client = connect(&server).await?;
     write_kubeconfig(&server, &home, &config)?;
+    announce(&client)
+        .await
+        .map_err(|e| format!("cannot announce the API server: {e}"))?;
     report(&mut reports, &Report::Step("API server".into()));
     let runner = Runner::start(RunnerOptions {
         client: client.clone(),
@@ -187,6 +193,37 @@ async fn connect(server: &Server) -> Result<Client, String> {
         .await
         .map_err(|e| fail(&e))?;
     Client::try_from(config).map_err(|e| fail(&e))
+}
+
+/// Tells the cluster where the API server is: the endpoints behind the service `kubernetes`.
+async fn announce(client: &Client) -> Result<(), kube::Error> {
+    let patch = PatchParams::apply("lateen-node").force();
+    let slice = serde_json::json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [NODE_ADDRESS.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
+    });
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    slices
+        .patch("kubernetes", &patch, &Patch::Apply(slice))
+        .await?;
+    let endpoints = serde_json::json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes"},
+        "subsets": [{
+            "addresses": [{"ip": NODE_ADDRESS.to_string()}],
+            "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
+        }],
+    });
+    let all: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+    all.patch("kubernetes", &patch, &Patch::Apply(endpoints))
+        .await
+        .map(drop)
 }
 
 fn write_kubeconfig(server: &Server, home: &Home, config: &NodeConfig) -> Result<(), String> {

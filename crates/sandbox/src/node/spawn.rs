@@ -166,6 +166,9 @@ fn hold(launch: Launch<'_>, mut reports: File) -> ! {
     let outcome = (|| {
         setsid().map_err(|e| UpError::Node(format!("cannot detach: {e}")))?;
         redirect_standard()?;
+        let own = [launch.lock.as_raw_fd(), reports.as_raw_fd()];
+        let listeners = launch.listeners.iter().map(AsRawFd::as_raw_fd);
+        close_all_but(&listeners.chain(own).collect::<Vec<i32>>());
         let mut signals = SigSet::empty();
         for signal in [
             Signal::SIGTERM,
@@ -270,7 +273,8 @@ fn become_node(config: &NodeConfig, inherited: &[i32], log: &File) -> std::io::R
     let memory = nix::sys::memfd::memfd_create(c"lateen-node", nix::sys::memfd::MFdFlags::empty())?;
     let mut memory = File::from(memory);
     memory.write_all(&serde_json::to_vec(config)?)?;
-    for fd in inherited {
+    close_others_on_exec()?;
+    for fd in inherited.iter().chain([&memory.as_raw_fd()]) {
         keep_open(*fd)?;
     }
     let error = std::process::Command::new(&config.executable)
@@ -282,6 +286,35 @@ fn become_node(config: &NodeConfig, inherited: &[i32], log: &File) -> std::io::R
         .stderr(log.try_clone()?)
         .exec();
     Err(error)
+}
+
+/// Closes what the caller of this process left open, as [`close_others_on_exec`] does for the node.
+fn close_all_but(keep: &[i32]) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Whatever the caller of this process left open must not reach the node and its pods: a shell's pipe that
+/// stays open in a detached sandbox keeps the shell waiting.
+#[expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
+fn close_others_on_exec() -> nix::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: descriptors are only marked; nothing is closed under an owner.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) };
+    match nix::errno::Errno::result(result) {
+        // Before Linux 5.11 there is no such call; the descriptors then stay as the caller had them.
+        Err(nix::Error::ENOSYS | nix::Error::EINVAL) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Lets a descriptor survive exec.

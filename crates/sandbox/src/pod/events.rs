@@ -1,32 +1,53 @@
 //! Events about pods, written in the background so that no container waits for them. When too many are
-//! pending, new ones are dropped: they are news, not state.
+//! pending, new ones are dropped: they are news, not state. Repetitions raise a count.
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 
+use super::fields::NODE_NAME;
+use super::state::now_in_seconds;
+
 const PENDING_LIMIT: usize = 512;
+/// How many distinct events are remembered for counting.
+const KNOWN_LIMIT: usize = 2000;
 
 /// Publishes events.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
-    queue: mpsc::Sender<(Event, ObjectReference)>,
+    queue: mpsc::Sender<News>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    uid: String,
+    field_path: Option<String>,
+    reason: String,
+    note: String,
+}
+
+#[derive(Debug)]
+struct News {
+    about: ObjectReference,
+    kind: &'static str,
+    reason: String,
+    note: String,
 }
 
 impl Events {
     /// Starts the background writer.
     pub(crate) fn start(client: Client) -> Self {
-        let (queue, mut pending) = mpsc::channel::<(Event, ObjectReference)>(PENDING_LIMIT);
-        let reporter = Reporter {
-            controller: "kubelet".into(),
-            instance: Some("lateen".into()),
-        };
-        let recorder = Recorder::new(client, reporter);
+        let (queue, mut pending) = mpsc::channel::<News>(PENDING_LIMIT);
         tokio::spawn(async move {
-            while let Some((event, about)) = pending.recv().await {
-                if let Err(error) = recorder.publish(&event, &about).await {
-                    tracing::debug!(%error, reason = event.reason, "an event was not written");
+            let mut known = HashMap::new();
+            while let Some(news) = pending.recv().await {
+                let reason = news.reason.clone();
+                if let Err(error) = write(&client, news, &mut known).await {
+                    tracing::debug!(%error, reason, "an event was not written");
                 }
             }
         });
@@ -35,22 +56,72 @@ impl Events {
 
     /// Something ordinary.
     pub(crate) fn normal(&self, about: ObjectReference, reason: &str, note: String) {
-        self.send(EventType::Normal, about, reason, note);
+        self.send("Normal", about, reason, note);
     }
 
     /// Something that needs attention.
     pub(crate) fn warning(&self, about: ObjectReference, reason: &str, note: String) {
-        self.send(EventType::Warning, about, reason, note);
+        self.send("Warning", about, reason, note);
     }
 
-    fn send(&self, type_: EventType, about: ObjectReference, reason: &str, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(note),
-            action: reason.into(),
-            secondary: None,
-        };
-        let _ = self.queue.try_send((event, about));
+    fn send(&self, kind: &'static str, about: ObjectReference, reason: &str, note: String) {
+        let _ = self.queue.try_send(News {
+            about,
+            kind,
+            reason: reason.to_owned(),
+            note,
+        });
     }
+}
+
+async fn write(
+    client: &Client,
+    news: News,
+    known: &mut HashMap<Key, (String, i32)>,
+) -> Result<(), kube::Error> {
+    let namespace = news.about.namespace.clone().unwrap_or_default();
+    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    let now = Time(now_in_seconds());
+    let key = Key {
+        uid: news.about.uid.clone().unwrap_or_default(),
+        field_path: news.about.field_path.clone(),
+        reason: news.reason.clone(),
+        note: news.note.clone(),
+    };
+    if let Some((name, count)) = known.get_mut(&key) {
+        *count += 1;
+        let patch = Patch::Merge(serde_json::json!({"count": *count, "lastTimestamp": now}));
+        let parameters = PatchParams::default();
+        return api.patch(name, &parameters, &patch).await.map(drop);
+    }
+    if known.len() >= KNOWN_LIMIT {
+        known.clear();
+    }
+    let subject = news.about.name.clone().unwrap_or_default();
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let name = format!("{subject}.{}", &unique[..16]);
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace),
+            ..ObjectMeta::default()
+        },
+        involved_object: news.about,
+        reason: Some(news.reason),
+        message: Some(news.note),
+        type_: Some(news.kind.to_owned()),
+        count: Some(1),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now),
+        source: Some(EventSource {
+            component: Some("kubelet".into()),
+            host: Some(NODE_NAME.into()),
+        }),
+        reporting_component: Some("kubelet".into()),
+        reporting_instance: Some(NODE_NAME.into()),
+        ..Event::default()
+    };
+    api.create(&PostParams::default(), &event).await?;
+    known.insert(key, (name, 1));
+    Ok(())
 }

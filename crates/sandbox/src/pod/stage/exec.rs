@@ -72,6 +72,10 @@ fn prepare(
     };
     for (number, file) in (0..).zip(&standard) {
         syscalls::place(file, number).map_err(|e| format!("cannot place file {number}: {e}"))?;
+        if let Some(user) = program.user.map(Uid::from_raw) {
+            // So that the program can open `/dev/stdout` again under its own name.
+            let _ = nix::unistd::fchown(file, Some(user), None);
+        }
     }
     let directory = Path::new(&program.directory);
     if !directory.exists() {
