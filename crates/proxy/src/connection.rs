@@ -217,12 +217,9 @@ async fn first_words(
     }
     let call = async {
         match plan {
-            TcpPlan::Forward { cluster, .. } => conn
-                .worker
-                .upstream
-                .dial(cluster, conn.facts.destination)
-                .await
-                .ok(),
+            TcpPlan::Forward { cluster, .. } => {
+                conn.worker.upstream.dial(cluster, &conn.facts).await.ok()
+            }
             // Nothing to call: HTTP clients are told why, others are reset once they have spoken.
             TcpPlan::Refuse(_) => std::future::pending().await,
         }

@@ -91,6 +91,10 @@ impl Drop for Open {
 pub(crate) struct Ledger {
     shared: Arc<Shared>,
     shard: Arc<Shard>,
+    #[expect(
+        clippy::vec_box,
+        reason = "exchanges are boxed for their whole life: moving one costs a pointer"
+    )]
     closed: RefCell<Vec<Box<Exchange>>>,
     wake: Notify,
 }

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Entries kept before everything is forgotten and made anew: a bound, not a tuning.
 const MOST: usize = 4096;
 
+/// A value and the labels made from it.
+type Of<V, L> = (Arc<V>, Arc<L>);
+
 /// A worker's labels.
 #[derive(Debug)]
 pub(crate) struct Labels {
@@ -19,8 +22,8 @@ pub(crate) struct Labels {
     own: Arc<Peer>,
     unknown: Arc<Peer>,
     // Keyed by address; the value keeps the address taken.
-    peers: RefCell<HashMap<usize, (Arc<Workload>, Arc<Peer>)>>,
-    targets: RefCell<HashMap<usize, (Arc<Cluster>, Arc<Target>)>>,
+    peers: RefCell<HashMap<usize, Of<Workload, Peer>>>,
+    targets: RefCell<HashMap<usize, Of<Cluster, Target>>>,
     hosts: RefCell<HashMap<(Str, String), Arc<Target>>>,
     no_target: Arc<Target>,
 }

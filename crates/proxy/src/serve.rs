@@ -311,11 +311,10 @@ impl Call<'_> {
             .map(|limit| Instant::from_std(open.began) + limit);
         let order = Order {
             plan,
-            original: conn.facts.destination,
+            facts: &conn.facts,
             version: self.version,
             head,
             body: Replay::new(body, Rc::clone(&open.received)),
-            inbound: cx.direction == Direction::Inbound,
             grpc: open.grpc,
             upgrade: cx.upgrade || is_connect,
             deadline,

@@ -42,12 +42,7 @@ pub(crate) async fn serve(
             // The server name may have changed the plan since the call was made.
             let dialed = match dialed.filter(|d| d.cluster.name == cluster.name) {
                 Some(dialed) => Ok(dialed),
-                None => {
-                    conn.worker
-                        .upstream
-                        .dial(&cluster, conn.facts.destination)
-                        .await
-                }
+                None => conn.worker.upstream.dial(&cluster, &conn.facts).await,
             };
             match dialed {
                 Ok(dialed) => copy(&conn, &mut open, &client, &prefix, dialed).await,
@@ -116,7 +111,7 @@ fn unreachable(
 }
 
 async fn copy(conn: &Conn, open: &mut Open, client: &TcpStream, prefix: &Bytes, dialed: Dialed) {
-    open.record.upstream_host = Some(dialed.address);
+    open.record.upstream_host = Some(dialed.address());
     open.record.upstream_local = dialed.stream.local_addr().ok().map(canonical);
     if conn.facts.direction != Direction::Inbound {
         open.destination = conn.worker.labels.peer(dialed.workload.as_ref());
@@ -136,7 +131,7 @@ async fn copy(conn: &Conn, open: &mut Open, client: &TcpStream, prefix: &Bytes, 
         }
     };
     if let Err(error) = done {
-        tracing::debug!("copying to {} ended: {error}", dialed.address);
+        tracing::debug!("copying to {} ended: {error}", dialed.address());
     }
     open.record.received = counts.forward.get();
     open.record.sent = counts.back.get();

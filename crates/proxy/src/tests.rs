@@ -3,6 +3,7 @@
 //! `Destinations::Fixed`.
 
 mod admin;
+mod captured;
 mod http;
 mod mesh;
 mod resilience;

@@ -28,7 +28,7 @@ use dns::Names;
 use lateen_model::decide::cluster::{Cluster, Discovery, Endpoint};
 use lateen_model::workload::Workload;
 use loads::Loads;
-use pool::{Connection, Pool};
+use pool::{Connection, Place, Pool};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(crate) struct Picked {
 /// An endpoint and a connection in use by one exchange.
 pub(crate) struct Lease {
     _load: Load,
-    address: SocketAddr,
+    place: Place,
     connection: Option<Connection>,
     pool: Rc<Pool>,
 }
@@ -67,7 +67,7 @@ impl Lease {
     /// The response is over: the connection may serve another.
     pub(crate) fn finish(mut self) {
         if let Some(connection) = self.connection.take() {
-            self.pool.give_back(self.address, connection);
+            self.pool.give_back(self.place, connection);
         }
     }
 }

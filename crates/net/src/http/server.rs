@@ -8,6 +8,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use tokio::time::Instant;
@@ -67,26 +68,36 @@ where
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let io = TokioIo::new(stream);
-    let watchdog = watch_idle(activity, *limits);
-    // The two engines have no common trait for a graceful end, hence the same select twice.
+    let watchdog = watch_idle(Rc::clone(&activity), *limits);
+    // HTTP/2 tells a client which requests will not be answered. An HTTP/1 client that is about to send one cannot be
+    // told: its connection ends with the response to its next request.
+    let may_end = || version == Version::Http2 || activity.requests.get() > 0;
+    // The two engines have no common trait for a graceful end, hence a macro.
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = pin!($connection);
             let mut drain = pin!(drain);
             let mut watchdog = pin!(watchdog);
-            let mut ending = false;
+            let mut draining = false;
+            let ending = Cell::new(false);
             loop {
-                tokio::select! {
-                    done = connection.as_mut() => break done,
-                    () = drain.as_mut(), if !ending => {
-                        ending = true;
-                        connection.as_mut().graceful_shutdown();
+                let served = poll_fn(|cx| {
+                    let polled = connection.as_mut().poll(cx);
+                    if polled.is_ready() || !draining || ending.get() || !may_end() {
+                        return polled;
                     }
-                    idle = watchdog.as_mut(), if !ending => {
+                    ending.set(true);
+                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().poll(cx)
+                });
+                tokio::select! {
+                    done = served => break done,
+                    () = drain.as_mut(), if !draining => draining = true,
+                    idle = watchdog.as_mut(), if !ending.get() => {
                         if idle == Idle::Slow {
                             break Ok(());
                         }
-                        ending = true;
+                        ending.set(true);
                         connection.as_mut().graceful_shutdown();
                     }
                 }

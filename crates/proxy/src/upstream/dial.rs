@@ -1,11 +1,13 @@
 //! One connection to a cluster, for bytes that are not HTTP.
 
+use super::pool::Place;
 use super::{Failed, Load, Upstream};
+use crate::config::Destinations;
 use lateen_model::decide::cluster::Cluster;
-use lateen_model::decide::plan::FaultReason;
+use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason};
 use lateen_model::workload::Workload;
-use lateen_net::dial::{Dial, dial};
-use std::net::SocketAddr;
+use lateen_net::capture::{PASSTHROUGH_SOURCE, PASSTHROUGH_SOURCE_V6};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -19,10 +21,17 @@ pub(super) const IMPATIENCE: Duration = Duration::from_secs(1);
 /// A connection to an endpoint of a cluster.
 pub(crate) struct Dialed {
     pub(crate) stream: TcpStream,
-    pub(crate) address: SocketAddr,
+    place: Place,
     pub(crate) workload: Option<Arc<Workload>>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) _load: Load,
+}
+
+impl Dialed {
+    /// The endpoint's address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.place.address
+    }
 }
 
 impl Upstream {
@@ -30,20 +39,21 @@ impl Upstream {
     pub(crate) async fn dial(
         &self,
         cluster: &Arc<Cluster>,
-        original: SocketAddr,
+        facts: &ConnectionFacts,
     ) -> Result<Dialed, Failed> {
         let mut tried = Vec::new();
         let mut failed = Failed::new(FaultReason::NoEndpoint);
         while tried.len() < MOST_ENDPOINTS {
-            let Some(picked) = self.pick(cluster, original, &tried).await else {
+            let Some(picked) = self.pick(cluster, facts.destination, &tried).await else {
                 break;
             };
             let load = self.loads.begin(picked.address);
-            match dial(picked.address, &patience(cluster, picked.more)).await {
+            let place = self.place(picked.address, facts.direction);
+            match place.dial(patience(cluster, picked.more)).await {
                 Ok(stream) => {
                     return Ok(Dialed {
                         stream,
-                        address: picked.address,
+                        place,
                         workload: picked.workload,
                         cluster: Arc::clone(cluster),
                         _load: load,
@@ -64,19 +74,27 @@ impl Upstream {
 
     /// Keeps a connection that turned out not to be needed, for an HTTP/1 request to the same endpoint.
     pub(crate) async fn offer(&self, dialed: Dialed) {
-        self.pool.offer(dialed.address, dialed.stream).await;
+        self.pool.offer(dialed.place, dialed.stream).await;
+    }
+
+    /// Where and from where an endpoint is called. The application is called from an address that capture leaves
+    /// alone (Istio: 127.0.0.6), or the call would come back to us.
+    pub(super) fn place(&self, address: SocketAddr, direction: Direction) -> Place {
+        let captured = self.shared.destinations == Destinations::Kernel;
+        let source = (captured && direction == Direction::Inbound).then(|| match address {
+            SocketAddr::V4(_) => IpAddr::V4(PASSTHROUGH_SOURCE),
+            SocketAddr::V6(_) => IpAddr::V6(PASSTHROUGH_SOURCE_V6),
+        });
+        Place { address, source }
     }
 }
 
 /// The bound on connecting to one endpoint; short while there are others.
-pub(super) fn patience(cluster: &Cluster, more: bool) -> Dial {
+pub(super) fn patience(cluster: &Cluster, more: bool) -> Duration {
     let timeout = cluster.connect_timeout;
-    Dial {
-        timeout: if more {
-            timeout.min(IMPATIENCE)
-        } else {
-            timeout
-        },
-        source: None,
+    if more {
+        timeout.min(IMPATIENCE)
+    } else {
+        timeout
     }
 }

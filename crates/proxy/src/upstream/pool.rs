@@ -5,7 +5,7 @@ use lateen_net::http::{Limits, Sender, Version, open};
 use lateen_net::stream::{Stream, Watch};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -17,6 +17,28 @@ const IDLE: Duration = Duration::from_secs(60);
 const MOST: usize = 64;
 /// A connection used within this time is not asked again whether it still lives.
 const FRESH: Duration = Duration::from_millis(5);
+
+/// An endpoint, and the address that it is called from: connections of different sources are not interchangeable,
+/// as capture tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// Absent: the kernel chooses.
+    pub(super) source: Option<IpAddr>,
+}
+
+impl Place {
+    pub(super) async fn dial(self, timeout: Duration) -> Result<TcpStream, DialError> {
+        dial(
+            self.address,
+            &Dial {
+                timeout,
+                source: self.source,
+            },
+        )
+        .await
+    }
+}
 
 /// A connection to an endpoint.
 pub(super) struct Connection {
@@ -30,8 +52,8 @@ pub(super) struct Connection {
 /// A worker's connections.
 pub(super) struct Pool {
     limits: Limits,
-    idle: RefCell<HashMap<SocketAddr, Vec<Connection>>>,
-    shared: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+    idle: RefCell<HashMap<Place, Vec<Connection>>>,
+    shared: RefCell<HashMap<Place, Rc<Slot>>>,
 }
 
 /// The place of an HTTP/2 connection; the lock is held by whoever opens it, so that the rest wait and share it.
@@ -53,20 +75,20 @@ impl Pool {
     /// A connection that can take a request at once: a kept one, unless `fresh` is asked for, else a new one.
     pub(super) async fn connection(
         self: &Rc<Self>,
-        address: SocketAddr,
+        place: Place,
         version: Version,
-        how: &Dial,
+        timeout: Duration,
         fresh: bool,
     ) -> Result<Connection, DialError> {
         match version {
             Version::Http1 => {
-                if let Some(kept) = self.take_idle(address).filter(|_| !fresh) {
+                if let Some(kept) = self.take_idle(place).filter(|_| !fresh) {
                     return Ok(kept);
                 }
-                self.open(address, version, how).await
+                self.open(place, version, timeout).await
             }
             Version::Http2 => {
-                let slot = Rc::clone(self.shared.borrow_mut().entry(address).or_default());
+                let slot = Rc::clone(self.shared.borrow_mut().entry(place).or_default());
                 if fresh {
                     slot.connection.take();
                 }
@@ -77,7 +99,7 @@ impl Pool {
                 if let Some(shared) = slot.share() {
                     return Ok(shared);
                 }
-                let connection = self.open(address, version, how).await?;
+                let connection = self.open(place, version, timeout).await?;
                 let mine = connection.share();
                 *slot.connection.borrow_mut() = Some(connection);
                 // Only HTTP/1 cannot be shared.
@@ -86,7 +108,7 @@ impl Pool {
                         reused: false,
                         ..mine
                     }),
-                    None => self.open(address, version, how).await,
+                    None => self.open(place, version, timeout).await,
                 }
             }
         }
@@ -94,15 +116,15 @@ impl Pool {
 
     async fn open(
         &self,
-        address: SocketAddr,
+        place: Place,
         version: Version,
-        how: &Dial,
+        timeout: Duration,
     ) -> Result<Connection, DialError> {
-        let stream = dial(address, how).await?;
+        let stream = place.dial(timeout).await?;
         self.wrap(stream, version)
             .await
             .map_err(|error| DialError::Refused {
-                address,
+                address: place.address,
                 source: std::io::Error::other(error),
             })
     }
@@ -119,9 +141,9 @@ impl Pool {
         })
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<Connection> {
+    fn take_idle(&self, place: Place) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&address)?;
+        let kept = idle.get_mut(&place)?;
         // The most recently used is the least likely to have been closed.
         while let Some(connection) = kept.pop() {
             if connection.is_usable() {
@@ -132,7 +154,7 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1 connection whose response is over; HTTP/2 ones are kept already.
-    pub(super) fn give_back(self: &Rc<Self>, address: SocketAddr, connection: Connection) {
+    pub(super) fn give_back(self: &Rc<Self>, place: Place, connection: Connection) {
         if matches!(connection.sender, Sender::Http2(_)) {
             return;
         }
@@ -142,28 +164,28 @@ impl Pool {
             ..connection
         };
         if connection.sender.is_ready() {
-            return self.keep(address, connection);
+            return self.keep(place, connection);
         }
         // The request's body may still be on its way, or the engine has not noticed the end yet.
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let mut connection = connection;
             if let Ok(true) = tokio::time::timeout(IDLE, connection.sender.ready()).await {
-                pool.keep(address, connection);
+                pool.keep(place, connection);
             }
         });
     }
 
     /// Keeps a connection that was opened for something else and never used.
-    pub(super) async fn offer(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+    pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: TcpStream) {
         if let Ok(connection) = self.wrap(stream, Version::Http1).await {
-            self.keep(address, connection);
+            self.keep(place, connection);
         }
     }
 
-    fn keep(&self, address: SocketAddr, connection: Connection) {
+    fn keep(&self, place: Place, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(address).or_default();
+        let kept = idle.entry(place).or_default();
         if kept.len() < MOST {
             kept.push(connection);
         }

@@ -68,7 +68,7 @@ impl Replay {
             return Body::Empty;
         }
         state.turn += 1;
-        let (turn, hint) = (state.turn, state.hint.clone());
+        let (turn, hint) = (state.turn, state.hint);
         drop(state);
         Body::wrap(Try {
             state: Rc::clone(&self.0),

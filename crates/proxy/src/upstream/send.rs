@@ -6,7 +6,7 @@ use super::{Failed, Lease, Picked, Replay, Upstream};
 use http::header::{COOKIE, HOST, HeaderMap};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
-use lateen_model::decide::plan::{FaultReason, ForwardPlan};
+use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
 use lateen_net::http::{Body, Incoming, Version};
@@ -24,15 +24,13 @@ pub(crate) const UNREACHED: HeaderName = HeaderName::from_static("x-lateen-unrea
 /// What is to be sent, and under which bounds.
 pub(crate) struct Order<'a> {
     pub(crate) plan: &'a ForwardPlan,
-    /// Where the client's connection was going.
-    pub(crate) original: SocketAddr,
+    /// The client's connection.
+    pub(crate) facts: &'a ConnectionFacts,
     /// What the client speaks.
     pub(crate) version: Version,
     /// The request's head, filtered and rewritten; `Host` is present.
     pub(crate) head: request::Parts,
     pub(crate) body: Replay,
-    /// Whether it goes to the application beside us.
-    pub(crate) inbound: bool,
     /// Whether it is gRPC, which needs HTTP/2 all the way.
     pub(crate) grpc: bool,
     /// Whether it asks to change the protocol, which only HTTP/1 can.
@@ -53,6 +51,13 @@ pub(crate) struct Sent {
     pub(crate) time: Duration,
 }
 
+impl Order<'_> {
+    /// Whether it goes to the application beside us.
+    fn inbound(&self) -> bool {
+        self.facts.direction == Direction::Inbound
+    }
+}
+
 impl Upstream {
     /// Sends a request to its cluster.
     pub(crate) async fn send(&self, order: Order<'_>) -> Result<Sent, Failed> {
@@ -60,7 +65,10 @@ impl Upstream {
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
         loop {
-            let picked = match self.pick(&cluster, order.original, &course.tried).await {
+            let picked = match self
+                .pick(&cluster, order.facts.destination, &course.tried)
+                .await
+            {
                 Some(picked) => picked,
                 None if course.forget_tried() => continue,
                 None => return Err(Failed::new(FaultReason::NoEndpoint)),
@@ -71,12 +79,12 @@ impl Upstream {
             let request = Request {
                 idempotent,
                 repeatable,
-                inbound: order.inbound,
+                inbound: order.inbound(),
             };
             let (trouble, sent) = match done {
                 Ok(mut sent) => {
                     let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
-                    if unreached && !order.inbound {
+                    if unreached && !order.inbound() {
                         (Trouble::Unreached, Some(sent))
                     } else if course.dislikes(&sent.response) {
                         (Trouble::Status, Some(sent))
@@ -125,10 +133,9 @@ impl Upstream {
     ) -> Result<Sent, Trouble> {
         let load = self.loads.begin(picked.address);
         let version = version(order);
-        let how = patience(&order.plan.cluster, picked.more);
-        let connecting = self
-            .pool
-            .connection(picked.address, version, &how, course.fresh);
+        let place = self.place(picked.address, order.facts.direction);
+        let timeout = patience(&order.plan.cluster, picked.more);
+        let connecting = self.pool.connection(place, version, timeout, course.fresh);
         let mut connection = within(order.deadline, connecting)
             .await
             .ok_or(Trouble::TooLate)?
@@ -158,7 +165,7 @@ impl Upstream {
             response,
             lease: Lease {
                 _load: load,
-                address: picked.address,
+                place,
                 connection: Some(connection),
                 pool: Rc::clone(&self.pool),
             },
@@ -177,7 +184,7 @@ fn version(order: &Order<'_>) -> Version {
     match order.plan.cluster.protocol {
         _ if order.upgrade => Version::Http1,
         protocol if protocol.is_http2() => Version::Http2,
-        Protocol::Http | Protocol::GrpcWeb if !order.inbound && !order.grpc => Version::Http1,
+        Protocol::Http | Protocol::GrpcWeb if !order.inbound() && !order.grpc => Version::Http1,
         _ => order.version,
     }
 }
@@ -192,7 +199,7 @@ async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Opt
 // One try's request, in the form that its version wants.
 fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<Body> {
     let mut head = order.head.clone();
-    if !order.inbound {
+    if !order.inbound() {
         head.headers.insert(ATTEMPTS, HeaderValue::from(attempt));
     }
     let is_connect = head.method == http::Method::CONNECT;
