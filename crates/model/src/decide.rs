@@ -24,6 +24,8 @@ mod rewrite;
 mod routes;
 pub mod simulate;
 pub mod snapshot;
+pub mod summary;
+mod virtual_hosts;
 
 #[cfg(test)]
 mod tests;

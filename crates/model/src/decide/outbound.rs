@@ -8,7 +8,8 @@ use super::plan::{
 };
 use super::registry::Visible;
 use super::routes;
-use super::snapshot::{Snapshot, VirtualHost};
+use super::snapshot::Snapshot;
+use super::virtual_hosts::VirtualHost;
 use crate::mesh::OutboundMode;
 use crate::service::{Port, Protocol};
 use std::sync::Arc;

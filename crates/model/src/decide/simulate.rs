@@ -1,20 +1,25 @@
 //! Tells in sentences what a proxy would do with a call, by asking the proxy's own decisions.
 
+mod url;
+mod words;
+
 use super::cluster::{Cluster, Discovery};
 use super::clusters::Target;
-use super::host::{canonical, port_of};
-use super::plan::{
-    ConnectionFacts, ConnectionPlan, Direction, Fault, RequestHead, RequestPlan, RouteFacts,
-    TcpPlan,
-};
+use super::host::canonical;
+use super::plan::{ConnectionFacts, ConnectionPlan, Direction, RequestHead, RequestPlan, TcpPlan};
 use super::routes::{Action, Rule, first_match};
 use super::snapshot::Snapshot;
 use super::{connection, gateway, outbound, request, server_name};
 use crate::workload::Health;
 use http::HeaderMap;
 use lateen_base::Str;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use url::{Url, own_address, parse, resolve};
+use words::{accepted, route};
+
+pub use url::BadUrl;
+pub use words::sentence;
 
 /// A call to try.
 #[derive(Debug, Clone)]
@@ -34,7 +39,7 @@ pub struct Call<'a> {
 /// What would happen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Simulation {
-    /// Every step, one sentence each, in order.
+    /// Every step up to the choice of a destination, one sentence each, in order.
     pub steps: Vec<String>,
     /// Where the client's connection would go, as its resolver sees it.
     pub destination: SocketAddr,
@@ -57,25 +62,6 @@ pub struct Choice {
     pub endpoints: Vec<String>,
     /// Why it cannot be used, when it cannot.
     pub problem: Option<String>,
-}
-
-/// The URL cannot be used.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[error(
-    "{url:?} is not a URL to simulate: {reason}; write http://host[:port]/path, https://host or tcp://host:port"
-)]
-pub struct BadUrl {
-    /// As given.
-    pub url: String,
-    /// What is wrong.
-    pub reason: &'static str,
-}
-
-struct Url<'a> {
-    scheme: &'a str,
-    authority: &'a str,
-    path: &'a str,
-    port: u16,
 }
 
 /// Says what `snapshot`'s proxy does with `call`.
@@ -103,7 +89,7 @@ pub fn simulate(snapshot: &Snapshot, call: &Call<'_>) -> Result<Simulation, BadU
     };
     match (&simulation.connection, url.scheme) {
         (ConnectionPlan::Http | ConnectionPlan::Detect(_), "http") => {
-            simulation.http(snapshot, &facts, call, &url, dice);
+            simulation.http((snapshot, &facts), call, &url, dice);
         }
         (ConnectionPlan::Sni(_) | ConnectionPlan::Detect(_) | ConnectionPlan::Http, "https") => {
             let name = canonical(url.authority);
@@ -131,8 +117,7 @@ pub fn simulate(snapshot: &Snapshot, call: &Call<'_>) -> Result<Simulation, BadU
 impl Simulation {
     fn http(
         &mut self,
-        snapshot: &Snapshot,
-        facts: &ConnectionFacts,
+        (snapshot, facts): (&Snapshot, &ConnectionFacts),
         call: &Call<'_>,
         url: &Url<'_>,
         dice: u64,
@@ -251,14 +236,6 @@ impl Simulation {
             self.steps
                 .push(format!("Traffic policy: {policy}, {:?}.", cluster.balancer));
         }
-        for choice in &self.choices {
-            let place = match &choice.problem {
-                Some(problem) => problem.clone(),
-                None => choice.endpoints.join(", "),
-            };
-            let line = format!("{:.0}% to {}: {place}.", choice.percent, choice.cluster);
-            self.steps.push(line);
-        }
     }
 }
 
@@ -330,132 +307,4 @@ fn rules_of<'s>(
     };
     steps.push(format!("Host {host:?} on port {number}: {text}."));
     rules
-}
-
-fn accepted(plan: &ConnectionPlan) -> &'static str {
-    match plan {
-        ConnectionPlan::Http => "HTTP, decided for each request",
-        ConnectionPlan::Tcp(_) => "opaque bytes",
-        ConnectionPlan::Detect(_) => "not declared, the first side to speak decides",
-        ConnectionPlan::Sni(_) => "TLS, passed through by server name",
-    }
-}
-
-fn route(facts: &RouteFacts) -> String {
-    match (&facts.origin, facts.rule) {
-        (Some(origin), Some(rule)) => {
-            let name = match &*facts.name {
-                "" => String::new(),
-                name => format!(" {name:?}"),
-            };
-            format!("{origin}, rule {}{name}", rule + 1)
-        }
-        (Some(origin), None) => format!("{origin} ({})", facts.name),
-        (None, _) => format!("{} (no VirtualService concerns it)", facts.name),
-    }
-}
-
-/// One sentence for a refusal: what was looked for, why it failed, and whose object asked for it.
-pub fn sentence(fault: &Fault) -> String {
-    use super::plan::FaultReason as R;
-    let subject = &fault.subject;
-    let text = match fault.reason {
-        R::NoRoute => format!("no route matches {subject}"),
-        R::NoCluster => format!("the destination {subject} does not exist: check host and port"),
-        R::NoSubset => {
-            format!("{subject} names a subset that no DestinationRule defines")
-        }
-        R::NoEndpoint => format!("{subject} has no ready endpoint"),
-        R::NotInRegistry => {
-            format!(
-                "{subject} is not in the registry and the outbound mode is REGISTRY_ONLY: add a ServiceEntry"
-            )
-        }
-        R::ConnectFailed => format!("no connection to {subject} could be made"),
-        R::UpstreamReset => format!("{subject} closed the connection before an answer"),
-        R::Timeout => format!("{subject} did not answer in time"),
-        R::BadRequest => format!("the client sent {subject}"),
-        R::TooLarge => format!("the request's headers are too large: {subject}"),
-    };
-    match &fault.origin {
-        Some(origin) => format!("{text} ({origin})"),
-        None => text,
-    }
-}
-
-fn parse(text: &str) -> Result<Url<'_>, BadUrl> {
-    let bad = |reason| BadUrl {
-        url: text.to_owned(),
-        reason,
-    };
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let (authority, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, "/"),
-    };
-    let authority = authority.rsplit('@').next().unwrap_or(authority);
-    if canonical(authority).is_empty() {
-        return Err(bad("it has no host"));
-    }
-    let default = match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        "tcp" => None,
-        _ => return Err(bad("its scheme is not known")),
-    };
-    let port = port_of(authority).or(default);
-    Ok(Url {
-        scheme,
-        authority,
-        path,
-        port: port.ok_or_else(|| bad("it has no port"))?,
-    })
-}
-
-/// The address that the client's resolver gives: virtual, else an endpoint's, else a stand-in.
-fn resolve(
-    snapshot: &Snapshot,
-    direction: Direction,
-    url: &Url<'_>,
-    steps: &mut Vec<String>,
-) -> SocketAddr {
-    let host = canonical(url.authority);
-    if direction != Direction::Outbound {
-        return SocketAddr::new(own_address(snapshot), url.port);
-    }
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return SocketAddr::new(ip, url.port);
-    }
-    // TEST-NET-1 (RFC 5737): an address that no service has.
-    let stand_in = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let Some(visible) = snapshot.service_by_alias(&host, url.port) else {
-        steps.push(format!(
-            "{host} is no service that this proxy sees: taken for an outside host."
-        ));
-        return SocketAddr::new(stand_in, url.port);
-    };
-    let service = &visible.service;
-    let target = Target::usable(&snapshot.clusters.of_port(visible, url.port), None).cloned();
-    let (ip, port, kind) = match (
-        service.addresses.first(),
-        target.map(|c| c.discovery.clone()),
-    ) {
-        (Some(address), _) => (address.ip, url.port, "virtual address"),
-        (None, Ok(Discovery::Endpoints(list))) if !list.is_empty() => (
-            list[0].address.ip(),
-            list[0].address.port(),
-            "a pod's address",
-        ),
-        _ => (stand_in, url.port, "an outside address"),
-    };
-    steps.push(format!(
-        "{host} is service {}; it resolves to {ip} ({kind}).",
-        service.key
-    ));
-    SocketAddr::new(ip, port)
-}
-
-fn own_address(snapshot: &Snapshot) -> IpAddr {
-    let first = snapshot.scope().addresses.first().copied();
-    first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

@@ -1,20 +1,18 @@
 //! Everything one proxy decides from, compiled from the resources it holds: immutable, swapped as one.
 
 use super::cluster::Cluster;
-use super::clusters::{Clusters, Target, passthrough};
+use super::clusters::{Clusters, passthrough};
 use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
-use super::l4::{L4Rule, SniTable, add_sni};
+use super::l4::{L4Rule, SniTable};
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
 use super::resources::ResourceSet;
-use super::routes::{Compiler, MESH, Rule, default_retries};
-use crate::matching::host_covers;
-use crate::mesh::{MeshSettings, OutboundMode, Role, Scope, SidecarScope};
-use crate::name::Origin;
-use crate::route::{RetryPolicy, RouteTable};
-use crate::service::Protocol;
+use super::routes::{Compiler, default_retries};
+use super::virtual_hosts::{Outbound, VirtualHost, domains, visible_tables};
+use crate::mesh::{MeshSettings, OutboundMode, Role, Scope};
+use crate::route::RetryPolicy;
 use crate::workload::Workload;
 use lateen_base::Str;
 use std::collections::{BTreeMap, HashMap};
@@ -50,43 +48,6 @@ pub struct Snapshot {
 pub(super) struct RouteNames {
     pub default: Str,
     pub allow_any: Str,
-}
-
-/// The routes of one host on one port.
-#[derive(Debug)]
-pub(super) struct VirtualHost {
-    /// The service's host, or the VirtualService's when no service has it.
-    pub domain: Str,
-    pub service: Option<Arc<Visible>>,
-    /// Rules of the VirtualService in force; absent: everything goes to `target`.
-    pub rules: Option<Arc<[Arc<Rule>]>>,
-    pub target: Target,
-}
-
-/// One line of a route table, for people.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RouteSummary {
-    /// Port that clients address; at a gateway the server's port.
-    pub port: u16,
-    /// Host, as most people write it: the service's full name or the VirtualService's host.
-    pub host: String,
-    /// The VirtualService in force; absent: the default route to the service.
-    pub origin: Option<Origin>,
-    /// Number of rules that can apply here; 0 with a default route.
-    pub rules: usize,
-}
-
-/// One outbound destination that a sidecar listens for, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerSummary {
-    /// Virtual address; absent: any address.
-    pub address: Option<crate::service::Address>,
-    /// Port.
-    pub port: u16,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// Service host; HTTP on any address is routed by Host.
-    pub host: Str,
 }
 
 impl Snapshot {
@@ -215,213 +176,4 @@ impl Snapshot {
             with_port.or_else(|| services().find(named))
         })
     }
-
-    /// Every host with the routes in force, in order of port and host.
-    pub fn routes(&self) -> Vec<RouteSummary> {
-        let summary = |port: u16, host: String, rules: &[Arc<Rule>]| RouteSummary {
-            port,
-            host,
-            origin: rules.first().map(|r| r.table.origin.clone()),
-            rules: rules.len(),
-        };
-        let sidecar = self.hosts.iter().flat_map(|(port, table)| {
-            table.iter().map(|(_, host)| {
-                let rules = host.rules.as_deref().unwrap_or_default();
-                summary(*port, host.domain.to_string(), rules)
-            })
-        });
-        let gateway = self.gateway.iter().flat_map(|(port, opened)| {
-            opened
-                .hosts
-                .iter()
-                .map(|(host, served)| summary(*port, host, &served.rules))
-        });
-        let mut all: Vec<_> = sidecar.chain(gateway).collect();
-        all.sort();
-        all.dedup();
-        all
-    }
-
-    /// Every outbound destination that is known by address or port, in order of port and host.
-    pub fn listeners(&self) -> Vec<ListenerSummary> {
-        let mut all = Vec::new();
-        for visible in &self.registry.services {
-            let service = &visible.service;
-            for port in visible.ports() {
-                let line = |address| ListenerSummary {
-                    address,
-                    port: port.number,
-                    protocol: port.protocol,
-                    host: service.key.hostname.clone(),
-                };
-                match service.addresses.as_slice() {
-                    [] => all.push(line(None)),
-                    some => all.extend(some.iter().map(|a| line(Some(*a)))),
-                }
-            }
-        }
-        all.sort_by(|a, b| (a.port, &a.host).cmp(&(b.port, &b.host)));
-        all
-    }
-}
-
-/// VirtualServices that the proxy may see, oldest first (Istio: creation time, then name).
-fn visible_tables(
-    set: &ResourceSet,
-    scope: &Scope,
-    sidecar: Option<&SidecarScope>,
-) -> Vec<Arc<RouteTable>> {
-    let egress = sidecar.and_then(|s| s.egress.as_deref());
-    let imported = |table: &RouteTable| {
-        egress.is_none_or(|hosts| {
-            hosts.iter().any(|egress| {
-                let same = |ns: &Str| *ns == table.origin.namespace;
-                egress.namespace.as_ref().is_none_or(same)
-                    && table
-                        .hosts
-                        .iter()
-                        .any(|h| host_covers(&egress.host, h) || host_covers(h, &egress.host))
-            })
-        })
-    };
-    let mut tables: Vec<_> = set
-        .routes
-        .values()
-        .filter(|t| t.visibility.includes(&scope.namespace) && imported(t))
-        .cloned()
-        .collect();
-    tables.sort_by(|a, b| {
-        let key = |t: &RouteTable| (t.origin.created, t.origin.name.clone());
-        key(a).cmp(&key(b))
-    });
-    tables
-}
-
-/// Routes of a sidecar.
-#[derive(Default)]
-struct Outbound {
-    hosts: HashMap<u16, HostTable<Arc<VirtualHost>>>,
-    tcp_rules: HostTable<Vec<Arc<L4Rule>>>,
-    tls_rules: SniTable,
-}
-
-/// Port on which VirtualServices without any service are reachable by Host (Istio: port 80 only).
-const PORT_WITHOUT_SERVICE: u16 = 80;
-
-impl Outbound {
-    fn build(compiler: &Compiler<'_>, tables: &[Arc<RouteTable>]) -> Self {
-        let mut outbound = Self::default();
-        let mut http: HostTable<Arc<RouteTable>> = HostTable::default();
-        let in_mesh = |t: &&Arc<RouteTable>| t.gateways.iter().any(|g| &**g == MESH);
-        for table in tables.iter().filter(in_mesh) {
-            let tcp = L4Rule::tcp(compiler, table, MESH);
-            for host in &table.hosts {
-                if !table.http.is_empty() {
-                    http.insert_first(host, table.clone());
-                }
-                if !tcp.is_empty() {
-                    outbound.tcp_rules.insert_first(host, tcp.clone());
-                }
-            }
-            let tls = L4Rule::tls(compiler, table, MESH);
-            add_sni(&mut outbound.tls_rules, &tls, |_| true);
-        }
-        let mut rules = RuleCache::default();
-        for visible in &compiler.registry.services {
-            let table = http.find(&visible.service.key.hostname);
-            outbound.add_service(compiler, visible, table, &mut rules);
-        }
-        outbound.add_hosts_without_service(compiler, &http, &mut rules);
-        outbound
-    }
-
-    fn add_service(
-        &mut self,
-        compiler: &Compiler<'_>,
-        visible: &Arc<Visible>,
-        table: Option<&Arc<RouteTable>>,
-        rules: &mut RuleCache,
-    ) {
-        let domains = domains(visible, compiler.scope);
-        for port in visible.ports() {
-            if !port.protocol.is_http() && port.protocol != Protocol::Detect {
-                continue;
-            }
-            let host = Arc::new(VirtualHost {
-                domain: visible.service.key.hostname.clone(),
-                service: Some(visible.clone()),
-                rules: table.map(|t| rules.of(compiler, t, port.number)),
-                target: compiler.clusters.of_port(visible, port.number),
-            });
-            let served = self.hosts.entry(port.number).or_default();
-            for domain in &domains {
-                served.insert_first(domain, host.clone());
-            }
-        }
-    }
-
-    fn add_hosts_without_service(
-        &mut self,
-        compiler: &Compiler<'_>,
-        http: &HostTable<Arc<RouteTable>>,
-        rules: &mut RuleCache,
-    ) {
-        let services = &compiler.registry.services;
-        for (pattern, table) in http.iter() {
-            let served = services
-                .iter()
-                .any(|v| host_covers(&pattern, &v.service.key.hostname));
-            if served {
-                continue;
-            }
-            let host = Arc::new(VirtualHost {
-                domain: pattern.as_str().into(),
-                service: None,
-                rules: Some(rules.of(compiler, table, PORT_WITHOUT_SERVICE)),
-                target: Target::Missing {
-                    reason: super::plan::FaultReason::NoCluster,
-                    subject: pattern.clone(),
-                },
-            });
-            self.hosts
-                .entry(PORT_WITHOUT_SERVICE)
-                .or_default()
-                .insert_first(&pattern, host);
-        }
-    }
-}
-
-/// Rules by table and port: several services share them.
-#[derive(Default)]
-struct RuleCache(HashMap<(*const RouteTable, u16), Arc<[Arc<Rule>]>>);
-
-impl RuleCache {
-    fn of(
-        &mut self,
-        compiler: &Compiler<'_>,
-        table: &Arc<RouteTable>,
-        port: u16,
-    ) -> Arc<[Arc<Rule>]> {
-        self.0
-            .entry((Arc::as_ptr(table), port))
-            .or_insert_with(|| compiler.rules(table, port, MESH).into())
-            .clone()
-    }
-}
-
-/// Hosts under which clients address a service (Istio: virtual host domains), ports stripped.
-fn domains(visible: &Visible, scope: &Scope) -> Vec<String> {
-    let service = &visible.service;
-    let mut names = vec![service.key.hostname.to_string()];
-    names.extend(service.aliases.iter().map(ToString::to_string));
-    if service.key.namespace == scope.namespace && !service.aliases.is_empty() {
-        names.push(service.name.to_string());
-    }
-    if visible.is_headless() {
-        // Pods of a StatefulSet are addressed by names below the service's.
-        let below: Vec<_> = names.iter().map(|name| format!("*.{name}")).collect();
-        names.extend(below);
-    }
-    names.extend(service.addresses.iter().map(|a| a.ip.to_string()));
-    names
 }

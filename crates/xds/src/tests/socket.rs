@@ -8,33 +8,49 @@ use lateen_model::resource::{Kind, Resource};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
-/// A served store; dropping it closes the listener and every connection.
+/// A served store on a runtime of its own.
 struct Served {
     address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-    _stop: oneshot::Sender<()>,
+    runtime: Option<Runtime>,
+}
+
+impl Served {
+    /// Closes the listener and every connection, as the death of the process would, and waits for it.
+    async fn die(mut self) {
+        let runtime = self.runtime.take();
+        let dropped = tokio::task::spawn_blocking(move || drop(runtime));
+        dropped.await.expect("the runtime ends");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 async fn serve(store: &Store, address: &str) -> Served {
     let listener = TcpListener::bind(address).await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = tonic::transport::Server::builder()
-        .add_service(service(store.clone()))
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            _ = server => {}
-            _ = stopped => {}
-        }
+    let listener = listener.into_std().expect("a listener");
+    let runtime = Runtime::new().expect("a runtime");
+    let service = service(store.clone());
+    runtime.spawn(async move {
+        let listener = TcpListener::from_std(listener).expect("a listener");
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await
     });
     Served {
         address,
-        task,
-        _stop: stop,
+        runtime: Some(runtime),
     }
 }
 
@@ -102,9 +118,8 @@ async fn follow_lose_resume() {
     assert_eq!(proxy.kinds[&Kind::RouteTable].nack, None);
 
     // The control plane dies; another comes up at the same address with nearly the same content.
-    let Served { address, task, .. } = served;
-    task.abort();
-    let _ = task.await;
+    let address = served.address;
+    served.die().await;
     let second = Store::new();
     let again = (0..50)
         .filter(|n| *n != 8)
@@ -147,8 +162,7 @@ async fn the_cache_serves_before_and_without_the_control_plane() {
     }
     drop(updates);
     let address = served.address;
-    served.task.abort();
-    let _ = served.task.await;
+    served.die().await;
 
     let mut updates = client(address, Some(path));
     let (mut cached, _) = until_synced(&mut updates).await;
