@@ -8,6 +8,7 @@ use crate::meta;
 use crate::store::Resource;
 use crate::verbs::delete::{self, FOREGROUND, ORPHAN, Options};
 use crate::verbs::write::{self, Ownership, Part};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub async fn run(api: Arc<Api>) {
     let mut stopping = api.stopping.subscribe();
     loop {
         pass(&api).await;
+        forget_old_events(&api).await;
         tokio::select! {
             () = api.collect.notified() => {}
             () = tokio::time::sleep(IDLE) => {}
@@ -114,6 +116,27 @@ async fn pass(api: &Api) {
             empty_namespace(api, &view, kind, object).await;
         } else if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             empty_definition(api, &view, kind, object).await;
+        }
+    }
+}
+
+/// Kubernetes keeps Events for an hour.
+const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+async fn forget_old_events(api: &Api) {
+    let Some(kind) = api.registry.find("", "v1", "events") else {
+        return;
+    };
+    let too_old = Timestamp::now() - EVENT_LIFE;
+    for event in api.store.all(&kind.resource, None).0 {
+        let last = event["series"]["lastObservedTime"]
+            .as_str()
+            .or(event["lastTimestamp"].as_str());
+        let last = last
+            .unwrap_or(meta::text(&event, "creationTimestamp"))
+            .parse::<Timestamp>();
+        if last.is_ok_and(|last| last < too_old) {
+            remove(api, &kind, &event).await;
         }
     }
 }

@@ -148,11 +148,14 @@ impl Store {
     /// # Errors
     /// The file cannot be opened, is locked by another process, or holds something else.
     pub fn open(file: &Path) -> Result<Self, OpenError> {
-        let fail = |why: String| OpenError {
+        Self::open_with(journal::opener(file)).map_err(|why| OpenError {
             path: file.display().to_string(),
             why,
-        };
-        let (database, saved) = journal::open(file).map_err(fail)?;
+        })
+    }
+
+    fn open_with(opener: journal::Opener) -> Result<Self, String> {
+        let (database, saved) = journal::open(&opener)?;
         let revision = saved.revision.max(1);
         let mut inner = Inner {
             revision,
@@ -166,7 +169,7 @@ impl Store {
                 .insert((key.namespace, key.name), Arc::new(object));
         }
         let inner = Arc::new(RwLock::new(inner));
-        let journal = Journal::start(database, inner.clone()).map_err(fail)?;
+        let journal = Journal::start(database, opener, inner.clone())?;
         Ok(Self {
             inner,
             journal: Some(journal),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Changes kept per resource; a watcher that falls further behind lists anew.
-const LOG_LIMIT: usize = if cfg!(test) { 100 } else { 10_000 };
+const LOG_LIMIT: usize = if cfg!(test) { 100 } else { 2_000 };
 
 /// One change.
 #[derive(Debug, Clone)]

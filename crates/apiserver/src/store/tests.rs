@@ -167,3 +167,79 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
         );
     }
 }
+
+/// A disk that can be full.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    content: Arc<redb::backends::InMemoryBackend>,
+    full: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> Result<(), std::io::Error> {
+        if self.full.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.content.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.content.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.content.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.content.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.content.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_back_what_it_could_not_keep() {
+    use std::sync::atomic::Ordering;
+    let disk = Disk::default();
+    let opened = disk.clone();
+    let opener = move || {
+        let database = redb::Builder::new().create_with_backend(opened.clone());
+        database.map_err(|error| error.to_string())
+    };
+    let store = Store::open_with(Box::new(opener)).expect("open");
+    let first = write(&store, "x", Expect::Absent, "1").await;
+    disk.full.store(true, Ordering::SeqCst);
+    let failed = store
+        .put(&key("x"), Expect::Revision(first), object("x", "2"))
+        .expect("taken");
+    let error = failed.durable().await.expect_err("a full disk");
+    assert!(error.message.contains("could not be written"), "{error}");
+    let failed = store
+        .put(&key("y"), Expect::Absent, object("y", "1"))
+        .expect("taken");
+    assert!(failed.durable().await.is_err());
+    let found = store.object(&key("x")).expect("still there");
+    assert_eq!(
+        (revision_of(&found), &found["data"]["a"]),
+        (first, &json!("1"))
+    );
+    assert!(store.object(&key("y")).is_none());
+    assert!(
+        store.events(&key("x").resource, first, 10).is_none(),
+        "watchers list anew"
+    );
+    disk.full.store(false, Ordering::SeqCst);
+    write(&store, "x", Expect::Revision(first), "3").await;
+}

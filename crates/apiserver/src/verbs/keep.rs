@@ -61,6 +61,10 @@ pub(super) fn keep_server_fields(
     ] {
         restore(&old["metadata"], &mut object["metadata"], field);
     }
+    if part == Part::Main && kind.is("", "namespaces") {
+        // Its finalizers change through the `finalize` subresource only.
+        restore(old, object, "spec");
+    }
     if part == Part::Main && kind.serves("status") {
         restore(old, object, "status");
     }

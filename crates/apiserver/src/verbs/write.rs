@@ -248,49 +248,16 @@ pub async fn patch(
         if part != Part::Main {
             return Err(call.not_found(name));
         }
-        return create_applied(api, call, applied.clone()).await;
+        match create_applied(api, call, applied.clone()).await {
+            // Somebody else created it in between: it is merged with theirs.
+            Err(error) if error.reason == "AlreadyExists" => {}
+            result => return result,
+        }
     }
     let mut warnings = Vec::new();
     let mut outcome = modify(api, call, part, |old| {
-        let expected_gone =
-            |given: Option<u64>| given.is_some_and(|given| given != revision_of(old));
-        let (mut object, ownership) = match &patch {
-            patch::Patch::Apply(applied) => {
-                let mut applied = applied.clone();
-                warnings = accept(call, &mut applied)?;
-                if expected_gone(read::given_revision(&applied)?) {
-                    return Err(ApiError::modified(
-                        &call.kind.group,
-                        &call.kind.plural,
-                        name,
-                    ));
-                }
-                (patch::apply(call, old, applied, part)?, Ownership::Done)
-            }
-            other => (other.change(call, old)?, Ownership::Changes),
-        };
-        warnings = accept(call, &mut object)?;
-        if matches!(ownership, Ownership::Changes) && expected_gone(read::given_revision(&object)?)
-        {
-            return Err(ApiError::modified(
-                &call.kind.group,
-                &call.kind.plural,
-                name,
-            ));
-        }
-        if meta::text(&object, "name") != name {
-            let cause = meta::invalid(
-                "metadata.name",
-                meta::text(&object, "name"),
-                "field is immutable",
-            );
-            return Err(ApiError::invalid(
-                &call.kind.group,
-                &call.kind.kind,
-                name,
-                vec![cause],
-            ));
-        }
+        let (object, ownership, told) = patched(call, old, &patch, part)?;
+        warnings = told;
         Ok((object, ownership))
     })
     .await?;
@@ -298,11 +265,62 @@ pub async fn patch(
     Ok(outcome)
 }
 
+/// The stored object as a patch makes it, who owns the changes, and warnings.
+fn patched(
+    call: &Call,
+    old: &Arc<Value>,
+    patch: &patch::Patch,
+    part: Part,
+) -> Result<(Value, Ownership, Vec<String>), ApiError> {
+    let kind = &call.kind;
+    let name = meta::text(old, "name");
+    let check = |given: &Value| match read::given_revision(given)? {
+        Some(given) if given != revision_of(old) => {
+            Err(ApiError::modified(&kind.group, &kind.plural, name))
+        }
+        _ => same_name(call, given, name),
+    };
+    let patch::Patch::Apply(applied) = patch else {
+        let mut object = patch.change(call, old)?;
+        let warnings = accept(call, &mut object)?;
+        check(&object)?;
+        return Ok((object, Ownership::Changes, warnings));
+    };
+    let mut applied = applied.clone();
+    let warnings = accept(call, &mut applied)?;
+    if !meta::text(&applied, "name").is_empty() {
+        check(&applied)?;
+    }
+    let mut object = patch::apply(call, old, applied, part)?;
+    accept(call, &mut object)?;
+    Ok((object, Ownership::Done, warnings))
+}
+
+fn same_name(call: &Call, object: &Value, name: &str) -> Result<(), ApiError> {
+    let given = meta::text(object, "name");
+    if given == name {
+        return Ok(());
+    }
+    let cause = meta::invalid("metadata.name", given, "field is immutable");
+    Err(ApiError::invalid(
+        &call.kind.group,
+        &call.kind.kind,
+        name,
+        vec![cause],
+    ))
+}
+
 async fn create_applied(api: &Api, call: &Call, applied: Value) -> Result<Outcome, ApiError> {
     let mut object = applied;
     let mut warnings = accept(call, &mut object)?;
     if meta::text(&object, "name").is_empty() {
         object["metadata"]["name"] = json!(call.name()?);
+    }
+    same_name(call, &object, call.name()?)?;
+    if call.kind.serves("status")
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
     }
     let only_applied = object.clone();
     prepare_new(api, call, &mut object)?;
