@@ -58,6 +58,17 @@ impl DialError {
 // Once the kernel says that we may not mark sockets, capture exempts us by user id: asking again is waste.
 static MARKING_REFUSED: AtomicBool = AtomicBool::new(false);
 
+/// Marks a socket so that capture leaves it alone. Without the right to do so nothing happens:
+/// capture then exempts us by user.
+pub fn exempt(socket: &TcpSocket) {
+    if MARKING_REFUSED.load(Ordering::Relaxed) {
+        return;
+    }
+    if SockRef::from(socket).set_mark(MARK).is_err() {
+        MARKING_REFUSED.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Connects to `address`.
 ///
 /// # Errors
@@ -69,11 +80,7 @@ pub async fn dial(address: SocketAddr, how: &Dial) -> Result<TcpStream, DialErro
         } else {
             TcpSocket::new_v6()
         }?;
-        if !MARKING_REFUSED.load(Ordering::Relaxed)
-            && SockRef::from(&socket).set_mark(MARK).is_err()
-        {
-            MARKING_REFUSED.store(true, Ordering::Relaxed);
-        }
+        exempt(&socket);
         if let Some(source) = how.source {
             socket.bind(SocketAddr::new(source, 0))?;
         }

@@ -9,6 +9,7 @@ use crate::worker::{Command, Entry};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::gateway::ServerProtocol;
 use lateen_model::mesh::Role;
+use lateen_net::dial::exempt;
 use lateen_xds::client::{self, Update};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -132,7 +133,10 @@ async fn follow(control: &mut Control) {
             version: control.config.version.clone(),
             cache: control.config.cache.clone(),
         };
-        tokio::spawn(client::run(options, sender));
+        tokio::spawn(client::run_with(options, sender, |socket| {
+            exempt(socket);
+            Ok(())
+        }));
     }
     apply_all(control, &mut state, updates).await;
     drop(held);

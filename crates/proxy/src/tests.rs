@@ -4,6 +4,7 @@
 
 mod admin;
 mod captured;
+mod control;
 mod http;
 mod mesh;
 mod resilience;
@@ -74,8 +75,13 @@ impl Bench {
     }
 
     async fn with(mut config: Config, resources: Vec<Resource>) -> Self {
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         config.resources = Some(resources);
+        Self::start(config).await
+    }
+
+    /// Starts a proxy on ports of its own and waits until it is ready.
+    async fn start(mut config: Config) -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         config.ports = Ports {
             bind: loopback,
             outbound: 0,

@@ -1,0 +1,90 @@
+//! A proxy and a control plane in one process: configuration comes, changes, and outlives both.
+
+use super::mesh::{pod, routes, rule, service};
+use super::*;
+use lateen_model::mesh::{MeshSettings, Role};
+use lateen_model::service::Protocol;
+use lateen_xds::server::{Store, service as xds};
+use tokio_util::sync::CancellationToken;
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Serves `store` until the token is cancelled; returns its address and that token.
+async fn control_plane(store: &Store) -> (SocketAddr, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    let incoming = futures::stream::unfold(listener, |listener| async move {
+        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+    });
+    let server = tonic::transport::Server::builder()
+        .add_service(xds(store.clone()))
+        .serve_with_incoming(incoming);
+    let ended = end.clone();
+    tokio::task::spawn_local(async move {
+        tokio::select! {
+            done = server => done.unwrap(),
+            () = ended.cancelled() => {}
+        }
+    });
+    (address, end)
+}
+
+#[test]
+fn configuration_comes_changes_and_outlives_the_control_plane_and_the_proxy() {
+    run(async {
+        let (a, b) = (
+            web("127.1.0.1", "from a").await,
+            web("127.1.0.2", "from b").await,
+        );
+        let store = Store::new();
+        store.apply(
+            vec![
+                Resource::MeshSettings(MeshSettings::default()),
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                service("b", "10.96.0.2", 80, Protocol::Http),
+                pod("a", "v1", 80, a),
+                pod("b", "v1", 80, b),
+            ],
+            Vec::new(),
+        );
+        store.mark_ready();
+        let (address, end) = control_plane(&store).await;
+        let cache = std::env::temp_dir().join(format!("lateen-proxy-{}", std::process::id()));
+        let config = || {
+            let mut config = Config::new(mesh::scope(Role::Sidecar));
+            config.destinations = Destinations::Fixed("10.96.0.1:80".parse().unwrap());
+            config.discovery = Some(address.to_string());
+            config.cache = Some(cache.clone());
+            config
+        };
+        let bench = Bench::start(config()).await;
+        let mut stream = bench.outbound().await;
+        assert!(exchange(&mut stream, GET).await.ends_with("from a"));
+        store.apply(vec![routes("a", vec![rule(&[("b", 1)])])], Vec::new());
+        // The connection stays; its next request follows the new routes.
+        while !exchange(&mut stream, GET).await.ends_with("from b") {
+            tokio::task::yield_now().await;
+        }
+        while !cache.exists() || !holds(&cache, b"VirtualService") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        end.cancel();
+        assert!(
+            exchange(&mut stream, GET).await.ends_with("from b"),
+            "without a control plane"
+        );
+        drop(bench);
+        let bench = Bench::start(config()).await;
+        assert!(
+            bench.ask(GET).await.ends_with("from b"),
+            "from the cache alone"
+        );
+        std::fs::remove_file(&cache).unwrap();
+    });
+}
+
+fn holds(path: &std::path::Path, bytes: &[u8]) -> bool {
+    let text = std::fs::read(path).unwrap_or_default();
+    text.windows(bytes.len()).any(|w| w == bytes)
+}
