@@ -170,9 +170,21 @@ async fn route(options: &Options) -> Result<(), ServicesError> {
     connection.abort();
     done.map_err(|error| fail(error.to_string()))?;
     // Node ports answer on 127.0.0.1 too, which the kernel else never lets out of the loopback.
-    let setting = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", options.bridge);
-    if let Err(error) = std::fs::write(&setting, "1") {
-        tracing::debug!(%error, setting, "node ports will not answer on 127.0.0.1");
-    }
+    set(&format!("ipv4/conf/{}/route_localnet", options.bridge), "1");
+    // Pods are reached by routes, not by the bridge. Where the kernel filters bridged packets as
+    // well, it would translate there and then drop what goes back to the port it came from.
+    set("bridge/bridge-nf-call-iptables", "0");
+    set("bridge/bridge-nf-call-ip6tables", "0");
     Ok(())
+}
+
+/// Sets a network setting of the kernel; one that the kernel does not have needs no setting.
+fn set(name: &str, value: &str) {
+    let path = format!("/proc/sys/net/{name}");
+    match std::fs::write(&path, value) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, path, "some calls of services may not get through");
+        }
+        _ => {}
+    }
 }

@@ -189,17 +189,15 @@ fn pause(pods: &[&Pod], failed: i32, now: Timestamp) -> Duration {
     wait.saturating_sub(elapsed(Some(&Time(last)), now))
 }
 
+/// When the last container ended; by default, when the pod was made.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let ends = statuses.iter().filter_map(|status| {
-        status
-            .state
-            .as_ref()?
-            .terminated
-            .as_ref()?
-            .finished_at
-            .as_ref()
-            .map(|time| time.0)
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let ends = statuses.into_iter().flatten().filter_map(|status| {
+        let ended = status.state.as_ref()?.terminated.as_ref()?;
+        ended.finished_at.as_ref().map(|time| time.0)
     });
     ends.max()
         .or_else(|| pod.creation_timestamp().map(|time| time.0))
