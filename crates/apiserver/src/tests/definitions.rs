@@ -165,3 +165,26 @@ async fn bad_definitions_say_what_is_wrong() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn the_meshs_own_definitions_are_served() {
+    let cluster = Cluster::new().await;
+    for definition in lateen_api::crd::crds() {
+        let stored = cluster.ok("POST", CRDS, definition).await;
+        let spec = &stored["spec"];
+        let (group, plural) = (spec["group"].as_str(), spec["names"]["plural"].as_str());
+        let (group, plural) = (group.expect("a group"), plural.expect("a plural"));
+        for version in spec["versions"].as_array().into_iter().flatten() {
+            let version = version["name"].as_str().expect("a version");
+            let list = cluster.get(&format!("/apis/{group}/{version}/{plural}")).await;
+            assert_eq!(list["items"], json!([]), "{plural}");
+        }
+    }
+    let route = json!({"metadata": {"name": "reviews"}, "spec": {
+        "hosts": ["reviews"],
+        "http": [{"route": [{"destination": {"host": "reviews", "subset": "v1"}, "weight": 90}]}],
+    }});
+    let path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices?fieldValidation=Strict";
+    let stored = cluster.ok("POST", path, route).await;
+    assert_eq!(stored["apiVersion"], "networking.istio.io/v1");
+}
