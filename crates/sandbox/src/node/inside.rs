@@ -130,14 +130,19 @@ async fn live(
         images_file: config.images.clone(),
     })
     .await?;
+    report(&mut reports, &Report::Step("pod runner".into()));
     let shutdown = CancellationToken::new();
-    start_services(&client, server.certificate(), &shutdown);
+    start_services(&client, server.certificate(), &shutdown).await?;
+    report(
+        &mut reports,
+        &Report::Step("controllers, services, names".into()),
+    );
     for (publish, listener) in config.published.iter().zip(listeners) {
         let cache = runner.cache().clone();
         tokio::spawn(publish::serve(listener, publish.clone(), cache));
     }
     tokio::spawn(control::serve(home, runner.clone()));
-    report(&mut reports, &Report::Step("node".into()));
+    report(&mut reports, &Report::Step("published ports".into()));
     report(&mut reports, &Report::Ready);
     drop(reports);
     until_told(lifeline).await;
@@ -148,8 +153,12 @@ async fn live(
     Ok(())
 }
 
-/// Controllers, service proxy and DNS.
-fn start_services(client: &Client, certificate: &str, shutdown: &CancellationToken) {
+/// Controllers, service proxy and DNS. Returns when they know the cluster.
+async fn start_services(
+    client: &Client,
+    certificate: &str,
+    shutdown: &CancellationToken,
+) -> Result<(), String> {
     let cluster = Cluster::watch(client.clone(), shutdown);
     let certificate = certificate.to_owned();
     tokio::spawn(controllers::run(
@@ -169,17 +178,23 @@ fn start_services(client: &Client, certificate: &str, shutdown: &CancellationTok
         // The node has no way out to the host's resolvers: other names fail at once.
         resolvers: std::path::PathBuf::new(),
     };
-    let names = dns::run(cluster, names, shutdown.clone());
+    let names = dns::run(cluster.clone(), names, shutdown.clone());
+    let (failed, mut failure) = tokio::sync::mpsc::channel(2);
+    let told = failed.clone();
     tokio::spawn(async move {
         if let Err(error) = proxy.await {
-            tracing::error!(%error, "services cannot be reached");
+            let _ = told.send(error.to_string()).await;
         }
     });
     tokio::spawn(async move {
         if let Err(error) = names.await {
-            tracing::error!(%error, "names cannot be looked up");
+            let _ = failed.send(error.to_string()).await;
         }
     });
+    tokio::select! {
+        Some(message) = failure.recv() => Err(message),
+        () = cluster.ready() => Ok(()),
+    }
 }
 
 /// A client of the node's own API server.

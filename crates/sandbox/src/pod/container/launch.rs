@@ -11,7 +11,7 @@ use super::super::handle::Run;
 use super::super::logs::{Log, Stream};
 use super::super::process::Launched;
 use super::super::stage::{ContainerTask, Mount, Task};
-use super::super::state::{Now, now_in_seconds};
+use super::super::state::{Now, One, PodState, now_in_seconds};
 use super::super::{environment, plan};
 use super::{StartError, Supervised};
 
@@ -19,7 +19,9 @@ impl Supervised {
     /// Starts the container's program once more; `attempt` counts from 0.
     pub(super) async fn start(&self, attempt: u32) -> Result<Run, StartError> {
         let name = &self.container.name;
-        if attempt == 0 {
+        let initializing = |one: &One| matches!(&one.now, Now::Waiting { reason, .. } if reason == "PodInitializing");
+        let first = |state: &PodState| state.containers.get(name).is_some_and(initializing);
+        if self.pod.read(first) {
             self.pod.set_waiting(name, "ContainerCreating", "");
         }
         let image_name = self.container.image.as_deref().unwrap_or_default();
