@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Which webhooks are ours: those that call this Service.
@@ -50,13 +50,16 @@ impl Configuration for ValidatingWebhookConfiguration {
     }
 }
 
-/// Watches configurations of one kind and patches what lacks the root, until `shutdown`.
+/// Watches configurations of one kind and patches what lacks the root, until `shutdown`. `passed` is told once
+/// everything that was there at the start has the root.
 pub(crate) async fn keep<C: Configuration>(
     client: Client,
     target: Target,
     mut root: watch::Receiver<String>,
+    passed: oneshot::Sender<()>,
     shutdown: CancellationToken,
 ) {
+    let mut passed = Some(passed);
     let api: Api<C> = Api::all(client);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
@@ -80,6 +83,9 @@ pub(crate) async fn keep<C: Configuration>(
                 }
                 Some(Ok(Event::InitDone)) => {
                     backoff.reset();
+                    if let Some(passed) = passed.take() {
+                        let _ = passed.send(());
+                    }
                     if !found {
                         tracing::warn!(
                             "no {} calls {}.{} yet: install one, else nothing is injected or validated",

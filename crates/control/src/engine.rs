@@ -270,7 +270,12 @@ impl Engine {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        let waited = pending.first.elapsed();
         let changes = self.graph.commit();
+        tracing::debug!(
+            "derived in {:?} after waiting for {waited:?}",
+            pending.first.elapsed() - waited
+        );
         self.report(&changes);
         self.push(changes, pending.first);
         self.publish();
@@ -336,12 +341,15 @@ impl Engine {
             let new = change.new.as_deref().map(Vec::as_slice).unwrap_or_default();
             for notice in new.iter().filter(|notice| !old.contains(notice)) {
                 match notice.severity {
-                    Severity::Error => tracing::error!("{notice}"),
-                    Severity::Warning => tracing::warn!("{notice}"),
+                    Severity::Error if self.graph.is_refused(&change.key) => {
+                        tracing::error!("{notice}");
+                    }
+                    Severity::Error | Severity::Warning => tracing::warn!("{notice}"),
                     Severity::Info => tracing::debug!("{notice}"),
                 }
             }
-            if old.iter().any(Notice::is_error) && !new.iter().any(Notice::is_error) {
+            let is_mended = old.iter().any(Notice::is_error) && !new.iter().any(Notice::is_error);
+            if is_mended && self.graph.is_in_force(&change.key) {
                 tracing::info!("{} is in order again", change.key);
             }
             if let Some(kind) = change.key.istio_kind() {

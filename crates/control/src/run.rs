@@ -1,5 +1,8 @@
 //! Puts the control plane together and runs it until it is told to stop.
 
+#[cfg(test)]
+mod tests;
+
 use crate::bundle::{self, Target};
 use crate::certificate::{self, CertificateError, Serving};
 use crate::config::Config;
@@ -21,12 +24,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How often it is looked whether the webhook certificate is due.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3600);
+
+/// How long readiness waits for the webhook configurations.
+const TRUST_TIME: Duration = Duration::from_secs(5);
 
 /// The control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -232,18 +238,27 @@ async fn serve_webhooks(
         namespace: config.root_namespace.clone(),
         service: config.service.clone(),
     };
+    let (mutating, mutating_passed) = oneshot::channel();
+    let (validating, validating_passed) = oneshot::channel();
     tasks.spawn(bundle::keep::<MutatingWebhookConfiguration>(
         client.clone(),
         target.clone(),
         root_seen.clone(),
+        mutating,
         shutdown.clone(),
     ));
     tasks.spawn(bundle::keep::<ValidatingWebhookConfiguration>(
         client.clone(),
         target,
         root_seen,
+        validating,
         shutdown.clone(),
     ));
+    // Whoever waits for readiness creates pods next: their webhook must be trusted by then.
+    let trusted = async { tokio::join!(mutating_passed, validating_passed) };
+    if tokio::time::timeout(TRUST_TIME, trusted).await.is_err() {
+        tracing::warn!("the webhook configurations cannot be brought up to date; going on without");
+    }
     let Readiness { mut synced, ready } = readiness;
     let known = tokio::select! {
         () = shutdown.cancelled() => return,

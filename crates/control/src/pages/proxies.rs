@@ -146,3 +146,34 @@ fn kind_detail(status: &KindStatus) -> Value {
 fn time(at: Option<SystemTime>) -> Option<String> {
     jiff::Timestamp::try_from(at?).ok().map(|at| at.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(sent: Option<&str>, acked: Option<&str>, nack: Option<&str>) -> KindStatus {
+        KindStatus {
+            sent: sent.map(str::to_owned),
+            acked: acked.map(str::to_owned),
+            nack: nack.map(str::to_owned),
+            ..KindStatus::default()
+        }
+    }
+
+    #[test]
+    fn one_word_for_each_state() {
+        for (sent, acked, nack, want) in [
+            (None, None, None, "NOT SENT"),
+            (Some("1"), None, None, "STALE"),
+            (Some("2"), Some("1"), None, "STALE"),
+            (Some("2"), Some("2"), None, "SYNCED"),
+            (Some("2"), Some("2"), Some("weight is missing"), "ERROR"),
+        ] {
+            assert_eq!(
+                state(&status(sent, acked, nack)),
+                want,
+                "{sent:?} {acked:?} {nack:?}"
+            );
+        }
+    }
+}
