@@ -1,6 +1,7 @@
 //! OpenAPI v3 documents per group and version, as `kubectl explain` and server-side validation read them.
 
 use crate::kinds::{Kind, Registry};
+use crate::negotiate;
 use crate::wire::{self, Body};
 use http::{HeaderMap, Response};
 use serde_json::{Map, Value, json};
@@ -8,17 +9,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Answers `/openapi/…`; absent for other paths.
-pub fn answer(registry: &Registry, path: &str, _: &HeaderMap) -> Option<Response<Body>> {
+pub fn answer(registry: &Registry, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let rest = path.strip_prefix("/openapi/")?;
     match rest {
         "v3" => Some(wire::json(200, &index(registry))),
-        // Only old clients ask; they fall back to v3 or go without.
-        "v2" => Some(wire::json(
-            200,
-            &json!({
-                "swagger": "2.0", "info": {"title": "Kubernetes", "version": crate::discovery::VERSION}, "paths": {},
-            }),
-        )),
+        "v2" => Some(second_version(headers)),
         _ => {
             let (group, version) = place(rest.strip_prefix("v3/")?)?;
             let all = registry.all();
@@ -29,6 +24,26 @@ pub fn answer(registry: &Registry, path: &str, _: &HeaderMap) -> Option<Response
             (!kinds.is_empty()).then(|| wire::json(200, &document(registry, &kinds)))
         }
     }
+}
+
+/// OpenAPI v2, which kubectl asks for when it finds a kind in no v3 document: an empty one, from which it concludes
+/// that there is nothing to check, and goes on to say that the kind is unknown. kubectl wants it in protobuf.
+fn second_version(headers: &HeaderMap) -> Response<Body> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let version = crate::discovery::VERSION;
+    let asked = negotiate::accepted(headers);
+    if !asked
+        .iter()
+        .any(|entry| entry.media.contains("proto-openapi.spec.v2"))
+    {
+        let info = json!({"title": "Kubernetes", "version": version});
+        return wire::json(200, &json!({"swagger": "2.0", "info": info, "paths": {}}));
+    }
+    // Document{swagger = 1, info = 2: Info{title = 1, version = 2}, paths = 8}; all lengths fit one byte.
+    let text = |tag: u8, text: &[u8]| [&[tag, text.len() as u8], text].concat();
+    let info = [text(0x0a, b"Kubernetes"), text(0x12, version.as_bytes())].concat();
+    let document = [text(0x0a, b"2.0"), text(0x12, &info), text(0x42, b"")].concat();
+    wire::text(200, PROTOBUF, document)
 }
 
 fn place(path: &str) -> Option<(&str, &str)> {

@@ -176,7 +176,9 @@ async fn the_meshs_own_definitions_are_served() {
         let (group, plural) = (group.expect("a group"), plural.expect("a plural"));
         for version in spec["versions"].as_array().into_iter().flatten() {
             let version = version["name"].as_str().expect("a version");
-            let list = cluster.get(&format!("/apis/{group}/{version}/{plural}")).await;
+            let list = cluster
+                .get(&format!("/apis/{group}/{version}/{plural}"))
+                .await;
             assert_eq!(list["items"], json!([]), "{plural}");
         }
     }
@@ -184,7 +186,8 @@ async fn the_meshs_own_definitions_are_served() {
         "hosts": ["reviews"],
         "http": [{"route": [{"destination": {"host": "reviews", "subset": "v1"}, "weight": 90}]}],
     }});
-    let path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices?fieldValidation=Strict";
+    let path =
+        "/apis/networking.istio.io/v1/namespaces/default/virtualservices?fieldValidation=Strict";
     let stored = cluster.ok("POST", path, route).await;
     assert_eq!(stored["apiVersion"], "networking.istio.io/v1");
 }

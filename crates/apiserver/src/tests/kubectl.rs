@@ -185,6 +185,12 @@ const STEPS: &[(&str, &str, bool, &str)] = &[
         false,
         "unknown field \"spec.containers[0].foo\"",
     ),
+    (
+        "apply -f -",
+        "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}",
+        false,
+        "no matches for kind \"Gadget\" in version \"example.com/v1\"",
+    ),
     ("delete crd widgets.example.com", "", true, "deleted"),
     (
         "delete deployment,service,pod --all",
