@@ -127,11 +127,15 @@ impl Outbound {
         http: &HostTable<Arc<RouteTable>>,
         rules: &mut RuleCache,
     ) {
-        let services = &compiler.registry.services;
+        let registry = compiler.registry;
         for (pattern, table) in http.iter() {
-            let served = services
-                .iter()
-                .any(|v| host_covers(&pattern, &v.service.key.hostname));
+            let served = match pattern.starts_with('*') {
+                false => registry.by_name(&pattern, None).is_some(),
+                true => registry
+                    .services
+                    .iter()
+                    .any(|v| host_covers(&pattern, &v.service.key.hostname)),
+            };
             if served {
                 continue;
             }
