@@ -6,11 +6,12 @@
 
 use crate::body::{ResponseBody, grpc_status};
 use crate::connection::Conn;
+use crate::drain::Stage;
 use crate::exchange::{Kind, Open};
 use crate::fault;
 use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use lateen_filters::{Context, chain, edits, reply};
 use lateen_model::decide;
@@ -78,6 +79,13 @@ pub(crate) async fn answer(
     };
     // The upstream's version says nothing about the client's.
     *response.version_mut() = http::Version::HTTP_11;
+    let draining = conn.worker.shared.drain.stage() >= Stage::Draining;
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if draining && version == Version::Http1 && cx.direction != Direction::Outbound && !switches {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -396,6 +396,55 @@ fn answers_without_bodies_keep_their_heads() {
 }
 
 #[test]
+fn old_clients_and_careful_ones_are_served() {
+    run(async {
+        let address = server("127.1.0.1", |mut stream, _| async move {
+            while let Some(head) = read_head(&mut stream).await {
+                assert!(
+                    head.starts_with("POST / HTTP/1.1") && !head.contains("expect"),
+                    "{head}"
+                );
+                let mut body = [0; 2];
+                stream.read_exact(&mut body).await.unwrap();
+                let answer =
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let bench = Bench::sidecar(
+            A,
+            vec![
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, address),
+            ],
+        )
+        .await;
+        let mut old = bench.outbound().await;
+        old.write_all(b"POST / HTTP/1.0\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        old.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nok"),
+            "{answer}"
+        );
+        let mut careful = bench.outbound().await;
+        let head =
+            "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+        careful.write_all(head.as_bytes()).await.unwrap();
+        let go = read_head(&mut careful).await.unwrap();
+        assert_eq!(go, "HTTP/1.1 100 Continue\r\n\r\n");
+        let answer = exchange(&mut careful, "hi").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("\r\nok\r\n"),
+            "{answer}"
+        );
+    });
+}
+
+#[test]
 fn large_bodies_arrive_whole() {
     run(async {
         let address = server("127.1.0.1", |mut stream, _| async move {

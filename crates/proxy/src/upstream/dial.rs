@@ -81,10 +81,11 @@ impl Upstream {
     /// alone (Istio: 127.0.0.6), or the call would come back to us.
     pub(super) fn place(&self, address: SocketAddr, direction: Direction) -> Place {
         let captured = self.shared.destinations == Destinations::Kernel;
-        let source = (captured && direction == Direction::Inbound).then(|| match address {
-            SocketAddr::V4(_) => IpAddr::V4(PASSTHROUGH_SOURCE),
-            SocketAddr::V6(_) => IpAddr::V6(PASSTHROUGH_SOURCE_V6),
-        });
+        let source = match address {
+            _ if !captured || direction != Direction::Inbound => None,
+            SocketAddr::V4(_) => Some(IpAddr::V4(PASSTHROUGH_SOURCE)),
+            SocketAddr::V6(_) => Some(IpAddr::V6(PASSTHROUGH_SOURCE_V6)),
+        };
         Place { address, source }
     }
 }
