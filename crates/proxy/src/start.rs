@@ -144,6 +144,8 @@ impl Drop for Proxy {
 /// # Errors
 /// As [`Proxy::start`].
 pub fn run(config: Config) -> Result<(), ProxyError> {
+    // Huge pages would round each thread's small heap up to megabytes. A kernel without the switch has no such pages.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let proxy = Proxy::start(config, std::io::stdout())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
