@@ -41,7 +41,7 @@ const SERVICES: Ipv4Net = match Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 16) {
 };
 
 /// How long pods may take to end when the whole sandbox ends.
-const LAST_GRACE: Duration = Duration::from_secs(3);
+const LAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the node when the executable was started as one, and then does not return.
 pub(crate) fn run_if_asked(argument: Option<&str>) {

@@ -12,17 +12,33 @@ use super::fields;
 /// Variables in the order they were first set.
 pub(crate) type Environment = IndexMap<String, String>;
 
+/// Whose environment it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// Objects that it may refer to.
+    pub cache: &'a Cache,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+}
+
 /// The environment of a container. `image` is what the image table sets.
 ///
 /// # Errors
 /// The sentence that Kubernetes shows with `CreateContainerConfigError`.
 pub(crate) async fn resolve(
-    cache: &Cache,
-    pod: &Pod,
-    container: &Container,
-    address: Ipv4Addr,
+    subject: Subject<'_>,
     image: &std::collections::BTreeMap<String, String>,
 ) -> Result<Environment, String> {
+    let Subject {
+        cache,
+        pod,
+        container,
+        ..
+    } = subject;
     let mut all = Environment::new();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     all.insert("PATH".into(), PATH.into());
@@ -42,7 +58,7 @@ pub(crate) async fn resolve(
     all.extend(image.iter().map(|(k, v)| (k.clone(), v.clone())));
     from_sources(cache, namespace, container, &mut all).await?;
     for variable in container.env.iter().flatten() {
-        if let Some(value) = value_of(cache, pod, container, address, variable, &all).await? {
+        if let Some(value) = value_of(subject, variable, &all).await? {
             all.insert(variable.name.clone(), value);
         }
     }
@@ -88,10 +104,7 @@ async fn from_sources(
 }
 
 async fn value_of(
-    cache: &Cache,
-    pod: &Pod,
-    container: &Container,
-    address: Ipv4Addr,
+    subject: Subject<'_>,
     variable: &EnvVar,
     known: &Environment,
 ) -> Result<Option<String>, String> {
@@ -100,17 +113,17 @@ async fn value_of(
             variable.value.as_deref().unwrap_or_default(),
             known,
         ))),
-        Some(source) => referred(cache, pod, container, address, source).await,
+        Some(source) => referred(subject, source).await,
     }
 }
 
-async fn referred(
-    cache: &Cache,
-    pod: &Pod,
-    container: &Container,
-    address: Ipv4Addr,
-    source: &EnvVarSource,
-) -> Result<Option<String>, String> {
+async fn referred(subject: Subject<'_>, source: &EnvVarSource) -> Result<Option<String>, String> {
+    let Subject {
+        cache,
+        pod,
+        container,
+        address,
+    } = subject;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(reference) = &source.field_ref {
         return fields::field(pod, address, &reference.field_path).map(Some);

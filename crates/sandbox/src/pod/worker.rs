@@ -249,7 +249,8 @@ impl Worker {
         let left = request.map_or(Duration::ZERO, |r| {
             r.deadline.saturating_duration_since(Instant::now())
         });
-        if self.pod.read(state::PodState::ready) && left > UNLISTING {
+        let delete = request.is_some_and(|r| r.delete);
+        if delete && left > UNLISTING && self.pod.read(state::PodState::ready) {
             tokio::time::sleep(UNLISTING).await;
         }
         let mut tasks: Vec<JoinHandle<Outcome>> = Vec::new();
@@ -282,10 +283,11 @@ impl Worker {
         for sidecar in sidecars.into_iter().rev() {
             let soonest = Instant::now() + SIDECAR_GRACE;
             let stop = match request {
-                Some(stop) => Stop {
+                Some(stop) if stop.delete => Stop {
                     deadline: stop.deadline.max(soonest),
                     ..stop
                 },
+                Some(stop) => stop,
                 None => Stop {
                     deadline: Instant::now() + self.pod.grace(),
                     delete: false,

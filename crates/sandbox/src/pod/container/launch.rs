@@ -1,19 +1,23 @@
 //! Starting a container's program: image, environment, mounts, files, and then the stage.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::environment::{self, Subject};
 use super::super::exec::{null, pipe_pair};
 use super::super::handle::Run;
 use super::super::logs::{Log, Stream};
+use super::super::plan;
 use super::super::process::Launched;
 use super::super::stage::{ContainerTask, Mount, Task};
 use super::super::state::{Now, One, PodState, now_in_seconds};
-use super::super::{environment, plan};
+use super::super::volumes::Volumes;
 use super::{StartError, Supervised};
+use crate::images::Image;
 
 impl Supervised {
     /// Starts the container's program once more; `attempt` counts from 0.
@@ -35,62 +39,20 @@ impl Supervised {
             reason: "ContainerCreating",
             message: String::new(),
         })?;
-        let pod = self.pod.pod();
-        let spec = pod.spec.clone().unwrap_or_default();
-        let invalid = |message: String| StartError::Waiting {
-            reason: "CreateContainerConfigError",
-            message,
-        };
-        let environment = environment::resolve(
-            &self.machine.cache,
-            &pod,
-            &self.container,
-            network.address,
-            &image.env,
-        )
-        .await
-        .map_err(invalid)?;
-        let real_root = self.machine.real_root;
-        let program = plan::program(&spec, &self.container, &image, &environment, real_root)
-            .map_err(invalid)?;
         let directory = self.pod.directory.join("containers").join(name);
         let scratch = directory.join(attempt.to_string());
-        let prepared = prepare(&directory, &scratch, attempt);
-        let termination = prepared.map_err(|e| {
+        let termination = prepare(&directory, &scratch, attempt).map_err(|e| {
             StartError::Program(format!("cannot prepare {}: {e}", scratch.display()))
         })?;
-        let mut mounts = self.pod_files();
-        mounts.extend(
-            super::super::volumes::Volumes::new(&self.pod.directory, &self.machine.shared)
-                .mounts(&pod, &self.container, &environment)
-                .map_err(invalid)?,
-        );
-        mounts.push(Mount {
-            source: termination.display().to_string(),
-            target: self
-                .container
-                .termination_message_path
-                .clone()
-                .filter(|p| !p.is_empty())
-                .unwrap_or_else(|| "/dev/termination-log".into()),
-            read_only: false,
-        });
-        let capabilities = plan::capabilities(&self.container, real_root);
-        let privileged = self
-            .container
-            .security_context
-            .as_ref()
-            .and_then(|s| s.privileged)
-            == Some(true);
-        let task = ContainerTask {
-            scratch: scratch.display().to_string(),
-            executable: self.machine.executable.display().to_string(),
-            mounts,
-            host_directories: plan::extra_directory(&program.argv).into_iter().collect(),
-            program: program.clone(),
-            capabilities: capabilities.clone(),
-            privileged,
-        };
+        let task = self
+            .task(&image, network.address, &scratch, &termination)
+            .await
+            .map_err(|message| StartError::Waiting {
+                reason: "CreateContainerConfigError",
+                message,
+            })?;
+        let program = Arc::new(task.program.clone());
+        let capabilities = task.capabilities.clone();
         let log = Log::new(
             self.pod
                 .directory
@@ -99,12 +61,54 @@ impl Supervised {
         let launched = self.launch(task, &network, &log).await?;
         let run = Run {
             process: launched.process,
-            program: Arc::new(program),
+            program,
             capabilities,
             log,
         };
         self.record_start(&run);
         Ok(run)
+    }
+
+    /// What the stage is told.
+    async fn task(
+        &self,
+        image: &Image,
+        address: Ipv4Addr,
+        scratch: &Path,
+        termination: &Path,
+    ) -> Result<ContainerTask, String> {
+        let pod = self.pod.pod();
+        let spec = pod.spec.clone().unwrap_or_default();
+        let subject = Subject {
+            cache: &self.machine.cache,
+            pod: &pod,
+            container: &self.container,
+            address,
+        };
+        let environment = environment::resolve(subject, &image.env).await?;
+        let real_root = self.machine.real_root;
+        let program = plan::program(&spec, &self.container, image, &environment, real_root)?;
+        let volumes = Volumes::new(&self.pod.directory, &self.machine.shared);
+        let mut mounts = self.pod_files();
+        mounts.extend(volumes.mounts(&pod, &self.container, &environment)?);
+        let message_path = self.container.termination_message_path.clone();
+        mounts.push(Mount {
+            source: termination.display().to_string(),
+            target: message_path
+                .filter(|path| !path.is_empty())
+                .unwrap_or_else(|| "/dev/termination-log".into()),
+            read_only: false,
+        });
+        let context = self.container.security_context.as_ref();
+        Ok(ContainerTask {
+            scratch: scratch.display().to_string(),
+            executable: self.machine.executable.display().to_string(),
+            mounts,
+            host_directories: plan::extra_directory(&program.argv).into_iter().collect(),
+            program,
+            capabilities: plan::capabilities(&self.container, real_root),
+            privileged: context.and_then(|c| c.privileged) == Some(true),
+        })
     }
 
     async fn launch(
