@@ -59,7 +59,8 @@ macro_rules! cases {
 
 cases! {
     default_rules => inner_default,
-    inclusions_and_exclusions => inner_selection,
+    exclusions => inner_exclusions,
+    inclusions => inner_inclusions,
     apply_twice_and_remove => inner_replace,
     listing_matches => inner_listing,
 }
@@ -338,8 +339,8 @@ fn inner_default() {
 }
 
 #[test]
-#[ignore = "runs inside namespaces, started by inclusions_and_exclusions"]
-fn inner_selection() {
+#[ignore = "runs inside namespaces, started by exclusions"]
+fn inner_exclusions() {
     let (pod, outside) = scene();
     pod.capture(&CaptureRules {
         excluded_outbound_ports: vec![3306],
@@ -375,6 +376,27 @@ fn inner_selection() {
     );
 
     pod.capture(&CaptureRules {
+        excluded_interfaces: vec!["eth0".to_owned()],
+        ..CaptureRules::default()
+    });
+    check(
+        &pod,
+        Caller::Application,
+        "10.9.0.2:80",
+        "outside 10.9.0.2:80",
+    );
+    assert!(
+        outside
+            .call(Caller::Application, "10.9.0.1:8080")
+            .starts_with("application")
+    );
+}
+
+#[test]
+#[ignore = "runs inside namespaces, started by inclusions"]
+fn inner_inclusions() {
+    let (pod, outside) = scene();
+    pod.capture(&CaptureRules {
         outbound_networks: Networks::Only(vec!["fd09::/16".parse().unwrap()]),
         included_outbound_ports: vec![3306],
         inbound_ports: Ports::Only(vec![9090]),
@@ -408,22 +430,6 @@ fn inner_selection() {
     pod.capture(&CaptureRules {
         outbound_networks: Networks::Only(Vec::new()),
         inbound_ports: Ports::Only(Vec::new()),
-        ..CaptureRules::default()
-    });
-    check(
-        &pod,
-        Caller::Application,
-        "10.9.0.2:80",
-        "outside 10.9.0.2:80",
-    );
-    assert!(
-        outside
-            .call(Caller::Application, "10.9.0.1:8080")
-            .starts_with("application")
-    );
-
-    pod.capture(&CaptureRules {
-        excluded_interfaces: vec!["eth0".to_owned()],
         ..CaptureRules::default()
     });
     check(

@@ -70,18 +70,20 @@ pub(super) async fn run(cluster: Arc<Cluster>, shutdown: CancellationToken) {
 }
 
 async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Option<Duration>, Failure> {
-    let existing: Vec<_> = cluster
+    let of_service =
+        |slice: &Arc<EndpointSlice>| slice.labels().get(SERVICE_NAME) == Some(&key.name);
+    let is_ours = |slice: &Arc<EndpointSlice>| {
+        slice
+            .labels()
+            .get(MANAGED_BY)
+            .is_some_and(|by| OURS.contains(&&**by))
+    };
+    let all = cluster
         .slices
         .within(&key.namespace)
         .into_iter()
-        .filter(|slice| slice.labels().get(SERVICE_NAME) == Some(&key.name))
-        .filter(|slice| {
-            slice
-                .labels()
-                .get(MANAGED_BY)
-                .is_some_and(|by| OURS.contains(&&**by))
-        })
-        .collect();
+        .filter(of_service);
+    let (existing, foreign): (Vec<_>, Vec<_>) = all.partition(is_ours);
     let service = cluster.services.find(key);
     let alive = |service: &&Arc<Service>| service.metadata.deletion_timestamp.is_none();
     let Some(service) = service.as_ref().filter(alive) else {
@@ -90,8 +92,7 @@ async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Option<Duration>, Fai
         }
         return Ok(None);
     };
-    let selected = derive::selector(service).is_some();
-    let wanted = if selected {
+    let wanted = if derive::selector(service).is_some() {
         let pods = cluster.pods.within(&key.namespace);
         let behind: Vec<&Pod> = pods
             .iter()
@@ -100,11 +101,14 @@ async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Option<Duration>, Fai
             .collect();
         write_endpoints(cluster, key, derive::endpoints(service, &behind)).await?;
         derive::slices(service, &behind)
-    } else {
+    } else if foreign.is_empty() {
         let by_hand = cluster.endpoints.find(key);
         by_hand
             .map(|endpoints| derive::mirror(service, &endpoints))
             .unwrap_or_default()
+    } else {
+        // Whoever writes slices by hand needs no mirror of the legacy form.
+        Vec::new()
     };
     write_slices(cluster, key, &existing, wanted).await?;
     Ok(None)

@@ -59,7 +59,7 @@ impl Conditions {
     }
 
     /// Sets a condition. Unchanged status and reason keep their times, unless `renew`.
-    fn set(&mut self, kind: &str, on: bool, reason: &str, message: String, renew: bool) {
+    fn set(&mut self, kind: &str, (on, reason): (bool, &str), message: String, renew: bool) {
         let state = if on { "True" } else { "False" };
         let now = time(self.now);
         let old = self.find(kind).cloned();
@@ -86,13 +86,17 @@ impl Conditions {
     fn availability(&mut self, rollout: &Rollout<'_>, available: i32) {
         if available >= rollout.wanted() - rollout.max_unavailable() {
             let message = "Deployment has minimum availability.".to_owned();
-            self.set(AVAILABLE, true, "MinimumReplicasAvailable", message, false);
+            self.set(
+                AVAILABLE,
+                (true, "MinimumReplicasAvailable"),
+                message,
+                false,
+            );
         } else {
             let message = "Deployment does not have minimum availability.".to_owned();
             self.set(
                 AVAILABLE,
-                false,
-                "MinimumReplicasUnavailable",
+                (false, "MinimumReplicasUnavailable"),
                 message,
                 false,
             );
@@ -119,7 +123,12 @@ impl Conditions {
         };
         if rollout.is_complete() {
             let message = format!("{set} has successfully progressed.");
-            self.set(PROGRESSING, true, "NewReplicaSetAvailable", message, false);
+            self.set(
+                PROGRESSING,
+                (true, "NewReplicaSetAvailable"),
+                message,
+                false,
+            );
             return None;
         }
         let old = |status: &DeploymentStatus| {
@@ -154,15 +163,14 @@ impl Conditions {
         });
         if moved || resumed {
             let message = format!("{set} is progressing.");
-            self.set(PROGRESSING, true, "ReplicaSetUpdated", message, true);
+            self.set(PROGRESSING, (true, "ReplicaSetUpdated"), message, true);
             return Some(deadline);
         }
         if late || idle >= deadline {
             let message = format!("{set} has timed out progressing.");
             self.set(
                 PROGRESSING,
-                false,
-                "ProgressDeadlineExceeded",
+                (false, "ProgressDeadlineExceeded"),
                 message,
                 false,
             );
@@ -176,7 +184,7 @@ impl Conditions {
         if self.find(PROGRESSING).is_some_and(paused) {
             return;
         }
-        self.set(PROGRESSING, true, reason, message, true);
+        self.set(PROGRESSING, (true, reason), message, true);
         if let Some(condition) = self.list.iter_mut().find(|one| one.type_ == PROGRESSING) {
             condition.status = "Unknown".to_owned();
         }
@@ -194,7 +202,7 @@ impl Conditions {
             Some(condition) => {
                 let reason = condition.reason.as_deref().unwrap_or("FailedCreate");
                 let message = condition.message.clone().unwrap_or_default();
-                self.set(FAILURE, true, reason, message, false);
+                self.set(FAILURE, (true, reason), message, false);
             }
             None => self.list.retain(|condition| condition.type_ != FAILURE),
         }
