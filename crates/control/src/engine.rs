@@ -189,7 +189,7 @@ impl Engine {
                 self.label(&delta);
                 (0, is_replace(&delta))
             }
-            Event::Service(delta) => (1, graph.take(graph.sources.services, delta)),
+            Event::Service(delta) => (1, graph.take(graph.sources.services, *delta)),
             Event::EndpointSlice(delta) => (2, graph.take(graph.sources.slices, delta)),
             Event::Pod(delta) => (3, graph.take(graph.sources.pods, *delta)),
             Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),

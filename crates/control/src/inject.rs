@@ -4,7 +4,7 @@
 //! pod + namespace labels + settings -> selection -> restore -> template -> overlay -> metadata -> JSON patch
 //! ```
 //! Pods are changed as JSON, so that nothing of a newer Kubernetes is lost on the way; what is added is built
-//! from typed values. Injecting an injected pod changes nothing. It does not talk HTTP: see [`crate::webhook`].
+//! from typed values. Injecting an injected pod changes nothing. It does not talk HTTP: that is the webhook.
 
 mod annotations;
 mod containers;

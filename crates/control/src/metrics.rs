@@ -50,7 +50,7 @@ impl Family {
     }
 }
 
-/// Durations in buckets of [`SECONDS`].
+/// Durations in buckets from 5 ms to 30 s.
 #[derive(Debug, Default)]
 pub struct Histogram(Mutex<Buckets>);
 

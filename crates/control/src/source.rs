@@ -122,13 +122,12 @@ pub(crate) enum Delta<T> {
     Replace(Vec<(Id, T)>),
 }
 
-/// A change of any source.
+/// A change of any source. The large ones are boxed.
 #[derive(Debug)]
 pub(crate) enum Event {
     Namespace(Delta<BTreeMap<String, String>>),
-    Service(Delta<Service>),
+    Service(Box<Delta<Service>>),
     EndpointSlice(Delta<EndpointSlice>),
-    /// Boxed because pods are by far the largest.
     Pod(Box<Delta<Pod>>),
     MeshConfig(Delta<String>),
     Istio(IstioKind, Delta<(Written, Books)>),
@@ -168,7 +167,7 @@ pub(crate) fn start(
         Api::<Service>::all(client.clone()),
         all.clone(),
         slim::service,
-        Event::Service,
+        |delta| Event::Service(Box::new(delta)),
         out.clone(),
     ));
     tokio::spawn(follow::follow(

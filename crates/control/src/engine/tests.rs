@@ -62,7 +62,8 @@ impl Running {
         let labels = serde_json::from_value(shop).expect("labels");
         let all = vec![(Id::new("", "shop"), labels)];
         self.send(Event::Namespace(Delta::Replace(all))).await;
-        self.send(Event::Service(Delta::Replace(Vec::new()))).await;
+        self.send(Event::Service(Box::new(Delta::Replace(Vec::new()))))
+            .await;
         self.send(Event::EndpointSlice(Delta::Replace(Vec::new())))
             .await;
         self.send(Event::MeshConfig(Delta::Replace(Vec::new())))
