@@ -14,7 +14,7 @@ fn a_port_in_use_is_named() -> Result<()> {
         .env("LATEEN_HOME", home.path())
         .output()?;
     let said = text(&output.stderr);
-    ensure!(!output.status.success() && said.contains(&port) && said.contains("in use"), "{said}");
+    ensure!(!output.status.success() && said.contains(&port) && said.contains("used by"), "{said}");
     ensure!(said.trim().lines().count() <= 3, "one sentence: {said}");
     Ok(())
 }

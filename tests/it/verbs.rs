@@ -76,6 +76,10 @@ fn workloads(mesh: &Mesh) -> Result<()> {
 }
 
 fn streams(mesh: &Mesh) -> Result<()> {
+    // kubectl may pick a pod that is about to go.
+    eventually("the pods of before are gone", 40, || {
+        Ok(mesh.kubectl(&["get", "pods", "-l", "app=web", "--no-headers"])?.lines().count() == 2)
+    })?;
     ensure!(mesh.kubectl(&["logs", "deploy/web"])?.contains("listening on port 8080"));
     ensure!(mesh.exec("deploy/web", "web", &["echo", "hello"])? == "hello\n");
     let failed = mesh.kubectl_command(&["exec", "deploy/web", "--", "sh", "-c", "exit 7"]).output()?;

@@ -37,7 +37,7 @@ pub fn end_to_end() -> Result<()> {
     step(
         "e2e",
         &["test", "--package", "lateen-tests", "--", "--test-threads=1", "--nocapture"],
-        &[("LATEEN_BIN", binary)],
+        &[("LATEEN_BIN", binary), ("RUST_BACKTRACE", "0")],
     )
 }
 

@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask ci|tidy|test|e2e|bless|codegen`. CI calls only `ci`.
 
 mod ci;
+mod codegen;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -13,6 +14,7 @@ fn main() -> Result<()> {
         "test" => ci::unit_tests(),
         "e2e" => ci::end_to_end(),
         "bless" => ci::bless(),
+        "codegen" => codegen::run(std::path::Path::new(".")),
         "" | "help" | "--help" => {
             print!("{HELP}");
             Ok(())
