@@ -12,9 +12,24 @@ use std::time::Instant;
 pub fn everything() -> Result<()> {
     step("fmt", &["fmt", "--all", "--check"], &[])?;
     crate::tidy::run()?;
-    step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    step(
+        "clippy",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     unit_tests()?;
-    step("docs", &["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    step(
+        "docs",
+        &["doc", "--workspace", "--no-deps", "--quiet"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )?;
     end_to_end()
 }
 
@@ -23,7 +38,11 @@ pub fn everything() -> Result<()> {
 /// # Errors
 /// A test fails.
 pub fn unit_tests() -> Result<()> {
-    step("test", &["test", "--workspace", "--exclude", "lateen-tests"], &[])
+    step(
+        "test",
+        &["test", "--workspace", "--exclude", "lateen-tests"],
+        &[],
+    )
 }
 
 /// Builds the release binary and runs the walk-throughs with it, one after the other: each has a mesh of its own.
@@ -31,12 +50,25 @@ pub fn unit_tests() -> Result<()> {
 /// # Errors
 /// A walk-through fails.
 pub fn end_to_end() -> Result<()> {
-    step("build --release", &["build", "--release", "--package", "lateen-cli"], &[])?;
+    step(
+        "build --release",
+        &["build", "--release", "--package", "lateen-cli"],
+        &[],
+    )?;
     let binary = target_directory()?.join("release/lateen");
-    let binary = binary.to_str().context("the target directory's path is not UTF-8")?;
+    let binary = binary
+        .to_str()
+        .context("the target directory's path is not UTF-8")?;
     step(
         "e2e",
-        &["test", "--package", "lateen-tests", "--", "--test-threads=1", "--nocapture"],
+        &[
+            "test",
+            "--package",
+            "lateen-tests",
+            "--",
+            "--test-threads=1",
+            "--nocapture",
+        ],
         &[("LATEEN_BIN", binary), ("RUST_BACKTRACE", "0")],
     )
 }
@@ -46,12 +78,18 @@ pub fn end_to_end() -> Result<()> {
 /// # Errors
 /// A test fails for another reason.
 pub fn bless() -> Result<()> {
-    step("bless", &["test", "--workspace", "--exclude", "lateen-tests"], &[("UPDATE_EXPECT", "1")])
+    step(
+        "bless",
+        &["test", "--workspace", "--exclude", "lateen-tests"],
+        &[("UPDATE_EXPECT", "1")],
+    )
 }
 
 fn target_directory() -> Result<PathBuf> {
     let metadata = crate::tidy::metadata()?;
-    let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    let path = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata names no target directory")?;
     Ok(PathBuf::from(path))
 }
 
@@ -63,7 +101,11 @@ fn step(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<
         .envs(environment.iter().copied())
         .status()
         .with_context(|| format!("cannot start cargo for {name}"))?;
-    ensure!(status.success(), "{name} failed: cargo {}", arguments.join(" "));
+    ensure!(
+        status.success(),
+        "{name} failed: cargo {}",
+        arguments.join(" ")
+    );
     println!("── {name}: {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! Cases of `crd`: text in, observable result out.
+
 use super::*;
 
 /// Every schema in `schema`, with its path.

@@ -1,3 +1,5 @@
+//! Cases of `mesh_config`: text in, observable result out.
+
 use super::*;
 use crate::sidecar::OutboundMode;
 

@@ -1,3 +1,5 @@
+//! Cases of `object`: text in, observable result out.
+
 use super::*;
 use serde_json::json;
 

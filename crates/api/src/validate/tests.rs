@@ -1,3 +1,5 @@
+//! Cases of `validate`: text in, observable result out.
+
 use super::*;
 use expect_test::{Expect, expect};
 

@@ -1,1 +1,3 @@
+//! Cases of `builtin`: text in, observable result out.
+
 

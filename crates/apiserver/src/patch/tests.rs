@@ -1,1 +1,3 @@
+//! Cases of `patch`: text in, observable result out.
+
 

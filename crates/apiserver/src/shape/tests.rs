@@ -1,3 +1,5 @@
+//! Cases of `shape`: text in, observable result out.
+
 use super::*;
 use serde_json::json;
 

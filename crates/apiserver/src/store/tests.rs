@@ -1,3 +1,5 @@
+//! Cases of `store`: text in, observable result out.
+
 use super::*;
 
 fn key(name: &str) -> Key {

@@ -1,3 +1,5 @@
+//! Cases of `table`: text in, observable result out.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Cases of `gateway`: text in, observable result out.
+
 use super::*;
 use expect_test::{Expect, expect};
 use lateen_api::object::Object;

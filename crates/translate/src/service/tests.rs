@@ -1,3 +1,5 @@
+//! Cases of `service`: text in, observable result out.
+
 use super::*;
 use crate::mesh::Mesh;
 use expect_test::{Expect, expect};

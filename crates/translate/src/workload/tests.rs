@@ -1,3 +1,5 @@
+//! Cases of `workload`: text in, observable result out.
+
 use super::*;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Cases of `workload_entry`: text in, observable result out.
+
 use super::*;
 use expect_test::expect;
 use lateen_api::object::Object;
