@@ -9,6 +9,9 @@ use serde::Deserialize;
 /// The word in a table entry that stands for the running `lateen` executable.
 pub const SELF: &str = "lateen";
 
+/// Where Istio's own manifests take its images from, besides `istio/`.
+const ISTIO_OWNERS: [&str; 4] = ["release", "testing", "istio-release", "istio-testing"];
+
 /// What runs for an image: the counterparts of an image's ENTRYPOINT, CMD and ENV.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,13 +40,12 @@ pub struct Images {
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// It cannot be read.
-    #[error("cannot read the image table {path}: {source}; check the path given with --images")]
+    #[error("cannot read the image table {path}: {reason}; check the path given with --images")]
     Read {
         /// The file.
         path: String,
         /// What the system said.
-        #[source]
-        source: std::io::Error,
+        reason: String,
     },
     /// It is not a list of entries.
     #[error(
@@ -71,9 +73,9 @@ impl Images {
     /// The file cannot be read or is not a list of entries.
     pub fn with_file(path: &Path) -> Result<Self, ImagesError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ImagesError::Read {
+        let text = std::fs::read_to_string(path).map_err(|error| ImagesError::Read {
             path: shown.clone(),
-            source,
+            reason: error.to_string(),
         })?;
         let mut entries = parse(&text).map_err(|message| ImagesError::Parse {
             path: shown,
@@ -125,6 +127,13 @@ fn candidates(image: &str) -> Vec<String> {
         if let Some(official) = local.strip_prefix("library/") {
             names.push(official.to_owned());
         }
+        // Istio publishes the same images under several owners: `registry.istio.io/release/pilot`.
+        if let Some((_, last)) = local
+            .split_once('/')
+            .filter(|(owner, _)| ISTIO_OWNERS.contains(owner))
+        {
+            names.push(format!("istio/{last}"));
+        }
     }
     names
 }
@@ -169,6 +178,11 @@ fn built_in() -> Vec<Image> {
         entry("kennethreitz/httpbin", &[SELF, "sample", "httpbin"], &[]),
         entry("mccutchen/go-httpbin", &[SELF, "sample", "httpbin"], &[]),
         entry("lateen/httpbin", &[SELF, "sample", "httpbin"], &[]),
+        entry(
+            "hiroakis/tornado-websocket-example",
+            &[SELF, "sample", "websocket"],
+            &[],
+        ),
         entry("istio/tcp-echo-server", &[SELF, "sample", "tcp-echo"], &[]),
         entry("lateen/tcp-echo", &[SELF, "sample", "tcp-echo"], &[]),
     ];
@@ -225,6 +239,22 @@ mod tests {
         check(
             "docker.io/istio/examples-bookinfo-reviews-v2:1.20.3",
             Some("lateen sample reviews --version v2"),
+        );
+        check(
+            "registry.istio.io/release/examples-bookinfo-details-v1:1.20.3",
+            Some("lateen sample details"),
+        );
+        check(
+            "registry.istio.io/release/examples-helloworld-v2:1.0",
+            Some("lateen sample helloworld --version v2"),
+        );
+        check(
+            "gcr.io/istio-testing/tcp-echo-server:1.3",
+            Some("lateen sample tcp-echo"),
+        );
+        check(
+            "docker.io/hiroakis/tornado-websocket-example",
+            Some("lateen sample websocket"),
         );
         check(
             "bookinfo/reviews:v3",

@@ -92,15 +92,14 @@ pub enum UpError {
     #[error("{0}")]
     Unsupported(String),
     /// A file of the home could not be written.
-    #[error("cannot {what} {path}: {source}{cure}")]
+    #[error("cannot {what} {path}: {reason}{cure}")]
     File {
         /// What was tried.
         what: &'static str,
         /// The file.
         path: String,
         /// What the system said.
-        #[source]
-        source: std::io::Error,
+        reason: String,
         /// What to do about it, beginning with `; `, or empty.
         cure: &'static str,
     },
@@ -207,7 +206,7 @@ pub fn down(home: &Home) -> Result<(), UpError> {
         nix::sys::signal::kill(pid, signal).map_err(|e| UpError::File {
             what: "signal the process of",
             path: home.path().display().to_string(),
-            source: e.into(),
+            reason: e.to_string(),
             cure: "; stop it as the user who started it",
         })
     };
@@ -241,10 +240,12 @@ fn gone(home: &Home, most: Duration) -> bool {
     false
 }
 
-fn file_error(what: &'static str, path: &Path, source: std::io::Error) -> UpError {
-    let cure = match source.kind() {
+fn file_error(what: &'static str, path: &Path, error: std::io::Error) -> UpError {
+    let cure = match error.kind() {
         std::io::ErrorKind::StorageFull => "; free some disk space or set LATEEN_HOME elsewhere",
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+        std::io::ErrorKind::PermissionDenied
+        | std::io::ErrorKind::NotFound
+        | std::io::ErrorKind::ReadOnlyFilesystem => {
             "; set LATEEN_HOME to a directory you may write"
         }
         _ => "",
@@ -252,7 +253,7 @@ fn file_error(what: &'static str, path: &Path, source: std::io::Error) -> UpErro
     UpError::File {
         what,
         path: path.display().to_string(),
-        source,
+        reason: error.to_string(),
         cure,
     }
 }

@@ -1,14 +1,14 @@
 //! One pod from its taking to its end: network and volumes, init containers in order, main containers, and
 //! an orderly end. Publishes the pod's status whenever something changes.
 
+mod files;
+mod publish;
+
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,7 +18,8 @@ use super::handle::{PodHandle, Stop};
 use super::machine::Machine;
 use super::state::{self, Role};
 use super::volumes::Volumes;
-use crate::cluster_network::DNS_ADDRESS;
+use files::{host_name, hosts, resolv_conf};
+use publish::{forget, publish, publish_once};
 
 /// After a pod's deletion its peers hear of it before its programs do: for this long they still take
 /// requests that are already on their way.
@@ -345,151 +346,3 @@ async fn end(started: Started, stop: Option<Stop>) {
 async fn wait(stop: &mut watch::Receiver<Option<Stop>>) {
     let _ = stop.wait_for(Option::is_some).await;
 }
-
-// === files ===
-
-fn host_name(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    let name = spec
-        .and_then(|s| s.hostname.clone())
-        .or_else(|| pod.metadata.name.clone())
-        .unwrap_or_default();
-    // The kernel's limit.
-    name.chars().take(63).collect()
-}
-
-fn hosts(pod: &Pod, host_name: &str, address: std::net::Ipv4Addr) -> String {
-    let mut text = String::from(
-        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-    );
-    let spec = pod.spec.as_ref();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    match spec.and_then(|s| s.subdomain.as_deref()) {
-        Some(subdomain) if !subdomain.is_empty() => text.push_str(&format!(
-            "{address}\t{host_name}.{subdomain}.{namespace}.svc.cluster.local\t{host_name}\n"
-        )),
-        _ => text.push_str(&format!("{address}\t{host_name}\n")),
-    }
-    for alias in spec
-        .and_then(|s| s.host_aliases.as_ref())
-        .into_iter()
-        .flatten()
-    {
-        let names = alias.hostnames.clone().unwrap_or_default().join("\t");
-        text.push_str(&format!("{}\t{names}\n", alias.ip));
-    }
-    text
-}
-
-fn resolv_conf(pod: &Pod) -> String {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let spec = pod.spec.as_ref();
-    let own = spec.and_then(|s| s.dns_config.as_ref());
-    let mut servers = Vec::new();
-    let mut searches = Vec::new();
-    let mut options = Vec::new();
-    if spec.and_then(|s| s.dns_policy.as_deref()) != Some("None") {
-        servers.push(DNS_ADDRESS.to_string());
-        searches.extend([
-            format!("{namespace}.svc.cluster.local"),
-            "svc.cluster.local".into(),
-            "cluster.local".into(),
-        ]);
-        options.push("ndots:5".to_owned());
-    }
-    if let Some(own) = own {
-        servers.extend(own.nameservers.iter().flatten().cloned());
-        searches.extend(own.searches.iter().flatten().cloned());
-        for option in own.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            options.retain(|o| o.split(':').next() != Some(&name));
-            options.push(match &option.value {
-                Some(value) => format!("{name}:{value}"),
-                None => name,
-            });
-        }
-    }
-    let mut text = String::new();
-    if !searches.is_empty() {
-        text.push_str(&format!("search {}\n", searches.join(" ")));
-    }
-    for server in servers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !options.is_empty() {
-        text.push_str(&format!("options {}\n", options.join(" ")));
-    }
-    text
-}
-
-// === publishing ===
-
-/// Publishes the status whenever it changes, until aborted.
-async fn publish(machine: Arc<Machine>, pod: Arc<PodHandle>) {
-    let mut last = None;
-    let mut changes = pod.changes();
-    loop {
-        changes.mark_unchanged();
-        let retry = if publish_once(&machine, &pod, &mut last).await {
-            Duration::MAX
-        } else {
-            Duration::from_millis(500)
-        };
-        tokio::select! {
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(retry) => {}
-        }
-    }
-}
-
-/// Writes the status if it differs from the last one written; false when that failed and is to be retried.
-async fn publish_once(machine: &Machine, handle: &PodHandle, last: &mut Option<PodStatus>) -> bool {
-    let pod = handle.pod();
-    let known = last.as_ref().or(pod.status.as_ref());
-    let status = handle.read(|state| state::status(&pod, state, known));
-    if last.as_ref() == Some(&status) {
-        return true;
-    }
-    let api: Api<Pod> = Api::namespaced(machine.client.clone(), &handle.namespace);
-    let patch = serde_json::json!({"metadata": {"uid": handle.uid}, "status": status});
-    match api
-        .patch_status(&handle.name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
-        Ok(_) => {
-            *last = Some(status);
-            true
-        }
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => true,
-        Err(error) => {
-            tracing::debug!(pod = handle.name, %error, "a status was not written");
-            false
-        }
-    }
-}
-
-/// Removes the object of a pod whose programs are gone.
-async fn forget(machine: &Machine, pod: &PodHandle) {
-    let api: Api<Pod> = Api::namespaced(machine.client.clone(), &pod.namespace);
-    let parameters = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: Some(pod.uid.clone()),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match api.delete(&pod.name, &parameters).await {
-            Ok(_) => return,
-            Err(kube::Error::Api(answer)) if (400..500).contains(&answer.code) => return,
-            Err(error) => tracing::debug!(pod = pod.name, %error, "a pod was not removed"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -56,11 +56,15 @@ pub(crate) fn open(log: Log, options: LogOptions) -> Reader {
 async fn copy(log: Log, options: LogOptions, mut out: tokio::io::DuplexStream) -> io::Result<()> {
     let mut left = options.limit_bytes.unwrap_or(u64::MAX);
     let mut follower = log.state.subscribe();
-    let state = *follower.borrow_and_update();
     let mut rendered = Vec::new();
-    select(&whole(&log, state).await, &options, &mut rendered);
+    let mut seen = {
+        // Files change places only under this lock.
+        let _files = log.file.lock().await;
+        let state = *follower.borrow_and_update();
+        select(&whole(&log, state).await, &options, &mut rendered);
+        state
+    };
     send(&mut out, &rendered, &mut left).await?;
-    let mut seen = state;
     while options.follow && left > 0 && !seen.closed {
         let gone = tokio::select! {
             changed = follower.changed() => changed.is_err(),
@@ -70,12 +74,13 @@ async fn copy(log: Log, options: LogOptions, mut out: tokio::io::DuplexStream) -
         if gone {
             break;
         }
-        let now = *follower.borrow_and_update();
         rendered.clear();
-        for line in since(&log, seen, now)
-            .await?
-            .split_inclusive(|b| *b == b'\n')
-        {
+        let (now, text) = {
+            let _files = log.file.lock().await;
+            let now = *follower.borrow_and_update();
+            (now, since(&log, seen, now).await?)
+        };
+        for line in text.split_inclusive(|b| *b == b'\n') {
             if let Some(record) = Record::parse(line) {
                 record.render(options.timestamps, &mut rendered);
             }
