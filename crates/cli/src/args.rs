@@ -337,6 +337,26 @@ pub struct CaptureArgs {
     pub remove: bool,
 }
 
+/// Ports with commas between them.
+#[derive(Debug, Clone)]
+pub struct PortList(pub Vec<u16>);
+
+impl std::str::FromStr for PortList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |part: &str| {
+            part.trim()
+                .parse()
+                .map_err(|_| format!("{part:?} is no port: write them as in 9000,9001"))
+        };
+        text.split(',')
+            .map(port)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 /// Sample applications.
 #[derive(Debug, Subcommand)]
 pub enum Sample {
@@ -382,17 +402,29 @@ pub enum Sample {
         #[arg(long, env = "SERVICE_VERSION", default_value = "v1")]
         version: String,
     },
-    /// Echoes lines
+    /// Echoes lines. Ports and prefix may also stand alone: `tcp-echo 9000,9001 hello`
     TcpEcho {
         /// Ports
-        #[arg(long, value_delimiter = ',', default_value = "9000")]
-        ports: Vec<u16>,
+        #[arg(long, default_value = "9000")]
+        ports: PortList,
         /// Prefix of each answer
         #[arg(long, default_value = "hello")]
         prefix: String,
+        /// Ports, as the image of Istio's sample takes them
+        #[arg(value_name = "PORTS", conflicts_with = "ports")]
+        listed_ports: Option<PortList>,
+        /// Prefix, likewise
+        #[arg(value_name = "PREFIX", conflicts_with = "prefix")]
+        listed_prefix: Option<String>,
         /// Speaks first, with this line
         #[arg(long)]
         greeting: Option<String>,
+    },
+    /// A page that stays connected
+    Websocket {
+        /// Port
+        #[arg(long, default_value_t = 8888)]
+        port: u16,
     },
 }
 
@@ -420,4 +452,33 @@ pub enum Bench {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(arguments: &[&str], expected: (&[u16], &str)) {
+        let line = ["lateen", "sample", "tcp-echo"].iter().chain(arguments);
+        let command = Cli::try_parse_from(line).expect("valid").command;
+        let Command::Sample(Sample::TcpEcho {
+            ports,
+            prefix,
+            listed_ports,
+            listed_prefix,
+            ..
+        }) = command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(listed_ports.unwrap_or(ports).0, expected.0);
+        assert_eq!(listed_prefix.unwrap_or(prefix), expected.1);
+    }
+
+    #[test]
+    fn tcp_echo_takes_what_istios_manifest_gives_its_image() {
+        check(&["9000,9001,9002", "one"], (&[9000, 9001, 9002], "one"));
+        check(&["--ports", "4406"], (&[4406], "hello"));
+        check(&[], (&[9000], "hello"));
+    }
 }

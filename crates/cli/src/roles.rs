@@ -2,7 +2,7 @@
 
 use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
 use anyhow::{Context as _, Result};
-use lateen_apps::{bookinfo, helloworld, http, httpbin, tcp_echo};
+use lateen_apps::{bookinfo, helloworld, http, httpbin, tcp_echo, websocket};
 use lateen_model::mesh::{Role, Scope};
 use lateen_net::capture::{self, CaptureRules, Networks, Ports};
 use lateen_telemetry::logging;
@@ -25,8 +25,15 @@ pub fn sample(sample: Sample) -> Result<()> {
         Sample::TcpEcho {
             ports,
             prefix,
+            listed_ports,
+            listed_prefix,
             greeting,
-        } => http::run(tcp_echo::run(&ports, &prefix, greeting)),
+        } => {
+            let ports = listed_ports.unwrap_or(ports).0;
+            let prefix = listed_prefix.unwrap_or(prefix);
+            http::run(tcp_echo::run(&ports, &prefix, greeting))
+        }
+        Sample::Websocket { port } => http::run(websocket::run(port)),
     }
 }
 

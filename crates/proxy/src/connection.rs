@@ -60,7 +60,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
     }
 }
 
-// A gateway's clients connect to the gateway; the facts carry the port that its Gateway object names.
+// A gateway's clients connect to the gateway; the facts may carry the port that its Gateway object names.
 fn facts_local(facts: &ConnectionFacts, stream: &TcpStream) -> SocketAddr {
     match facts.direction {
         Direction::Gateway => stream.local_addr().map_or(facts.destination, canonical),
@@ -86,7 +86,7 @@ fn facts(
     let (direction, destination) = match entry {
         Entry::Outbound => (Direction::Outbound, captured()?),
         Entry::Inbound => (Direction::Inbound, captured()?),
-        Entry::Gateway { port, .. } => (Direction::Gateway, SocketAddr::new(local.ip(), port)),
+        Entry::Gateway { .. } => (Direction::Gateway, local),
     };
     Some(ConnectionFacts {
         direction,

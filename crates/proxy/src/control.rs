@@ -197,10 +197,7 @@ fn gateway_listeners(control: &Control, state: &mut State) {
         .gateway_listeners()
         .iter()
         .filter(|l| l.protocol != ServerProtocol::TlsTerminate)
-        .map(|l| Entry::Gateway {
-            bind: l.bind_port,
-            port: l.port,
-        })
+        .map(|l| Entry::Gateway { bind: l.bind_port })
         .collect();
     for gone in state.open.difference(&wanted) {
         for worker in &control.workers {
@@ -211,7 +208,7 @@ fn gateway_listeners(control: &Control, state: &mut State) {
     state.open.retain(|entry| wanted.contains(entry));
     let new: Vec<Entry> = wanted.difference(&state.open).copied().collect();
     for entry in new {
-        let Entry::Gateway { bind, .. } = entry else {
+        let Entry::Gateway { bind } = entry else {
             continue;
         };
         match per_worker(&control.shared.ports, bind, control.workers.len()) {

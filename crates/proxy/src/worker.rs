@@ -28,8 +28,8 @@ pub(crate) enum Entry {
     Outbound,
     /// Captured, to the application.
     Inbound,
-    /// A gateway's server: the port that the pod listens on, and the port in the Gateway object.
-    Gateway { bind: u16, port: u16 },
+    /// A gateway's server: the port that the pod listens on.
+    Gateway { bind: u16 },
 }
 
 /// What the control thread tells a worker.

@@ -95,7 +95,8 @@ mod tokio_graceful {
             open.send_modify(|open| *open += 1);
             tokio::task::spawn_local(async move {
                 let builder = hyper_util::server::conn::auto::Builder::new(LocalExecutor);
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
                 tokio::pin!(connection);
                 tokio::select! {
                     _ = connection.as_mut() => {}

@@ -1,4 +1,4 @@
-//! Sample applications that the walk-throughs use: bookinfo's four services, httpbin, helloworld, tcp-echo.
+//! Sample applications that the walk-throughs use: bookinfo's four services, httpbin, helloworld, tcp-echo, websocket.
 //! They are ordinary servers that know nothing of the mesh; `lateen sample <app>` runs one of them.
 
 pub mod bookinfo;
@@ -6,6 +6,7 @@ pub mod helloworld;
 pub mod http;
 pub mod httpbin;
 pub mod tcp_echo;
+pub mod websocket;
 
 use std::future::Future;
 

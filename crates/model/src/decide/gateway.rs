@@ -15,7 +15,7 @@ use crate::matching::{host_covers, labels_match};
 use crate::name::Origin;
 use crate::route::{Redirect, RouteTable};
 use lateen_base::Str;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A port that a gateway pod opens.
@@ -23,8 +23,7 @@ use std::sync::Arc;
 pub struct GatewayListener {
     /// Port to bind in the pod: the target of `port` in the Service that selects the pod, else `port` itself.
     pub bind_port: u16,
-    /// Port number in the Gateway object: what the facts' `destination` carries. (A decision also
-    /// understands `bind_port` there as long as no server has that number.)
+    /// Port number in the Gateway object; of several that share the bound port, the oldest one's.
     pub port: u16,
     /// What it speaks.
     pub protocol: ServerProtocol,
@@ -38,6 +37,8 @@ pub struct GatewayListener {
 #[derive(Debug)]
 pub(super) struct GatewayPort {
     pub listener: GatewayListener,
+    /// Numbers by which clients and Gateways name this port: of the servers, and of the Services in front.
+    numbers: BTreeSet<u16>,
     pub hosts: HostTable<GatewayHost>,
     tcp: Vec<Arc<L4Rule>>,
     tls: SniTable,
@@ -52,8 +53,9 @@ pub(super) struct GatewayHost {
     https_redirect: Option<Origin>,
 }
 
-/// Compiles the ports of every Gateway that selects this proxy. Of two servers that disagree on a
-/// port's protocol the older Gateway's wins; HTTP servers share a port.
+/// Compiles the ports of every Gateway that selects this proxy, by the port bound in the pod: servers
+/// for 80 and for 8080 meet where a Service sends 80 to 8080. Of two servers that disagree on a port's
+/// protocol the older Gateway's wins; HTTP servers share a port.
 pub(super) fn ports(
     set: &ResourceSet,
     compiler: &Compiler<'_>,
@@ -68,6 +70,7 @@ pub(super) fn ports(
         let key = |g: &Gateway| (g.origin.created, g.origin.name.clone());
         key(a).cmp(&key(b))
     });
+    let targets = targets(set, compiler);
     let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
     for gateway in gateways {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
@@ -75,12 +78,14 @@ pub(super) fn ports(
             if server.protocol == ServerProtocol::TlsTerminate {
                 continue;
             }
+            let bind_port = targets.get(&server.port).copied().unwrap_or(server.port);
             let opened = ports
-                .entry(server.port)
-                .or_insert_with(|| GatewayPort::new(set, compiler, server));
+                .entry(bind_port)
+                .or_insert_with(|| GatewayPort::new(bind_port, server, &targets));
             if opened.listener.protocol != server.protocol {
                 continue;
             }
+            opened.numbers.insert(server.port);
             if !opened.listener.origins.contains(&gateway.origin) {
                 opened.listener.origins.push(gateway.origin.clone());
             }
@@ -96,13 +101,23 @@ pub(super) fn ports(
     ports
 }
 
+/// Where the Services that select this pod send their ports.
+fn targets(set: &ResourceSet, compiler: &Compiler<'_>) -> BTreeMap<u16, u16> {
+    let mut targets = BTreeMap::new();
+    for served in own_workload(set, compiler.scope)
+        .into_iter()
+        .flat_map(|workload| workload.services.values())
+    {
+        for (port, target) in &served.ports {
+            targets.entry(*port).or_insert(*target);
+        }
+    }
+    targets
+}
+
 impl GatewayPort {
-    fn new(set: &ResourceSet, compiler: &Compiler<'_>, server: &Server) -> Self {
-        let target = own_workload(set, compiler.scope).and_then(|workload| {
-            let mut services = workload.services.values();
-            services.find_map(|served| served.ports.get(&server.port).copied())
-        });
-        let bind_port = target.unwrap_or(server.port);
+    fn new(bind_port: u16, server: &Server, targets: &BTreeMap<u16, u16>) -> Self {
+        let in_front = targets.iter().filter(|(_, target)| **target == bind_port);
         Self {
             listener: GatewayListener {
                 bind_port,
@@ -111,6 +126,7 @@ impl GatewayPort {
                 privileged: bind_port < 1024,
                 origins: Vec::new(),
             },
+            numbers: in_front.map(|(port, _)| *port).collect(),
             hosts: HostTable::default(),
             tcp: Vec::new(),
             tls: SniTable::default(),
@@ -197,7 +213,8 @@ fn served(hosts: &[ServerHost], namespace: &Str, wanted: &Str) -> Vec<Str> {
         .collect()
 }
 
-/// The open port that a connection came in on: by server port, else by the port bound in the pod.
+/// The open port that a connection came in on: by the port bound in the pod, else by a number that clients or
+/// Gateways have for it. The facts returned carry the Gateway's number.
 pub(super) fn port<'s>(
     snapshot: &'s Snapshot,
     facts: &ConnectionFacts,
@@ -205,7 +222,7 @@ pub(super) fn port<'s>(
     let number = facts.destination.port();
     let found = snapshot.gateway.get(&number).or_else(|| {
         let mut ports = snapshot.gateway.values();
-        ports.find(|p| p.listener.bind_port == number)
+        ports.find(|p| p.numbers.contains(&number))
     })?;
     let mut facts = *facts;
     facts.destination.set_port(found.listener.port);

@@ -155,7 +155,7 @@ impl Admin {
             })
             .collect();
         for (entry, result) in self.gateway.lock().iter() {
-            let Entry::Gateway { bind, port } = entry else {
+            let Entry::Gateway { bind } = entry else {
                 continue;
             };
             let (address, error) = match result {
@@ -163,7 +163,7 @@ impl Admin {
                 Err(error) => (None, Some(error)),
             };
             all.push(value!({
-                "name": format!("gateway_{bind}"), "kind": "gateway", "port": port,
+                "name": format!("gateway_{bind}"), "kind": "gateway", "port": bind,
                 "address": address, "error": error,
             }));
         }

@@ -89,6 +89,42 @@ gateway default/c istio=egressgateway
 }
 
 #[test]
+fn servers_that_bind_the_same_port_share_it() {
+    // Istio's bookinfo-gateway names the pod's port, others the Service's; both are 8080 in the pod.
+    let text = "gateway default/bookinfo istio=ingressgateway
+           server http:8080 hosts=*
+         gateway default/httpbin istio=ingressgateway
+           server http:80 hosts=*
+         routes default/one hosts=* gateways=default/bookinfo
+           http uri=/productpage -> productpage:9080
+         routes default/two hosts=* gateways=default/httpbin
+           http -> reviews:9080";
+    let bookinfo = "outbound|9080||productpage.default by one#0";
+    let httpbin = "outbound|9080||reviews.default by two#0";
+    with(
+        text,
+        &[
+            (
+                "gateway GET http://x/productpage to=10.244.0.50:8080",
+                bookinfo,
+            ),
+            ("gateway GET http://x/get to=10.244.0.50:8080", httpbin),
+            (
+                "gateway GET http://x/productpage to=10.244.0.50:80",
+                bookinfo,
+            ),
+            ("gateway GET http://x/get to=10.244.0.50:80", httpbin),
+        ],
+    );
+    assert_eq!(
+        snapshot(&format!("{INGRESS}{text}"))
+            .gateway_listeners()
+            .len(),
+        1
+    );
+}
+
+#[test]
 fn hosts_of_server_and_routes_meet() {
     with(
         "gateway default/gw istio=ingressgateway
