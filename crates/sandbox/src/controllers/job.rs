@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::events::{Recorder, Tone};
 use super::failure::Failure;
-use super::objects::{controlled_by, is_active, pod_from};
+use super::objects::{controlled_by, pod_from};
 use super::queue::Queue;
 use super::store::{Key, sentence};
 use decide::{INDEX, Verdict};
@@ -80,7 +80,7 @@ async fn reconcile(
     let active: Vec<&Pod> = pods
         .iter()
         .map(|pod| &**pod)
-        .filter(|pod| is_active(pod))
+        .filter(|pod| decide::is_working(pod))
         .collect();
     let before = job.status.clone().unwrap_or_default();
     let status = decide::observe(&job, &plan, &active, now);

@@ -51,21 +51,68 @@ pub(crate) fn ended(job: &Job) -> Option<&JobCondition> {
     conditions.iter().find(ends)
 }
 
+/// How a pod's own work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Succeeded,
+    Failed,
+}
+
+/// How the pod's main containers ended; absent while they work, or will be started again. Sidecars
+/// may take their time to stop: the job does not wait for them.
+fn outcome(pod: &Pod) -> Option<Outcome> {
+    match phase(pod) {
+        "Succeeded" => return Some(Outcome::Succeeded),
+        "Failed" => return Some(Outcome::Failed),
+        _ => {}
+    }
+    let spec = pod.spec.as_ref()?;
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let code = |name: &str| {
+        let status = statuses.iter().find(|status| status.name == name)?;
+        Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
+    };
+    let codes: Option<Vec<i32>> = spec
+        .containers
+        .iter()
+        .map(|container| code(&container.name))
+        .collect();
+    let failed = codes
+        .filter(|codes| !codes.is_empty())?
+        .iter()
+        .any(|code| *code != 0);
+    match (failed, spec.restart_policy.as_deref()) {
+        (_, None | Some("Always")) => None,
+        (false, _) => Some(Outcome::Succeeded),
+        (true, Some("Never")) => Some(Outcome::Failed),
+        (true, _) => None,
+    }
+}
+
+/// Whether the pod still does something for its job.
+pub(super) fn is_working(pod: &Pod) -> bool {
+    is_active(pod) && outcome(pod).is_none()
+}
+
 /// Decides from the job and its pods.
 pub(super) fn plan(job: &Job, pods: &[&Pod], now: Timestamp) -> Plan {
     let spec = job.spec.clone().unwrap_or_default();
     let before = job.status.clone().unwrap_or_default();
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
-    let with = |wanted: &'static str| pods.iter().filter(move |pod| phase(pod) == wanted).copied();
+    let with = |wanted: Outcome| {
+        pods.iter()
+            .filter(move |pod| outcome(pod) == Some(wanted))
+            .copied()
+    };
     let indexes: BTreeSet<i32> = if indexed {
-        with("Succeeded").filter_map(index).collect()
+        with(Outcome::Succeeded).filter_map(index).collect()
     } else {
         BTreeSet::new()
     };
     let succeeded = if indexed {
         indexes.len()
     } else {
-        with("Succeeded").count()
+        with(Outcome::Succeeded).count()
     } as i32;
     let mut plan = Plan {
         verdict: Verdict::Running,
@@ -75,14 +122,14 @@ pub(super) fn plan(job: &Job, pods: &[&Pod], now: Timestamp) -> Plan {
         wake: None,
         // A pod that was cleaned away has still run.
         succeeded: succeeded.max(before.succeeded.unwrap_or(0)),
-        failed: (with("Failed").count() as i32).max(before.failed.unwrap_or(0)),
+        failed: (with(Outcome::Failed).count() as i32).max(before.failed.unwrap_or(0)),
         indexes,
     };
     if let Some(end) = ended(job) {
         plan.after(end, &spec.ttl_seconds_after_finished, now);
         return plan;
     }
-    let active: Vec<&Pod> = pods.iter().copied().filter(|pod| is_active(pod)).collect();
+    let active: Vec<&Pod> = pods.iter().copied().filter(|pod| is_working(pod)).collect();
     plan.verdict = verdict(job, &plan, active.len(), now);
     if plan.verdict != Verdict::Running {
         plan.delete = active.iter().map(|pod| pod.name_any()).collect();
@@ -178,7 +225,7 @@ fn verdict(job: &Job, plan: &Plan, active: usize, now: Timestamp) -> Verdict {
 fn pause(pods: &[&Pod], failed: i32, now: Timestamp) -> Duration {
     let last = pods
         .iter()
-        .filter(|pod| phase(pod) == "Failed")
+        .filter(|pod| outcome(pod) == Some(Outcome::Failed))
         .filter_map(|pod| ended_at(pod))
         .max();
     let Some(last) = last else {

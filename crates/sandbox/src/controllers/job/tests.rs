@@ -136,6 +136,29 @@ fn indexed_jobs() {
     );
 }
 
+#[test]
+fn sidecars_are_not_waited_for() {
+    let check = |policy: &str, code: i32, expected: bool| {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "p" },
+            "spec": { "restartPolicy": policy, "containers": [{ "name": "main" }] },
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [{
+                    "name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": { "terminated": { "exitCode": code } },
+                }],
+            },
+        }))
+        .unwrap();
+        assert_eq!(decide::is_working(&pod), expected, "{policy} {code}");
+    };
+    check("Never", 0, false);
+    check("Never", 1, false);
+    check("OnFailure", 0, false);
+    check("OnFailure", 1, true);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_completes_and_is_cleaned_away() {
     let lab = Lab::start().await;

@@ -115,12 +115,17 @@ spec: { containers: [ { name: web, image: v1 } ] }
 ",
     )
     .await;
+    // The two kinds are watched apart: the set must not be seen before the pod is.
+    lab.until("the orphan is known", |cluster| {
+        (Lab::pods(cluster).len() == 1).then_some(())
+    })
+    .await;
     lab.apply(SET).await;
+    let owned = |pod: &Arc<Pod>| controller_of(&pod.metadata).is_some();
     let pods = lab
         .until("two pods", |cluster| {
-            Some(Lab::pods(cluster)).filter(|pods| {
-                pods.len() == 2 && pods.iter().all(|p| controller_of(&p.metadata).is_some())
-            })
+            let pods = Lab::pods(cluster);
+            (pods.len() == 2 && pods.iter().all(owned)).then_some(pods)
         })
         .await;
     assert!(
