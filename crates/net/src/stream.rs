@@ -15,6 +15,18 @@ use tokio::net::TcpStream;
 pub struct Stream {
     shared: Arc<Shared>,
     prefix: Bytes,
+    unsent: Unsent,
+}
+
+/// What becomes of bytes that the peer no longer takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// Writing fails.
+    Fails,
+    /// They will be dropped once writing has failed.
+    MayDrop,
+    /// They are dropped.
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -36,7 +48,16 @@ impl Stream {
                 read: AtomicU64::new(0),
             }),
             prefix,
+            unsent: Unsent::Fails,
         }
+    }
+
+    /// Hears the peer out: when it takes no more bytes, what is written is dropped without an error, and reading tells
+    /// what it had to say. A server may answer and close before it has read a whole request (RFC 9112 §9.6).
+    #[must_use]
+    pub fn hearing_out(mut self) -> Self {
+        self.unsent = Unsent::MayDrop;
+        self
     }
 
     /// A view that outlives handing the stream to an engine.
@@ -60,10 +81,43 @@ impl Watch {
         }
     }
 
+    /// Whether the peer has said its last word: closed its half, or reset.
+    pub fn has_ended(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+        match socket2::SockRef::from(&self.0.tcp).peek(&mut byte) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Says that nothing more comes, then reads and drops what the peer still sends, until it ends or `most` has passed. Closing a socket with bytes unread
+    /// resets it, and a reset can destroy an answer that the peer has not read yet (RFC 9112 §9.6).
+    pub async fn linger(&self, most: std::time::Duration) {
+        let _ = socket2::SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write);
+        let drop_all = async {
+            let mut unread = vec![0; 16 * 1024];
+            while self.0.tcp.readable().await.is_ok() {
+                match self.0.tcp.try_read(&mut unread) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(most, drop_all).await;
+    }
+
     /// The socket, for addresses and options.
     pub fn tcp(&self) -> &TcpStream {
         &self.0.tcp
     }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl AsyncRead for Stream {
@@ -103,14 +157,22 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let all = || Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        if self.unsent == Unsent::Dropped {
+            return all();
+        }
         loop {
             ready!(self.shared.tcp.poll_write_ready(cx))?;
             match self.shared.tcp.try_write_vectored(bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if self.unsent == Unsent::MayDrop && is_closed(&error) => {
+                    self.unsent = Unsent::Dropped;
+                    return all();
+                }
                 done => return Poll::Ready(done),
             }
         }

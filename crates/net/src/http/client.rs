@@ -37,9 +37,9 @@ pub async fn open(
     version: Version,
     limits: &Limits,
 ) -> Result<Sender, hyper::Error> {
-    let io = TokioIo::new(stream);
     match version {
         Version::Http1 => {
+            let io = TokioIo::new(stream.hearing_out());
             let (sender, connection) = http1::Builder::new()
                 .preserve_header_case(true)
                 .max_header_size(limits.head_bytes as usize)
@@ -51,6 +51,7 @@ pub async fn open(
             Ok(Sender::Http1(sender))
         }
         Version::Http2 => {
+            let io = TokioIo::new(stream);
             let (sender, connection) = http2::Builder::new(Local)
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(limits.stream_window)

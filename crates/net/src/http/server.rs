@@ -4,14 +4,18 @@ use super::{Body, Limits, Local, Version};
 use crate::stream::{Stream, Watch};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a client that is still sending may take to notice that it has been answered (Envoy: delayed close).
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Held while a request is being answered; keep it until the response's last byte.
 #[derive(Debug)]
@@ -23,12 +27,19 @@ struct Activity {
     idle_since: Cell<Instant>,
     read_when_idle: Cell<u64>,
     watch: Watch,
+    /// Somebody else reads from the connection now.
+    upgraded: Cell<bool>,
 }
 
 impl Activity {
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
         Busy(Rc::clone(self))
+    }
+
+    /// Whether nobody reads from a client that may still be sending.
+    fn is_abandoned(&self) -> bool {
+        !self.upgraded.get() && !self.watch.has_ended()
     }
 }
 
@@ -61,11 +72,21 @@ where
         idle_since: Cell::new(Instant::now()),
         read_when_idle: Cell::new(0),
         watch: stream.watch(),
+        upgraded: Cell::new(false),
     });
     let marks = Rc::clone(&activity);
     let service = service_fn(move |request| {
+        let is_connect = request.method() == Method::CONNECT;
         let answer = respond(request, marks.begin());
-        async move { Ok::<_, Infallible>(answer.await) }
+        let marks = Rc::clone(&marks);
+        async move {
+            let response = answer.await;
+            let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success() {
+                marks.upgraded.set(true);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let io = TokioIo::new(stream);
     let watchdog = watch_idle(Rc::clone(&activity), *limits);
@@ -105,7 +126,13 @@ where
         }};
     }
     match version {
-        Version::Http1 => drive!(http1(limits).serve_connection(io, service).with_upgrades()),
+        Version::Http1 => {
+            drive!(http1(limits).serve_connection(io, service).with_upgrades())?;
+            if activity.is_abandoned() {
+                activity.watch.linger(LINGER).await;
+            }
+            Ok(())
+        }
         Version::Http2 => drive!(http2(limits).serve_connection(io, service)),
     }
 }
@@ -114,7 +141,6 @@ fn http1(limits: &Limits) -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .preserve_header_case(true)
-        .pipeline_flush(true)
         .max_buf_size(limits.read_ahead)
         .max_header_size(limits.head_bytes as usize)
         .auto_date_header(false)

@@ -5,6 +5,11 @@ use crate::stream::Stream;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Response};
+use std::cell::Cell;
+use std::io::{Read as _, Write as _};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,5 +131,120 @@ fn an_idle_connection_that_the_peer_closed_is_seen_as_spent() {
         drop(server);
         watch.tcp().readable().await.unwrap();
         assert!(watch.is_spent());
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_body() {
+    const FRAMES: usize = 2_000;
+    run(async {
+        let (mut client, server) = pair().await;
+        let made = Rc::new(Cell::new(0));
+        let count = Rc::clone(&made);
+        tokio::task::spawn_local(async move {
+            let respond = move |_: Request<Incoming>, _: Busy| {
+                let count = Rc::clone(&count);
+                let frames = (0..FRAMES).map(move |_| {
+                    count.set(count.get() + 1);
+                    Ok::<_, BodyError>(http_body::Frame::data(Bytes::from_static(&[b'x'; 65_536])))
+                });
+                let body = Body::wrap(StreamBody::new(futures::stream::iter(frames)));
+                async { Response::new(body) }
+            };
+            let stream = Stream::new(server, Bytes::new());
+            let limits = Limits::default();
+            let _ = serve(
+                stream,
+                Version::Http1,
+                &limits,
+                std::future::pending(),
+                respond,
+            )
+            .await;
+        });
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        client.readable().await.unwrap();
+        // Kernels buffer some megabytes; nobody else may.
+        assert!(made.get() < FRAMES / 4, "{} frames", made.get());
+    });
+}
+
+/// A body of one frame, and of another that comes only when the peer has answered and reset the connection: between the
+/// engine's reading and its writing.
+struct LateFrame {
+    sent: usize,
+    is_reset: std::sync::mpsc::Receiver<()>,
+}
+
+impl http_body::Body for LateFrame {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        self.sent += 1;
+        if self.sent == 2 {
+            self.is_reset.recv().unwrap();
+        }
+        let bytes = Bytes::from_static(&[b'x'; 200_000]);
+        Poll::Ready((self.sent < 9).then(|| Ok(http_body::Frame::data(bytes))))
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_is_read_arrives() {
+    run(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reset, is_reset) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 64]).unwrap();
+            let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).unwrap();
+            // Closed with bytes unread: a reset.
+            drop(stream);
+            reset.send(()).unwrap();
+        });
+        let stream = Stream::new(TcpStream::connect(address).await.unwrap(), Bytes::new());
+        let mut sender = open(stream, Version::Http1, &Limits::default())
+            .await
+            .unwrap();
+        let body = Body::wrap(LateFrame { sent: 0, is_reset });
+        let request = Request::post("/").header("host", "a").body(body).unwrap();
+        let response = sender.send(request).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert!(!sender.ready().await, "the connection is of no more use");
+    });
+}
+
+#[test]
+fn a_client_that_is_answered_early_may_go_on_sending_for_a_moment() {
+    run(async {
+        let (mut client, server) = pair().await;
+        tokio::task::spawn_local(async move {
+            let respond = |_: Request<Incoming>, _: Busy| async { Response::new(Body::full("no")) };
+            let stream = Stream::new(server, Bytes::new());
+            let limits = Limits::default();
+            let _ = serve(
+                stream,
+                Version::Http1,
+                &limits,
+                std::future::pending(),
+                respond,
+            )
+            .await;
+        });
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9000000\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        for _ in 0..3 {
+            client.write_all(b"more").await.unwrap();
+        }
     });
 }
