@@ -72,7 +72,9 @@ pub enum Refused {
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the object store {path}: {why}; free the file or remove it to start empty")]
+#[error(
+    "cannot open the object store {path}: {why}; if another program has it open, end that; if there is no room, free some; if it is damaged, remove it to start empty"
+)]
 pub struct OpenError {
     /// The file.
     pub path: String,
@@ -121,7 +123,7 @@ impl Committed {
         match receipt.await {
             Ok(Ok(())) => Ok(self.object),
             Ok(Err(why)) => Err(ApiError::internal(format!(
-                "the object store could not be written: {why}"
+                "the object store could not be written, so nothing was changed: {why}; check the disk that keeps it"
             ))),
             Err(_) => Err(ApiError::unavailable("the API server is shutting down")),
         }

@@ -39,7 +39,7 @@ const YEARS: i16 = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file of the authority cannot be read or written.
-    #[error("{path}: {source}; check that the directory exists and is yours")]
+    #[error("{path}: {source}; check that the directory exists, is yours and has room")]
     File {
         /// The file.
         path: PathBuf,

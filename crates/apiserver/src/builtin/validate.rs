@@ -26,6 +26,11 @@ pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> 
                 immutable(spec, &old["spec"], "selector", &mut causes);
             }
         }
+        ("autoscaling", "horizontalpodautoscalers") if old.is_none() => {
+            let message = "Forbidden: nothing in this cluster measures load, so nothing would ever scale; \
+                set the number of replicas with `kubectl scale`";
+            causes.push(Cause::new("FieldValueForbidden", "spec", message));
+        }
         ("batch", "jobs") => job(spec, old, &mut causes),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
             if let Some(old) = old
@@ -67,6 +72,25 @@ pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> 
         _ => {}
     }
     causes
+}
+
+/// What to say about a new object of a kind that is stored but that nothing here acts on; absent for the others.
+pub fn inert(kind: &Kind) -> Option<String> {
+    let what = match (kind.group.as_str(), kind.plural.as_str()) {
+        ("networking.k8s.io", "networkpolicies") => "all traffic stays allowed",
+        ("networking.k8s.io", "ingresses") => "use a Gateway and a VirtualService",
+        ("policy", "poddisruptionbudgets") => "evictions are not held back",
+        ("", "resourcequotas" | "limitranges") => "no limit is enforced",
+        ("", "replicationcontrollers") => "use a Deployment",
+        ("", "persistentvolumes") | ("storage.k8s.io", "storageclasses") => {
+            "claims get a directory of the node"
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "nothing in this cluster acts on {} objects: {what}",
+        kind.kind
+    ))
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

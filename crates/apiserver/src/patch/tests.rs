@@ -1,3 +1,1 @@
 //! Cases of `patch`: text in, observable result out.
-
-

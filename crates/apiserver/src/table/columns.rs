@@ -301,9 +301,43 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
         "poddisruptionbudgets" => BUDGETS,
         "horizontalpodautoscalers" => SCALERS,
         "networkpolicies" => POLICIES,
-        "limitranges" | "resourcequotas" | "controllerrevisions" | "podtemplates" => AGED,
+        "priorityclasses" => PRIORITIES,
+        "resourcequotas" => QUOTAS,
+        "limitranges" | "controllerrevisions" | "podtemplates" => AGED,
         _ => DEFAULT,
     }
+}
+
+static PRIORITIES: &[Column] = &[
+    NAME,
+    shown("Value", |o| json!(number(o, "/value"))),
+    shown("Global-Default", |o| json!(o["globalDefault"] == true)),
+    AGE,
+    shown("PreemptionPolicy", |o| json!(text(o, "/preemptionPolicy"))),
+];
+static QUOTAS: &[Column] = &[
+    NAME,
+    shown("Request", |o| {
+        json!(quota(o, |name| !name.starts_with("limits.")))
+    }),
+    shown("Limit", |o| {
+        json!(quota(o, |name| name.starts_with("limits.")))
+    }),
+    AGE,
+];
+
+/// `name: used/hard` of some of a quota's resources.
+fn quota(object: &Value, wanted: fn(&str) -> bool) -> String {
+    let hard = object.pointer("/spec/hard").and_then(Value::as_object);
+    let parts = hard.into_iter().flatten().filter(|(name, _)| wanted(name));
+    let parts = parts.map(|(name, hard)| {
+        let used = match &object["status"]["used"][name] {
+            Value::String(used) => used.clone(),
+            _ => "0".to_owned(),
+        };
+        format!("{name}: {used}/{}", hard.as_str().unwrap_or_default())
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn labels(object: &Value, pointer: &str) -> Value {

@@ -121,6 +121,14 @@ fn refused_by_rules() -> Vec<Refusal> {
         ),
         (CONFIGMAPS, labels, 422, "metadata.labels"),
         (PODS, empty, 422, "spec.containers: Required value"),
+        (
+            "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            named(
+                json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
+            ),
+            422,
+            "nothing in this cluster measures load",
+        ),
         (PODS, nobody, 403, "serviceaccount \"nobody\" not found"),
         (
             DEPLOYMENTS,

@@ -134,7 +134,8 @@ pub(super) fn check_rules(
         None => causes.extend(builtin::validate(kind, object, old)),
     }
     if causes.is_empty() {
-        Ok(Vec::new())
+        let inert = builtin::inert(kind).filter(|_| old.is_none());
+        Ok(inert.into_iter().collect())
     } else {
         Err(ApiError::invalid(&kind.group, &kind.kind, name, causes))
     }

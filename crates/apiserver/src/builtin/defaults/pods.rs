@@ -50,9 +50,8 @@ pub(super) fn pod_object(object: &mut Value) {
             .collect();
     }
     put(&mut object["status"], &[("phase", json!("Pending"))]);
-    if object["status"]["qosClass"].is_null() {
-        object["status"]["qosClass"] = json!(quality_of_service(&object["spec"]));
-    }
+    // Anew each time: webhooks add containers.
+    object["status"]["qosClass"] = json!(quality_of_service(&object["spec"]));
 }
 
 /// Kubernetes' quality-of-service classes: all limits equal requests, some are set, none is.
