@@ -13,11 +13,53 @@ pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// Runs pods: the one open seam of the API server. The sandbox implements it; tests use a fake.
 pub trait PodAccess: Send + Sync {
     /// Opens a container's log as plain text. With `follow`, the stream ends when the container does.
-    fn logs(&self, target: Target, options: LogOptions) -> BoxFuture<'static, Result<Reader, PodError>>;
+    fn logs(
+        &self,
+        target: Target,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<Reader, PodError>>;
     /// Starts a command inside a running container.
-    fn exec(&self, target: Target, options: ExecOptions) -> BoxFuture<'static, Result<Execution, PodError>>;
+    fn exec(
+        &self,
+        target: Target,
+        options: ExecOptions,
+    ) -> BoxFuture<'static, Result<Execution, PodError>>;
+    /// Connects to the standard streams of a container's own program. Without an implementation of its own, the
+    /// output is what the log follows, and there is no standard input.
+    fn attach(
+        &self,
+        target: Target,
+        options: AttachOptions,
+    ) -> BoxFuture<'static, Result<Execution, PodError>> {
+        if options.stdin {
+            let name = target.container.unwrap_or_default();
+            return Box::pin(async move { Err(PodError::no_stdin(&name)) });
+        }
+        let follow = LogOptions {
+            follow: true,
+            tail_lines: Some(0),
+            ..LogOptions::default()
+        };
+        let log = self.logs(target, follow);
+        Box::pin(async move {
+            let stdout = log.await?;
+            // The log ends with the container; its exit code is not the attached client's.
+            let (resize, exit) = (mpsc::channel(1).0, Box::pin(async { 0 }));
+            Ok(Execution {
+                stdin: None,
+                stdout,
+                stderr: None,
+                resize,
+                exit,
+            })
+        })
+    }
     /// Opens a TCP connection to a port on the pod's loopback, as port-forward does.
-    fn connect(&self, target: Target, port: u16) -> BoxFuture<'static, Result<(Reader, Writer), PodError>>;
+    fn connect(
+        &self,
+        target: Target,
+        port: u16,
+    ) -> BoxFuture<'static, Result<(Reader, Writer), PodError>>;
 }
 
 /// Which container.
@@ -59,7 +101,17 @@ pub struct ExecOptions {
     pub tty: bool,
 }
 
-/// A running command. Dropping `stdin` closes it; dropping the whole value kills the command.
+/// Which streams of a running container to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Whether standard input is connected.
+    pub stdin: bool,
+    /// Whether the client has a terminal; the container must have one, too.
+    pub tty: bool,
+}
+
+/// A running command. Dropping `stdin` closes it; dropping the whole value kills a command
+/// that was started for it, and only leaves a container that it is attached to.
 pub struct Execution {
     /// Standard input, when asked for.
     pub stdin: Option<Writer>,
@@ -85,4 +137,13 @@ pub enum PodError {
     /// It failed for another reason (500).
     #[error("{0}")]
     Failed(String),
+}
+
+impl PodError {
+    /// A container without `stdin: true` cannot be typed to.
+    pub fn no_stdin(container: &str) -> Self {
+        Self::Invalid(format!(
+            "container {container} has no standard input to attach to: set stdin: true in the pod, use exec, or attach without stdin"
+        ))
+    }
 }

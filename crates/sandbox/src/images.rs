@@ -174,7 +174,12 @@ fn built_in() -> Vec<Image> {
         entry("curl", &["curl"], &[]),
         entry("busybox", &[], &["sh"]),
         entry("alpine", &[], &["sh"]),
-        entry("pause", &["sleep"], &["infinity"]),
+        // As the real one: it ends when asked to, which a first process without a handler does not.
+        entry(
+            "pause",
+            &["sh", "-c", "trap 'exit 0' TERM INT; sleep infinity & wait"],
+            &[],
+        ),
         entry("kennethreitz/httpbin", &[SELF, "sample", "httpbin"], &[]),
         entry("mccutchen/go-httpbin", &[SELF, "sample", "httpbin"], &[]),
         entry("lateen/httpbin", &[SELF, "sample", "httpbin"], &[]),
@@ -266,7 +271,8 @@ mod tests {
         );
         check("docker.io/library/busybox:1.36", Some("sh"));
         check("busybox@sha256:00", Some("sh"));
-        check("registry.k8s.io/pause:3.10", Some("sleep infinity"));
+        let pause = "sh -c trap 'exit 0' TERM INT; sleep infinity & wait";
+        check("registry.k8s.io/pause:3.10", Some(pause));
         check("curlimages/curl", Some("curl"));
         check("nginx:1.27", None);
         check("evil/busybox", None);

@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod access;
+mod attach;
 mod backoff;
 pub(crate) mod cache;
 mod container;

@@ -9,7 +9,7 @@ use super::spdy::session::{self, Opened};
 use super::target;
 use super::upgrade::{Message, Offer, Sink, Stream, negotiate, switch, websocket};
 use crate::error::ApiError;
-use crate::pods::{ExecOptions, Execution, LogOptions, PodAccess};
+use crate::pods::{AttachOptions, ExecOptions, Execution, PodAccess};
 use crate::target::Query;
 use crate::wire::Body;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -57,7 +57,7 @@ pub async fn exec<B>(
     connect(request, offer, wanted, execution)
 }
 
-/// Follows a container's output. Containers run without an open stdin here, so attaching to it is refused.
+/// Connects the client to the standard streams of a container's own program.
 pub async fn attach<B>(
     request: Request<B>,
     pods: Arc<dyn PodAccess>,
@@ -66,34 +66,13 @@ pub async fn attach<B>(
     let query = Query::parse(request.uri().query());
     let target = target(pod, query.text("container"))?;
     let wanted = Wanted::read(&query)?;
-    if wanted.stdin {
-        let name = target.container.unwrap_or_default();
-        return Err(ApiError::bad_request(format!(
-            "container {name} has no standard input to attach to: use exec, or attach without stdin"
-        )));
-    }
     let offer = negotiate(&request, &WEBSOCKET, &SPDY)?;
-    let options = LogOptions {
-        follow: true,
-        tail_lines: Some(0),
-        ..LogOptions::default()
+    let options = AttachOptions {
+        stdin: wanted.stdin,
+        tty: wanted.tty,
     };
-    let stdout = pods.logs(target, options).await?;
-    let (resize, _) = mpsc::channel(1);
-    // The log ends with the container; its exit code is not the attached client's.
-    let exit = Box::pin(async { 0 });
-    connect(
-        request,
-        offer,
-        wanted,
-        Execution {
-            stdin: None,
-            stdout,
-            stderr: None,
-            resize,
-            exit,
-        },
-    )
+    let execution = pods.attach(target, options).await?;
+    connect(request, offer, wanted, execution)
 }
 
 /// Which streams the client asked for.

@@ -140,8 +140,8 @@ impl Recorder {
     }
 }
 
-/// A name of its own: the object's, cut so that the whole is a valid name, and a random number.
+/// A name of its own: the object's, cut so that the whole is a valid name, and the time, by which lists then sort.
 fn event_name(object: &str) -> String {
     let cut = object.get(..object.len().min(230)).unwrap_or_default();
-    format!("{cut}.{:016x}", fastrand::u64(..))
+    format!("{cut}.{:016x}", Timestamp::now().as_nanosecond())
 }

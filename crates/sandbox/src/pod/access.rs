@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lateen_apiserver::pods::{
-    ExecOptions, Execution, LogOptions, PodAccess, PodError, Reader, Target, Writer,
+    AttachOptions, ExecOptions, Execution, LogOptions, PodAccess, PodError, Reader, Target, Writer,
 };
 use parking_lot::RwLock;
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use super::handle::{PodHandle, Run};
 use super::process::Reaper;
 use super::state;
 use super::terminal::Terminal;
-use super::{logs, process};
+use super::{attach, logs, process};
 use crate::cluster_network::connect_inside;
 
 /// The pods of this node. Clones share it.
@@ -117,6 +117,25 @@ impl PodAccess for Access {
         });
         let reaper = self.reaper.clone();
         async move { execute(&reaper, &found?, options).await }.boxed()
+    }
+
+    fn attach(
+        &self,
+        target: Target,
+        options: AttachOptions,
+    ) -> BoxFuture<'static, Result<Execution, PodError>> {
+        let attached = self.registry.find(&target).and_then(|pod| {
+            let name = container_name(&pod, &target)?;
+            let run = running(&pod, &name)?;
+            let spec = pod.spec();
+            let container = state::containers(&spec)
+                .into_iter()
+                .find(|(_, c)| c.name == name)
+                .map(|(_, c)| c.clone())
+                .unwrap_or_default();
+            attach::open(&run, &container, options)
+        });
+        async move { attached }.boxed()
     }
 
     fn connect(

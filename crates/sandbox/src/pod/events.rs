@@ -38,6 +38,14 @@ struct News {
     note: String,
 }
 
+/// Who says so, in Kubernetes' words: placing pods is another program's work there.
+fn component(reason: &str) -> &'static str {
+    match reason {
+        "Scheduled" | "FailedScheduling" => "default-scheduler",
+        _ => "kubelet",
+    }
+}
+
 impl Events {
     /// Starts the background writer.
     pub(crate) fn start(client: Client) -> Self {
@@ -98,8 +106,9 @@ async fn write(
         known.clear();
     }
     let subject = news.about.name.clone().unwrap_or_default();
-    let unique = uuid::Uuid::new_v4().simple().to_string();
-    let name = format!("{subject}.{}", &unique[..16]);
+    // Lists come by name: names that grow keep the order of events that share a second.
+    let name = format!("{subject}.{:016x}", jiff::Timestamp::now().as_nanosecond());
+    let component = component(&news.reason);
     let event = Event {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -114,10 +123,10 @@ async fn write(
         first_timestamp: Some(now.clone()),
         last_timestamp: Some(now),
         source: Some(EventSource {
-            component: Some("kubelet".into()),
+            component: Some(component.into()),
             host: Some(NODE_NAME.into()),
         }),
-        reporting_component: Some("kubelet".into()),
+        reporting_component: Some(component.into()),
         reporting_instance: Some(NODE_NAME.into()),
         ..Event::default()
     };

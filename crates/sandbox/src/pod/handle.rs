@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::attach::Input;
 use super::environment::Environment;
 use super::logs::Log;
 use super::process::Process;
@@ -68,6 +69,8 @@ pub(crate) struct Run {
     pub capabilities: Option<Vec<u32>>,
     /// Its log.
     pub log: Log,
+    /// Where what is typed to an attached client goes.
+    pub input: Input,
 }
 
 impl PodHandle {

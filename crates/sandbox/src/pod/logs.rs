@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::terminal::Terminal;
 pub(crate) use reader::open;
@@ -30,7 +30,15 @@ pub(crate) struct Log {
     state: Arc<watch::Sender<State>>,
     file: Arc<tokio::sync::Mutex<Option<(File, u64)>>>,
     writers: Arc<Mutex<usize>>,
+    /// What comes, as it comes, for those who are attached; absent once nothing more will come.
+    live: Arc<Mutex<Option<broadcast::Sender<Piece>>>>,
 }
+
+/// Some bytes of a program's output.
+pub(crate) type Piece = (Stream, Arc<[u8]>);
+
+/// How many pieces an attached client may be behind before it misses some: the container never waits for it.
+const BEHIND: usize = 256;
 
 /// What followers wait for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +68,13 @@ impl Log {
             state: Arc::new(watch::channel(State::default()).0),
             file: Arc::default(),
             writers: Arc::default(),
+            live: Arc::new(Mutex::new(Some(broadcast::channel(BEHIND).0))),
         }
+    }
+
+    /// The output from now on, in pieces as the program writes them; absent when it has ended.
+    pub(crate) fn listen(&self) -> Option<broadcast::Receiver<Piece>> {
+        self.live.lock().as_ref().map(broadcast::Sender::subscribe)
     }
 
     /// Copies a program's output into the log until the program closes it. Runs in the background.
@@ -70,9 +84,8 @@ impl Log {
     }
 
     /// Copies what a program writes to its terminal into the log. Runs in the background.
-    pub(crate) fn copy_terminal(&self, terminal: OwnedFd) -> io::Result<()> {
-        self.copy_in_background(Terminal::new(terminal)?, Stream::Out);
-        Ok(())
+    pub(crate) fn copy_terminal(&self, terminal: Terminal) {
+        self.copy_in_background(terminal, Stream::Out);
     }
 
     fn copy_in_background(&self, from: impl AsyncRead + Send + Unpin + 'static, stream: Stream) {
@@ -86,6 +99,7 @@ impl Log {
             *writers -= 1;
             if *writers == 0 {
                 log.state.send_modify(|state| state.closed = true);
+                *log.live.lock() = None;
             }
         });
     }
@@ -100,6 +114,10 @@ impl Log {
                 lines.finish(now);
             } else {
                 lines.push(&buffer[..length], now);
+                let live = self.live.lock();
+                if let Some(live) = live.as_ref().filter(|live| live.receiver_count() > 0) {
+                    let _ = live.send((stream, Arc::from(&buffer[..length])));
+                }
             }
             if !lines.ready.is_empty() {
                 // A full disk costs lines, never the container, whose pipe must not fill up.

@@ -236,7 +236,7 @@ pub(crate) fn status(pod: &Pod, state: &PodState, previous: Option<&PodStatus>) 
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: address,
         start_time: Some(Time(state.taken)),
-        qos_class: Some("BestEffort".into()),
+        qos_class: pod.status.as_ref().and_then(|s| s.qos_class.clone()),
         reason: state.failed.as_ref().map(|(reason, _)| reason.clone()),
         message: state.failed.as_ref().map(|(_, message)| message.clone()),
         ..PodStatus::default()

@@ -7,14 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::attach::Input;
 use super::super::environment::{self, Subject};
-use super::super::exec::{null, pipe_pair};
+use super::super::exec::pipe_pair;
 use super::super::handle::Run;
 use super::super::logs::{Log, Stream};
 use super::super::plan;
-use super::super::process::Launched;
+use super::super::process::Process;
 use super::super::stage::{ContainerTask, Mount, Task};
 use super::super::state::{Now, One, PodState, now_in_seconds};
+use super::super::terminal::Terminal;
 use super::super::volumes::Volumes;
 use super::{StartError, Supervised};
 use crate::images::Image;
@@ -58,12 +60,13 @@ impl Supervised {
                 .directory
                 .join(format!("logs/{name}-{attempt}.log")),
         );
-        let launched = self.launch(task, &network, &log).await?;
+        let (process, input) = self.launch(task, &network, &log).await?;
         let run = Run {
-            process: launched.process,
+            process,
             program,
             capabilities,
             log,
+            input,
         };
         self.record_start(&run);
         Ok(run)
@@ -116,13 +119,14 @@ impl Supervised {
         task: ContainerTask,
         network: &crate::cluster_network::PodNetwork,
         log: &Log,
-    ) -> Result<Launched, StartError> {
+    ) -> Result<(Process, Input), StartError> {
         let fail = |e: std::io::Error| StartError::Program(format!("cannot open its files: {e}"));
         let (out_read, out_write) = pipe_pair().map_err(fail)?;
         let (err_read, err_write) = pipe_pair().map_err(fail)?;
         let keep = |file: &OwnedFd| file.try_clone().map(Arc::new).map_err(fail);
+        let (stdin, mut input) = Input::new(&self.container).map_err(fail)?;
         let files = vec![
-            null().map_err(fail)?,
+            stdin,
             Arc::new(out_write),
             Arc::new(err_write),
             keep(&network.net)?,
@@ -137,11 +141,12 @@ impl Supervised {
             .launch(Task::Container(task), files)
             .await
             .map_err(StartError::Program)?;
-        if let Some(terminal) = &launched.terminal {
-            let file = terminal.try_clone().map_err(fail)?;
-            log.copy_terminal(file).map_err(fail)?;
+        if let Some(terminal) = launched.terminal {
+            let terminal = Terminal::new(terminal).map_err(fail)?;
+            log.copy_terminal(terminal.clone());
+            input = Input::Terminal(terminal);
         }
-        Ok(launched)
+        Ok((launched.process, input))
     }
 
     fn record_start(&self, run: &Run) {
