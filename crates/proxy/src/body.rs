@@ -72,7 +72,8 @@ impl ResponseBody {
         {
             open.record.grpc_status = Some(status);
         }
-        if self.inner.is_end_stream() {
+        // Nobody asks for more after trailers (RFC 9110 §6.5).
+        if frame.is_trailers() || self.inner.is_end_stream() {
             self.complete();
         }
     }

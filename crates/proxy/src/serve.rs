@@ -22,6 +22,7 @@ use lateen_model::decide::plan::{
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ pub(crate) async fn answer(
     let mut cx = Context::new(conn.facts.direction, conn.facts.source);
     let client = upgrade(&mut request);
     let (mut head, body) = request.into_parts();
-    let mut response = match canonical_head(&mut head) {
+    let mut response = match canonical_head(&mut head, conn.facts.destination) {
         Err(subject) => {
             let fault = Fault {
                 reason: FaultReason::BadRequest,
@@ -125,8 +126,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Gives the request the one form that every later step sees: `Host` is present and is the authority.
-/// Fails with what is wrong.
-fn canonical_head(head: &mut request::Parts) -> Result<String, String> {
+/// HTTP/1.0 knows no `Host`: there the address that was called stands for it. Fails with what is wrong.
+fn canonical_head(head: &mut request::Parts, called: SocketAddr) -> Result<String, String> {
     // An authority in the request line is the one that counts (RFC 9112 §3.2.2).
     let authority = match head.uri.authority() {
         Some(authority) => authority.as_str().to_owned(),
@@ -135,6 +136,7 @@ fn canonical_head(head: &mut request::Parts) -> Result<String, String> {
                 .to_str()
                 .map_err(|_| "a Host header that is no text")?
                 .to_owned(),
+            None if head.version == http::Version::HTTP_10 => called.to_string(),
             None => return Err("a request without Host".to_owned()),
         },
     };

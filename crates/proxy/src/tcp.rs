@@ -6,7 +6,7 @@ use crate::fault;
 use crate::upstream::{Dialed, Failed};
 use bytes::Bytes;
 use lateen_model::decide::cluster::Cluster;
-use lateen_model::decide::plan::{Direction, Fault, TcpPlan};
+use lateen_model::decide::plan::{Direction, Fault, FaultReason, TcpPlan};
 use lateen_model::name::Origin;
 use lateen_net::copy::{Counts, both_ways, write_all};
 use lateen_net::listen::reset_on_close;
@@ -35,6 +35,12 @@ pub(crate) async fn serve(
         TcpPlan::Refuse(fault) => {
             conn.worker.say(&fault, || fault::sentence(&fault, None));
             refuse(&mut open, &fault, None);
+            if fault.reason == FaultReason::NotInRegistry {
+                // Istio: connections that REGISTRY_ONLY refuses go to a cluster that has no endpoint.
+                let live = conn.worker.shared.live.load();
+                describe(&conn, &mut open, live.snapshot.black_hole());
+                open.record.flags = "UH".into();
+            }
             reset_on_close(&client);
         }
         TcpPlan::Forward { cluster, origin } => {

@@ -430,6 +430,12 @@ fn old_clients_and_careful_ones_are_served() {
             answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nok"),
             "{answer}"
         );
+        let mut older = bench.outbound().await;
+        let no_host = b"POST / HTTP/1.0\r\ncontent-length: 2\r\n\r\nhi";
+        older.write_all(no_host).await.unwrap();
+        let mut answer = String::new();
+        older.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         let mut careful = bench.outbound().await;
         let head =
             "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
@@ -560,5 +566,28 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
         );
         let line = bench.log.lines(3).await.remove(2);
         assert!(line.contains(" 404 NR route_not_found "), "{line}");
+    });
+}
+
+#[test]
+fn a_body_that_ends_with_trailers_has_ended() {
+    run(async {
+        let address = server("127.1.0.1", |mut stream, _| async move {
+            while read_head(&mut stream).await.is_some() {
+                let answer = "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
+                              2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let resources = vec![
+            service("a", "10.96.0.1", 80, Protocol::Http),
+            pod("a", "v1", 80, address),
+        ];
+        let bench = Bench::sidecar(A, resources).await;
+        let answer = bench.ask(&get("a")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let line = bench.log.lines(1).await.remove(0);
+        assert!(line.contains(" 200 - via_upstream "), "{line}");
     });
 }

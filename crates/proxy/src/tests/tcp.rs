@@ -156,6 +156,9 @@ fn unknown_destinations_are_passed_on_or_reset() {
         assert!(bench.log.lines(1).await[0].contains(" PassthroughCluster "));
         let bench = Bench::sidecar(&address.to_string(), vec![registry_only()]).await;
         assert_reset(&bench, b"\x00\x01").await;
+        let line = bench.log.lines(1).await.remove(0);
+        let wanted = line.contains(" 0 UH - - ") && line.contains(" BlackHoleCluster ");
+        assert!(wanted, "{line}");
     });
 }
 
