@@ -5,7 +5,7 @@ mod defaults;
 mod validate;
 
 pub use defaults::defaults;
-pub use validate::{inert, validate};
+pub use validate::{inert, refused, validate};
 
 use crate::api::{Api, Call};
 use crate::error::ApiError;

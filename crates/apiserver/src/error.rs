@@ -32,6 +32,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which trying again makes sense; 0: not said.
     pub retry_after_seconds: u32,
+    /// The sentence goes into a `Warning` header, too.
+    pub aloud: bool,
 }
 
 /// `metav1.StatusCause`.
@@ -69,6 +71,13 @@ impl ApiError {
             message: message.into(),
             details: None,
         }
+    }
+
+    /// Says the sentence in a `Warning` header, too: for failures after which kubectl tries another version of the
+    /// kind and then shows only how that failed (`kubectl autoscale`).
+    pub fn aloud(mut self) -> Self {
+        self.details.get_or_insert_default().aloud = true;
+        self
     }
 
     fn about(mut self, group: &str, resource: &str, name: &str) -> Self {

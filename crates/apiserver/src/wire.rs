@@ -48,6 +48,9 @@ pub fn error(error: &ApiError) -> Response<Body> {
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(after));
     }
+    if error.details.as_ref().is_some_and(|details| details.aloud) {
+        warn(&mut response, std::slice::from_ref(&error.message));
+    }
     response
 }
 

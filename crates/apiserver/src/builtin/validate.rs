@@ -26,11 +26,6 @@ pub fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> 
                 immutable(spec, &old["spec"], "selector", &mut causes);
             }
         }
-        ("autoscaling", "horizontalpodautoscalers") if old.is_none() => {
-            let message = "Forbidden: nothing in this cluster measures load, so nothing would ever scale; \
-                set the number of replicas with `kubectl scale`";
-            causes.push(Cause::new("FieldValueForbidden", "spec", message));
-        }
         ("batch", "jobs") => job(spec, old, &mut causes),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
             if let Some(old) = old
@@ -91,6 +86,15 @@ pub fn inert(kind: &Kind) -> Option<String> {
         "nothing in this cluster acts on {} objects: {what}",
         kind.kind
     ))
+}
+
+/// Why no object of a kind can be created here; absent for the others. A kind that would quietly do nothing where
+/// somebody counts on it is refused; for the less weighty ones see [`inert`].
+pub fn refused(kind: &Kind) -> Option<&'static str> {
+    (kind.group == "autoscaling").then_some(
+        "nothing in this cluster measures load, so nothing would ever scale; \
+         set the number of replicas with `kubectl scale`",
+    )
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

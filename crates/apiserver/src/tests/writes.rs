@@ -126,7 +126,7 @@ fn refused_by_rules() -> Vec<Refusal> {
             named(
                 json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
             ),
-            422,
+            403,
             "nothing in this cluster measures load",
         ),
         (PODS, nobody, 403, "serviceaccount \"nobody\" not found"),

@@ -119,6 +119,9 @@ pub(super) fn check_rules(
 ) -> Result<Vec<String>, ApiError> {
     let kind = &call.kind;
     let name = meta::text(object, "name");
+    if let Some(why) = builtin::refused(kind).filter(|_| old.is_none()) {
+        return Err(ApiError::forbidden(&kind.group, &kind.plural, name, why).aloud());
+    }
     let mut causes = Vec::new();
     if old.is_none()
         && let Some(why) = builtin::not_a_name(kind, name)
