@@ -51,6 +51,12 @@ pub fn settings(mesh: &Mesh) -> Translated {
     if written.is_some_and(|policy| policy.egress_proxy.is_some()) {
         not_yet("outboundTrafficPolicy.egressProxy");
     }
+    if config.enable_auto_mtls == Some(true) {
+        not_yet("enableAutoMtls");
+    }
+    for field in proxy_defaults(config) {
+        not_yet(&format!("defaultConfig.{field}"));
+    }
     let file = config.access_log_file.as_deref().unwrap_or_default();
     if !matches!(file, "" | "/dev/stdout") {
         let message = format!("{file:?} is not written: only /dev/stdout is");
@@ -69,6 +75,26 @@ pub fn settings(mesh: &Mesh) -> Translated {
         root_namespace: root_namespace(config).into(),
     };
     crate::done(Resource::MeshSettings(settings), notices)
+}
+
+/// Fields of ProxyConfig that are given and change nothing yet.
+fn proxy_defaults(config: &MeshConfig) -> Vec<&'static str> {
+    let Some(defaults) = &config.default_config else {
+        return Vec::new();
+    };
+    let other = |port: Option<i32>, usual| port.is_some_and(|port| port != usual);
+    [
+        ("drainDuration", defaults.drain_duration.is_some()),
+        (
+            "terminationDrainDuration",
+            defaults.termination_drain_duration.is_some(),
+        ),
+        ("proxyAdminPort", other(defaults.proxy_admin_port, 15000)),
+        ("statusPort", other(defaults.status_port, 15020)),
+    ]
+    .into_iter()
+    .filter_map(|(field, is_given)| is_given.then_some(field))
+    .collect()
 }
 
 /// The root namespace: `istio-system` unless the configuration says otherwise.
@@ -142,8 +168,17 @@ mod tests {
         );
         check(
             "accessLogEncoding: JSON\nconnectTimeout: 1s\naccessLogFile: /tmp/x\n",
-            defaults,
+            defaults.clone(),
             &["accessLogEncoding", "connectTimeout", "accessLogFile"],
+        );
+        check(
+            "enableAutoMtls: true\ndefaultConfig: {statusPort: 15020, proxyAdminPort: 1, drainDuration: 5s}\n",
+            defaults,
+            &[
+                "enableAutoMtls",
+                "defaultConfig.drainDuration",
+                "defaultConfig.proxyAdminPort",
+            ],
         );
     }
 }

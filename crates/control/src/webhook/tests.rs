@@ -180,6 +180,18 @@ async fn configuration_is_validated() {
         "{warning}"
     );
 
+    // Valid, and without effect so far: stored with a warning.
+    let fault = json!({ "abort": { "httpStatus": 500, "percentage": { "value": 100 } } });
+    let rule = json!([{ "fault": fault, "route": destination }]);
+    let later = route(json!({ "hosts": ["r"], "http": rule }));
+    let later = server.review("/validate", kind, "shop", later).await;
+    assert_eq!(later["allowed"], true);
+    let warning = later["warnings"][0].as_str().unwrap_or_default();
+    assert!(
+        warning.contains("spec.http[0].fault: is not in force yet"),
+        "{warning}"
+    );
+
     let regex = json!([{ "uri": { "regex": "(" } }]);
     let bad = route(json!({ "hosts": ["r"], "http": [{ "match": regex, "route": destination }] }));
     let bad = server.review("/validate", kind, "shop", bad).await;

@@ -1,10 +1,12 @@
-//! Validation of configuration objects at the door: errors refuse, warnings go to the user.
+//! Validation of configuration objects at the door: errors refuse, warnings go to the user, and so does what is valid
+//! and has no effect yet.
 
 use super::review::{Review, Verdict};
 use crate::metrics::Metrics;
 use lateen_api::notice::{Notice, Severity};
 use lateen_api::object::from_json;
 use lateen_api::validate::validate as rules;
+use lateen_translate::mesh::Mesh;
 
 /// Most sentences that one answer carries; Kubernetes cuts long answers off.
 const MOST_SENTENCES: usize = 10;
@@ -17,6 +19,16 @@ pub(super) fn validate(review: &Review, metrics: &Metrics) -> Verdict {
     let (object, mut notices) = from_json(review.request.object.clone());
     if let Some(object) = &object {
         notices.extend(rules(object));
+        let (_, said) = lateen_translate::alone(object, &Mesh::default());
+        let new = said.into_iter().filter(|n| !notices.contains(n));
+        // What Istio accepts is stored, whether or not it can be put in force here.
+        let new: Vec<_> = new
+            .map(|notice| Notice {
+                severity: notice.severity.min(Severity::Warning),
+                ..notice
+            })
+            .collect();
+        notices.extend(new);
     }
     let of = |severity: Severity| -> Vec<String> {
         let matching = notices.iter().filter(|notice| notice.severity == severity);

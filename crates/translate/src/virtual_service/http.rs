@@ -84,6 +84,7 @@ fn not_in_force(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) {
 }
 
 fn condition(r: &mut Reading<'_>, field: &str, m: &written::HttpMatchRequest) -> HttpMatch {
+    r.not_yet(format!("{field}.statPrefix"), m.stat_prefix.is_some());
     let mut single = |name: &str, wanted: &Option<WrittenMatch>| {
         let wanted = wanted.as_ref()?;
         // A match without a value asks nothing of what every request has.
