@@ -130,9 +130,10 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<Sandbox,
     }
     options.home.create()?;
     let lock = options.home.lock()?;
+    let killed = options.home.killed(&lock);
     options.home.clean();
     let mut options = options;
-    let listeners = listen::all(&mut options)?;
+    let listeners = listen::all(&mut options, killed.as_ref())?;
     let launch = spawn::Launch {
         options: &options,
         listeners,

@@ -102,6 +102,11 @@ impl Home {
         })
     }
 
+    /// The record of a run that was killed: one that ended by itself removes it.
+    pub(crate) fn killed(&self, _held: &Lock) -> Option<Record> {
+        self.read_record()
+    }
+
     /// Removes what a run leaves on the host, also one that was killed.
     pub(crate) fn clean(&self) {
         for path in [self.record(), self.kubeconfig(), self.control()] {

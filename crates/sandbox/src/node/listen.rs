@@ -3,17 +3,47 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
+use super::home::Record;
 use super::{UpError, UpOptions};
 
+/// How long the node of a run that was killed may still hold its ports. It ends with its holder, but a pod's
+/// memory takes the kernel a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Opens the API server's listener and then one per published service, and writes the ports that were
-/// really taken back into the options.
-pub(super) fn all(options: &mut UpOptions) -> Result<Vec<TcpListener>, UpError> {
-    let mut listeners = vec![open(&mut options.api)?];
+/// really taken back into the options. Ports of a run that was `killed` are waited for.
+pub(super) fn all(
+    options: &mut UpOptions,
+    killed: Option<&Record>,
+) -> Result<Vec<TcpListener>, UpError> {
+    let held = |address: SocketAddr| {
+        killed.is_some_and(|record| {
+            let published = record.published.iter().map(|publish| publish.listen);
+            published.chain([record.api]).any(|one| one == address)
+        })
+    };
+    let mut listeners = vec![open_when_free(&mut options.api, held)?];
     for publish in &mut options.publish {
-        listeners.push(open(&mut publish.listen)?);
+        listeners.push(open_when_free(&mut publish.listen, held)?);
     }
     Ok(listeners)
+}
+
+fn open_when_free(
+    address: &mut SocketAddr,
+    held: impl Fn(SocketAddr) -> bool,
+) -> Result<TcpListener, UpError> {
+    let start = Instant::now();
+    loop {
+        match open(address) {
+            Err(UpError::PortInUse { .. }) if held(*address) && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn open(address: &mut SocketAddr) -> Result<TcpListener, UpError> {
