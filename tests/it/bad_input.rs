@@ -10,11 +10,21 @@ fn a_port_in_use_is_named() -> Result<()> {
     let home = tempfile::tempdir()?;
     let binary = std::env::var_os("LATEEN_BIN").expect("run `cargo xtask e2e`");
     let output = std::process::Command::new(binary)
-        .args(["sandbox", "up", "--http-port", &port, "--api-port", &free_port().to_string()])
+        .args([
+            "sandbox",
+            "up",
+            "--http-port",
+            &port,
+            "--api-port",
+            &free_port().to_string(),
+        ])
         .env("LATEEN_HOME", home.path())
         .output()?;
     let said = text(&output.stderr);
-    ensure!(!output.status.success() && said.contains(&port) && said.contains("used by"), "{said}");
+    ensure!(
+        !output.status.success() && said.contains(&port) && said.contains("used by"),
+        "{said}"
+    );
     ensure!(said.trim().lines().count() <= 3, "one sentence: {said}");
     Ok(())
 }
@@ -40,11 +50,26 @@ spec:
 fn wrong_objects_say_so_and_harm_nobody() -> Result<()> {
     let mesh = Mesh::up(&[])?;
     let second = mesh.lateen(&["sandbox", "up"])?;
-    ensure!(!second.status.success() && text(&second.stderr).contains("already"), "{}", text(&second.stderr));
+    ensure!(
+        !second.status.success() && text(&second.stderr).contains("already"),
+        "{}",
+        text(&second.stderr)
+    );
     mesh.kubectl(&["label", "namespace", "default", "istio-injection=enabled"])?;
-    mesh.kubectl(&["apply", "-f", "samples/httpbin/httpbin.yaml", "-f", "samples/sleep/sleep.yaml"])?;
+    mesh.kubectl(&[
+        "apply",
+        "-f",
+        "samples/httpbin/httpbin.yaml",
+        "-f",
+        "samples/sleep/sleep.yaml",
+    ])?;
     for name in ["httpbin", "sleep"] {
-        mesh.kubectl(&["rollout", "status", "--timeout=60s", &format!("deploy/{name}")])?;
+        mesh.kubectl(&[
+            "rollout",
+            "status",
+            "--timeout=60s",
+            &format!("deploy/{name}"),
+        ])?;
     }
     unknown_image(&mesh)?;
     missing_subset(&mesh)?;
@@ -64,31 +89,96 @@ fn unknown_image(mesh: &Mesh) -> Result<()> {
 fn missing_subset(mesh: &Mesh) -> Result<()> {
     let said = mesh.apply(MISSING_SUBSET)?;
     println!("{said}");
-    eventually("the call is refused with 503 and the log names the object", 10, || {
-        let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8000/get"])?;
-        let log = mesh.kubectl(&["logs", "deploy/sleep", "-c", "istio-proxy", "--tail=20"])?;
-        Ok(out == "503" && log.contains("NC") && log.contains("httpbin"))
-    })?;
+    eventually(
+        "the call is refused with 503 and the log names the object",
+        10,
+        || {
+            let out = mesh.exec(
+                "deploy/sleep",
+                "sleep",
+                &[
+                    "curl",
+                    "-sS",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    "http://httpbin:8000/get",
+                ],
+            )?;
+            let log = mesh.kubectl(&["logs", "deploy/sleep", "-c", "istio-proxy", "--tail=20"])?;
+            Ok(out == "503" && log.contains("NC") && log.contains("httpbin"))
+        },
+    )?;
     eventually("the object's status names the subset", 10, || {
-        Ok(mesh.object(&["virtualservice", "httpbin"])?["status"].to_string().contains("nowhere"))
+        Ok(mesh.object(&["virtualservice", "httpbin"])?["status"]
+            .to_string()
+            .contains("nowhere"))
     })?;
     mesh.kubectl(&["delete", "virtualservice", "httpbin"])?;
     eventually("the call works again", 10, || {
-        let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8000/get"])?;
+        let out = mesh.exec(
+            "deploy/sleep",
+            "sleep",
+            &[
+                "curl",
+                "-sS",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "http://httpbin:8000/get",
+            ],
+        )?;
         Ok(out == "200")
     })
 }
 
 fn webhook_without_answer(mesh: &Mesh) -> Result<()> {
-    mesh.kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas=0"])?;
-    mesh.kubectl(&["wait", "-n", "istio-system", "--for=delete", "pod", "-l", "app=istiod", "--timeout=40s"])?;
+    mesh.kubectl(&[
+        "scale",
+        "-n",
+        "istio-system",
+        "deploy/istiod",
+        "--replicas=0",
+    ])?;
+    mesh.kubectl(&[
+        "wait",
+        "-n",
+        "istio-system",
+        "--for=delete",
+        "pod",
+        "-l",
+        "app=istiod",
+        "--timeout=40s",
+    ])?;
     mesh.kubectl(&["scale", "deploy/httpbin", "--replicas=2"])?;
     eventually("the ReplicaSet's event names the webhook", 30, || {
-        Ok(mesh.kubectl(&["get", "events"])?.contains("sidecar-injector.istio.io"))
+        Ok(mesh
+            .kubectl(&["get", "events"])?
+            .contains("sidecar-injector.istio.io"))
     })?;
-    let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8000/get"])?;
+    let out = mesh.exec(
+        "deploy/sleep",
+        "sleep",
+        &[
+            "curl",
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "http://httpbin:8000/get",
+        ],
+    )?;
     ensure!(out == "200", "running pods go on: {out}");
-    mesh.kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas=1"])?;
+    mesh.kubectl(&[
+        "scale",
+        "-n",
+        "istio-system",
+        "deploy/istiod",
+        "--replicas=1",
+    ])?;
     mesh.kubectl(&["rollout", "status", "--timeout=90s", "deploy/httpbin"])?;
     Ok(())
 }

@@ -6,22 +6,39 @@ use std::process::{Child, Command, Stdio};
 
 /// Seconds of load; longer with LATEEN_SOAK_SECONDS.
 fn seconds() -> u32 {
-    std::env::var("LATEEN_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(15)
+    std::env::var("LATEEN_SOAK_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(15)
 }
 
 fn load(mesh: &Mesh, seconds: u32) -> Result<Child> {
     let binary = std::env::var_os("LATEEN_BIN").context("run `cargo xtask e2e`")?;
     let url = format!("http://127.0.0.1:{}/productpage", mesh.http_port);
     let mut command = Command::new(binary);
-    command.args(["bench", "load", &url, "--rate", "200", "--seconds", &seconds.to_string()]);
-    Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    command.args([
+        "bench",
+        "load",
+        &url,
+        "--rate",
+        "200",
+        "--seconds",
+        &seconds.to_string(),
+    ]);
+    Ok(command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?)
 }
 
 fn nothing_failed(load: Child) -> Result<()> {
     let output = load.wait_with_output()?;
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     println!("{said}");
-    ensure!(output.status.success() && said.contains("0 failed"), "{said}");
+    ensure!(
+        output.status.success() && said.contains("0 failed"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -47,43 +64,114 @@ fn no_request_is_lost() -> Result<()> {
 }
 
 fn the_control_plane_may_die(mesh: &Mesh) -> Result<()> {
-    let resources = |mesh: &Mesh| -> Result<f64> {
-        let metrics = mesh.exec("deploy/productpage-v1", "productpage", &["curl", "-sS", "http://istiod.istio-system:15014/metrics"])?;
-        let line = metrics.lines().find(|l| l.starts_with("pilot_xds_resources_sent_total")).context("resource counter")?;
-        Ok(line.rsplit_once(' ').context("a value")?.1.parse()?)
-    };
     let running = load(mesh, seconds())?;
-    mesh.kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas=0"])?;
-    mesh.kubectl(&["delete", "pod", "-n", "istio-system", "-l", "app=istiod", "--grace-period=0", "--force"])?;
+    mesh.kubectl(&[
+        "scale",
+        "-n",
+        "istio-system",
+        "deploy/istiod",
+        "--replicas=0",
+    ])?;
+    mesh.kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        "istio-system",
+        "-l",
+        "app=istiod",
+        "--grace-period=0",
+        "--force",
+    ])?;
     nothing_failed(running)?;
     restart_sidecar(mesh)?;
     let (status, _) = mesh.curl("/productpage", &[])?;
-    ensure!(status == 200, "with no control plane and a restarted sidecar: {status}");
-    let log = mesh.kubectl(&["logs", "deploy/productpage-v1", "-c", "istio-proxy", "--tail=5"])?;
-    ensure!(log.contains("outbound|9080||reviews.default.svc.cluster.local"), "routed, not passed through: {log}");
+    ensure!(
+        status == 200,
+        "with no control plane and a restarted sidecar: {status}"
+    );
+    let log = mesh.kubectl(&[
+        "logs",
+        "deploy/productpage-v1",
+        "-c",
+        "istio-proxy",
+        "--tail=5",
+    ])?;
+    ensure!(
+        log.contains("outbound|9080||reviews.default.svc.cluster.local"),
+        "routed, not passed through: {log}"
+    );
 
-    mesh.kubectl(&["scale", "-n", "istio-system", "deploy/istiod", "--replicas=1"])?;
-    mesh.kubectl(&["rollout", "status", "-n", "istio-system", "deploy/istiod", "--timeout=60s"])?;
+    mesh.kubectl(&[
+        "scale",
+        "-n",
+        "istio-system",
+        "deploy/istiod",
+        "--replicas=1",
+    ])?;
+    mesh.kubectl(&[
+        "rollout",
+        "status",
+        "-n",
+        "istio-system",
+        "deploy/istiod",
+        "--timeout=60s",
+    ])?;
     eventually("every proxy is connected again", 30, || {
         let status = mesh.lateen(&["proxy-status"])?;
-        Ok(text(&status.stdout).lines().filter(|line| line.contains("SYNCED")).count() >= 7)
+        Ok(text(&status.stdout)
+            .lines()
+            .filter(|line| line.contains("SYNCED"))
+            .count()
+            >= 7)
     })?;
-    let sent = resources(mesh)?;
+    let sent = resources_sent(mesh)?;
     println!("resources sent after the control plane came back: {sent}");
     ensure!(sent < 40.0, "no full resend: {sent} resources");
     Ok(())
+}
+
+/// Resources that the control plane has sent on the streams that are open now.
+fn resources_sent(mesh: &Mesh) -> Result<f64> {
+    let url = "http://istiod.istio-system:15014/metrics";
+    let metrics = mesh.exec(
+        "deploy/productpage-v1",
+        "productpage",
+        &["curl", "-sS", url],
+    )?;
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("pilot_xds_resources_sent{"));
+    let values: Vec<f64> = lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+        .collect();
+    ensure!(!values.is_empty(), "no counter of resources:\n{metrics}");
+    Ok(values.iter().sum())
 }
 
 fn restart_sidecar(mesh: &Mesh) -> Result<()> {
     let restarts = |mesh: &Mesh| -> Result<i64> {
         let pods = mesh.object(&["pods", "-l", "app=productpage"])?;
         let statuses = pods["items"][0]["status"]["initContainerStatuses"].clone();
-        let proxy = statuses.as_array().into_iter().flatten().find(|s| s["name"] == "istio-proxy").cloned();
-        proxy.and_then(|s| s["restartCount"].as_i64()).context("the sidecar's status")
+        let proxy = statuses
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|s| s["name"] == "istio-proxy")
+            .cloned();
+        proxy
+            .and_then(|s| s["restartCount"].as_i64())
+            .context("the sidecar's status")
     };
     let before = restarts(mesh)?;
-    mesh.exec("deploy/productpage-v1", "productpage", &["curl", "-sS", "-X", "POST", "localhost:15000/quitquitquit"])?;
+    mesh.exec(
+        "deploy/productpage-v1",
+        "productpage",
+        &["curl", "-sS", "-X", "POST", "localhost:15000/quitquitquit"],
+    )?;
     eventually("the sidecar has restarted and is ready", 40, || {
-        Ok(restarts(mesh)? > before && mesh.curl("/productpage", &[]).is_ok_and(|(status, _)| status == 200))
+        Ok(restarts(mesh)? > before
+            && mesh
+                .curl("/productpage", &[])
+                .is_ok_and(|(status, _)| status == 200))
     })
 }

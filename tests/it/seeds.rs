@@ -50,10 +50,21 @@ spec:
 fn the_pains_of_other_meshes_do_not_hurt() -> Result<()> {
     let mesh = Mesh::up(&[])?;
     mesh.kubectl(&["label", "namespace", "default", "istio-injection=enabled"])?;
-    mesh.kubectl(&["apply", "-f", "samples/httpbin/httpbin.yaml", "-f", "samples/sleep/sleep.yaml"])?;
+    mesh.kubectl(&[
+        "apply",
+        "-f",
+        "samples/httpbin/httpbin.yaml",
+        "-f",
+        "samples/sleep/sleep.yaml",
+    ])?;
     mesh.apply(SERVER_FIRST)?;
     for name in ["httpbin", "sleep", "speaks-first"] {
-        mesh.kubectl(&["rollout", "status", "--timeout=60s", &format!("deploy/{name}")])?;
+        mesh.kubectl(&[
+            "rollout",
+            "status",
+            "--timeout=60s",
+            &format!("deploy/{name}"),
+        ])?;
     }
     a_job_completes(&mesh)?;
     the_server_may_speak_first(&mesh)?;
@@ -63,19 +74,38 @@ fn the_pains_of_other_meshes_do_not_hurt() -> Result<()> {
 
 fn a_job_completes(mesh: &Mesh) -> Result<()> {
     mesh.apply(JOB)?;
-    mesh.kubectl(&["wait", "--for=condition=complete", "job/brief", "--timeout=30s"])?;
+    mesh.kubectl(&[
+        "wait",
+        "--for=condition=complete",
+        "job/brief",
+        "--timeout=30s",
+    ])?;
     let pod = mesh.object(&["pods", "-l", "job-name=brief"])?;
     let pod = &pod["items"][0];
     let finished = |list: &str, name: &str| -> Result<String> {
         let statuses = pod["status"][list].as_array().context("statuses")?;
-        let status = statuses.iter().find(|s| s["name"] == name).context("container")?;
-        Ok(status["state"]["terminated"]["finishedAt"].as_str().context("finishedAt")?.to_owned())
+        let status = statuses
+            .iter()
+            .find(|s| s["name"] == name)
+            .context("container")?;
+        Ok(status["state"]["terminated"]["finishedAt"]
+            .as_str()
+            .context("finishedAt")?
+            .to_owned())
     };
-    let (own, sidecar) = (finished("containerStatuses", "main")?, finished("initContainerStatuses", "istio-proxy")?);
+    let (own, sidecar) = (
+        finished("containerStatuses", "main")?,
+        finished("initContainerStatuses", "istio-proxy")?,
+    );
     let job = mesh.object(&["job", "brief"])?;
-    let done = job["status"]["completionTime"].as_str().context("completionTime")?;
+    let done = job["status"]["completionTime"]
+        .as_str()
+        .context("completionTime")?;
     println!("job: main ended {own}, sidecar {sidecar}, job complete {done}");
-    ensure!(seconds(done)? - seconds(&own)? <= 2, "complete more than 2 s after its own exit: {own} → {done}");
+    ensure!(
+        seconds(done)? - seconds(&own)? <= 2,
+        "complete more than 2 s after its own exit: {own} → {done}"
+    );
     let _ = sidecar;
     Ok(())
 }
@@ -94,18 +124,32 @@ fn the_server_may_speak_first(mesh: &Mesh) -> Result<()> {
     );
     let out = mesh.exec("deploy/sleep", "sleep", &["bash", "-c", &timed])?;
     println!("server-first: greeting and milliseconds: {out}");
-    let (greeting, took) = out.trim().rsplit_once(' ').context("a greeting and a time")?;
+    let (greeting, took) = out
+        .trim()
+        .rsplit_once(' ')
+        .context("a greeting and a time")?;
     ensure!(greeting == "welcome", "the greeting arrives: {out:?}");
     // Detection has no timers; the shortest that other meshes wait here is a second.
-    ensure!(took.parse::<u64>()? < 1000, "connected with a stall: {took} ms");
+    ensure!(
+        took.parse::<u64>()? < 1000,
+        "connected with a stall: {took} ms"
+    );
     Ok(())
 }
 
 fn pushes(mesh: &Mesh) -> Result<f64> {
-    let metrics = mesh.kubectl(&["get", "--raw", "/api/v1/namespaces/istio-system/services/istiod:15014/proxy/metrics"]);
+    let metrics = mesh.kubectl(&[
+        "get",
+        "--raw",
+        "/api/v1/namespaces/istio-system/services/istiod:15014/proxy/metrics",
+    ]);
     let metrics = match metrics {
         Ok(text) => text,
-        Err(_) => mesh.exec("deploy/sleep", "sleep", &["curl", "-sS", "http://istiod.istio-system:15014/metrics"])?,
+        Err(_) => mesh.exec(
+            "deploy/sleep",
+            "sleep",
+            &["curl", "-sS", "http://istiod.istio-system:15014/metrics"],
+        )?,
     };
     let sum = metrics
         .lines()
@@ -127,7 +171,11 @@ spec:
 fn a_metadata_edit_pushes_nothing(mesh: &Mesh) -> Result<()> {
     mesh.apply(ROUTE)?;
     eventually("the route is in force", 5, || {
-        let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sSi", "http://httpbin:8000/get"])?;
+        let out = mesh.exec(
+            "deploy/sleep",
+            "sleep",
+            &["curl", "-sSi", "http://httpbin:8000/get"],
+        )?;
         Ok(out.to_lowercase().contains("x-route: set"))
     })?;
     let before = pushes(mesh)?;
@@ -137,30 +185,63 @@ fn a_metadata_edit_pushes_nothing(mesh: &Mesh) -> Result<()> {
     // A real change behind it proves that the edits were seen: changes are handled in order.
     mesh.apply(&ROUTE.replace("x-route: set", "x-route: again"))?;
     eventually("the next change is in force", 5, || {
-        let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sSi", "http://httpbin:8000/get"])?;
+        let out = mesh.exec(
+            "deploy/sleep",
+            "sleep",
+            &["curl", "-sSi", "http://httpbin:8000/get"],
+        )?;
         Ok(out.to_lowercase().contains("x-route: again"))
     })?;
     let proxies = mesh.object(&["pods", "-A", "-l", "security.istio.io/tlsMode=istio"])?;
-    let proxies = proxies["items"].as_array().map(Vec::len).unwrap_or_default() as f64 + 1.0;
+    let proxies = proxies["items"]
+        .as_array()
+        .map(Vec::len)
+        .unwrap_or_default() as f64
+        + 1.0;
     let after = pushes(mesh)?;
-    println!("pushes before {before}, after two metadata edits and one change {after}, proxies {proxies}");
-    ensure!(after - before <= proxies, "one change, at most one push to each proxy: {before} → {after}");
+    println!(
+        "pushes before {before}, after two metadata edits and one change {after}, proxies {proxies}"
+    );
+    ensure!(
+        after - before <= proxies,
+        "one change, at most one push to each proxy: {before} → {after}"
+    );
     Ok(())
 }
 
 fn one_invalid_object_leaves_the_others(mesh: &Mesh) -> Result<()> {
-    let bad = ROUTE.replace("name: httpbin", "name: broken").replace("hosts: [httpbin]", "hosts: [other]");
+    let bad = ROUTE
+        .replace("name: httpbin", "name: broken")
+        .replace("hosts: [httpbin]", "hosts: [other]");
     let bad = bad.replace("[{route:", "[{match: [{uri: {regex: '('}}], route:");
-    let refused = mesh.apply(&bad).err().map(|e| format!("{e:#}")).unwrap_or_default();
-    ensure!(refused.contains("broken") && refused.contains("regex"), "refused at admission: {refused}");
+    let refused = mesh
+        .apply(&bad)
+        .err()
+        .map(|e| format!("{e:#}"))
+        .unwrap_or_default();
+    ensure!(
+        refused.contains("broken") && refused.contains("regex"),
+        "refused at admission: {refused}"
+    );
     // Past the webhook, it still harms nobody and says what is wrong with it.
-    mesh.kubectl(&["delete", "validatingwebhookconfiguration", "istio-validator-istio-system"])?;
+    mesh.kubectl(&[
+        "delete",
+        "validatingwebhookconfiguration",
+        "istio-validator-istio-system",
+    ])?;
     mesh.apply(&bad)?;
     eventually("the object's status tells what is wrong", 10, || {
         let status = mesh.object(&["virtualservice", "broken"])?["status"].to_string();
         Ok(status.contains("regex"))
     })?;
-    let out = mesh.exec("deploy/sleep", "sleep", &["curl", "-sSi", "http://httpbin:8000/get"])?;
-    ensure!(out.contains("200") && out.to_lowercase().contains("x-route: again"), "{out}");
+    let out = mesh.exec(
+        "deploy/sleep",
+        "sleep",
+        &["curl", "-sSi", "http://httpbin:8000/get"],
+    )?;
+    ensure!(
+        out.contains("200") && out.to_lowercase().contains("x-route: again"),
+        "{out}"
+    );
     Ok(())
 }

@@ -19,12 +19,10 @@ use args::{Bench, Cli, Command};
 use clap::Parser as _;
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // Before anything that starts a thread: some processes are only stages of the sandbox.
     lateen_sandbox::maybe_run_stage();
+    keep_small();
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(code) => code,
@@ -32,6 +30,16 @@ fn main() -> ExitCode {
             eprintln!("lateen: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Long-running roles live on small pages: huge ones would count whole where a part is used. Programs that the
+/// sandbox starts inherit the setting, so the sandbox itself leaves it alone.
+fn keep_small() {
+    let role = std::env::args().nth(1).unwrap_or_default();
+    if ["control", "proxy", "sample"].contains(&role.as_str()) {
+        // A kernel without the setting only costs memory.
+        let _ = nix::sys::prctl::set_thp_disable(true);
     }
 }
 

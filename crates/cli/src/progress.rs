@@ -34,7 +34,6 @@ impl Progress {
         println!("{mark} {what} ({took:.1} s)");
     }
 
-
     /// Seconds since the command began.
     pub fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()

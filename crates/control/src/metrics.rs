@@ -150,6 +150,8 @@ pub struct Figures {
     pub virtual_services: usize,
     /// Connected proxies by their version.
     pub proxies: BTreeMap<String, usize>,
+    /// Resources and removals sent on present streams, by kind.
+    pub sent: BTreeMap<String, u64>,
     /// Refused answers on present streams, by kind.
     pub rejects: BTreeMap<String, u64>,
     /// This program's version.
@@ -221,6 +223,7 @@ impl Metrics {
         if figures.proxies.is_empty() {
             page.sample("pilot_xds", &[("version", &figures.version)], 0.0);
         }
+        page.family("pilot_xds_resources_sent", "type", &figures.sent);
         page.family("pilot_xds_rejects", "type", &figures.rejects);
         page.counter("pilot_total_xds_rejects", figures.rejects.values().sum());
     }

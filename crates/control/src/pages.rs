@@ -105,7 +105,9 @@ impl Pages {
         for proxy in self.store.proxies() {
             *figures.proxies.entry(proxy.version.clone()).or_default() += 1;
             for (kind, status) in &proxy.kinds {
-                *figures.rejects.entry(format!("{kind:?}")).or_default() += status.rejects;
+                let kind = format!("{kind:?}");
+                *figures.sent.entry(kind.clone()).or_default() += status.carried;
+                *figures.rejects.entry(kind).or_default() += status.rejects;
             }
         }
         crate::http::answer(

@@ -13,6 +13,7 @@ pub mod detect;
 pub mod dial;
 pub mod http;
 pub mod listen;
+pub mod memory;
 pub mod nft;
 pub mod original;
 pub mod stream;

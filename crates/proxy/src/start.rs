@@ -158,11 +158,23 @@ pub fn run(config: Config) -> Result<(), ProxyError> {
                 drain.advance(Stage::Ending);
             }
             () = drain.reached(Stage::Ending) => {}
+            () = slim() => {}
         }
     });
     drop(runtime);
     proxy.wait();
     Ok(())
+}
+
+/// Gives start-up's pages back now and then; never returns. First when a proxy has settled in.
+async fn slim() {
+    let mut pause = Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(pause).await;
+        lateen_net::memory::release_program_pages();
+        lateen_net::memory::release_free_heap();
+        pause = Duration::from_secs(20);
+    }
 }
 
 async fn signalled() {

@@ -58,6 +58,8 @@ pub struct KindStatus {
     pub acked_at: Option<SystemTime>,
     /// Answers sent on this stream.
     pub pushes: u64,
+    /// Resources and removals that those answers carried.
+    pub carried: u64,
     /// Answers refused on this stream.
     pub rejects: u64,
 }
@@ -376,6 +378,7 @@ impl Subscription {
             return None;
         }
         self.answer_due = false;
+        self.status.carried += (resources.len() + removed.len()) as u64;
         let mark = if more { "+" } else { "" };
         Some(DeltaDiscoveryResponse {
             system_version_info: format!("{}{mark}", table.generation()),

@@ -134,6 +134,7 @@ fn kind_detail(status: &KindStatus) -> Value {
         "state": state(status),
         "resources": status.resources,
         "pushes": status.pushes,
+        "resourcesSent": status.carried,
         "rejects": status.rejects,
         "lastSent": status.sent,
         "lastAcknowledged": status.acked,
