@@ -46,7 +46,14 @@ fn objects_outlive_a_kill() -> Result<()> {
                 &["curl", "-sS", "-m", "2", "http://127.0.0.1:8080/json"],
             )?
             .contains("slideshow"))
-    })
+    })?;
+    let count = "jsonpath={.items[0].status.containerStatuses[0].restartCount}";
+    let restarts = mesh.kubectl(&["get", "pods", "-l", "app=web", "-o", count])?;
+    ensure!(
+        restarts == "1",
+        "the lost run counts as a restart: {restarts}"
+    );
+    Ok(())
 }
 
 #[test]

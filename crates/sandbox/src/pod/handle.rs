@@ -78,13 +78,17 @@ impl PodHandle {
     pub(crate) fn new(pod: Pod, pods_directory: &std::path::Path) -> Self {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
+        let mut state = PodState::new(&spec, super::state::now_in_seconds());
+        if let Some(status) = &pod.status {
+            state.count_lost_runs(status);
+        }
         Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             directory: pods_directory.join(&uid),
             uid,
             latest: RwLock::new(Arc::new(pod)),
-            state: Mutex::new(PodState::new(&spec, super::state::now_in_seconds())),
+            state: Mutex::new(state),
             changes: watch::channel(0).0,
             stop: watch::channel(None).0,
             network: Mutex::new(None),

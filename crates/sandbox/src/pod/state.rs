@@ -124,6 +124,19 @@ impl PodState {
         }
     }
 
+    /// Counts the runs that a node before this one began and lost: the next start is a restart.
+    pub(crate) fn count_lost_runs(&mut self, status: &PodStatus) {
+        let lists = [&status.container_statuses, &status.init_container_statuses];
+        for old in lists.into_iter().flatten().flatten() {
+            let one = self.containers.get_mut(&old.name);
+            if let Some(one) = one.filter(|one| one.role != Role::Init)
+                && old.container_id.is_some()
+            {
+                one.restarts = old.restart_count.saturating_add(1);
+            }
+        }
+    }
+
     fn of(&self, role: Role) -> impl Iterator<Item = &One> {
         self.containers.values().filter(move |c| c.role == role)
     }

@@ -112,3 +112,26 @@ fn a_condition_keeps_its_time_while_it_does_not_change() {
         );
     }
 }
+
+#[test]
+fn runs_that_a_killed_node_lost_count_as_restarts() {
+    let pod = pod("Always");
+    let spec = pod.spec.as_ref().expect("a spec");
+    let mut first = PodState::new(spec, Timestamp::UNIX_EPOCH);
+    let restarts = |state: &PodState| {
+        state
+            .containers
+            .values()
+            .map(|c| c.restarts)
+            .collect::<Vec<_>>()
+    };
+    let mut never_ran = PodState::new(spec, Timestamp::UNIX_EPOCH);
+    never_ran.count_lost_runs(&status(&pod, &first, None));
+    assert_eq!(restarts(&never_ran), [0, 0, 0]);
+    for one in first.containers.values_mut() {
+        (one.id, one.restarts) = (Some("run".into()), 2);
+    }
+    let mut second = PodState::new(spec, Timestamp::UNIX_EPOCH);
+    second.count_lost_runs(&status(&pod, &first, None));
+    assert_eq!(restarts(&second), [0, 3, 3], "init containers begin anew");
+}
