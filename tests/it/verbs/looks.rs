@@ -60,6 +60,11 @@ pub(super) fn reads(mesh: &Mesh) -> Result<()> {
             "kubectl {arguments} shows no {expected:?}:\n{shown}"
         );
     }
+    watched(mesh)
+}
+
+/// `get -w` tells of every change.
+fn watched(mesh: &Mesh) -> Result<()> {
     let mut watch = mesh
         .kubectl_command(&["get", "cm", "-w", "--output-watch-events"])
         .stdout(Stdio::piped())
