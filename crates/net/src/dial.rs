@@ -39,6 +39,12 @@ pub enum DialError {
         /// Why.
         source: io::Error,
     },
+    /// Whoever asked for the connection gave it up because the address went out of use meanwhile.
+    #[error("gave up connecting to {address}: it went out of use meanwhile")]
+    OutOfUse {
+        /// Who was called.
+        address: SocketAddr,
+    },
 }
 
 impl DialError {
@@ -46,6 +52,7 @@ impl DialError {
     pub fn transport_reason(&self) -> String {
         match self {
             Self::Timeout { .. } => "connection timeout".to_owned(),
+            Self::OutOfUse { .. } => "endpoint removed".to_owned(),
             Self::Refused { source, .. } => {
                 let text = source.to_string();
                 let text = text.split(" (os error").next().unwrap_or_default();

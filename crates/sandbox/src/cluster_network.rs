@@ -12,7 +12,10 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 pub(crate) use inside::{connect_inside, loopback_up, setting};
 
@@ -144,7 +147,13 @@ impl ClusterNetwork {
             .name("eth0")
             .setns_by_fd(namespaces.0.as_raw_fd())
             .build();
-        // A link of an address's previous owner may still be on its way out.
+        // The address may have had an owner before, whose link may still be on its way out.
+        let _ = self
+            .handle
+            .route()
+            .del(nobody_at(address_of(number)))
+            .execute()
+            .await;
         if let Ok(old) = index_of(&self.handle, &name).await {
             let _ = self.handle.link().del(old).execute().await;
         }
@@ -176,6 +185,13 @@ impl ClusterNetwork {
         if let Ok(index) = index_of(&self.handle, &name).await {
             let _ = self.handle.link().del(index).execute().await;
         }
+        // Who still knows the address learns at once that nobody is there, rather than waiting for an answer.
+        let _ = self
+            .handle
+            .route()
+            .add(nobody_at(pod.address))
+            .execute()
+            .await;
     }
 }
 
@@ -218,6 +234,14 @@ impl Addresses {
 fn address_of(number: u16) -> Ipv4Addr {
     let [high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, 244, high, low)
+}
+
+/// A route that answers for an address without a pod: host unreachable.
+fn nobody_at(address: Ipv4Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, 32)
+        .kind(RouteType::Unreachable)
+        .build()
 }
 
 fn link_name(number: u16) -> String {

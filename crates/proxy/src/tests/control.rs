@@ -88,3 +88,56 @@ fn holds(path: &std::path::Path, bytes: &[u8]) -> bool {
     let text = std::fs::read(path).unwrap_or_default();
     text.windows(bytes.len()).any(|w| w == bytes)
 }
+
+/// An address where connecting neither succeeds nor fails: a listener whose queue is full.
+async fn silent() -> (std::net::TcpListener, Vec<TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.1.0.9:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        queued.push(stream.unwrap());
+    }
+    (listener, queued)
+}
+
+#[test]
+fn a_call_to_an_endpoint_that_leaves_goes_to_another_at_once() {
+    run(async {
+        let (listener, _queued) = silent().await;
+        let gone = listener.local_addr().unwrap();
+        let store = Store::new();
+        store.apply(
+            vec![
+                Resource::MeshSettings(MeshSettings::default()),
+                service("a", "10.96.0.1", 80, Protocol::Http),
+                pod("a", "v1", 80, gone),
+            ],
+            Vec::new(),
+        );
+        store.mark_ready();
+        let (address, _end) = control_plane(&store).await;
+        let mut config = Config::new(mesh::scope(Role::Sidecar));
+        config.destinations = Destinations::Fixed("10.96.0.1:80".parse().unwrap());
+        config.discovery = Some(address.to_string());
+        let bench = Bench::start(config).await;
+        let mut stream = bench.outbound().await;
+        let called = exchange(&mut stream, GET);
+        let moved = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let new = pod("a", "v1", 80, web("127.1.0.2", "moved").await);
+            store.apply(vec![new], vec![pod("a", "v1", 80, gone).key()]);
+        };
+        // The connect timeout is ten seconds: far from what this may take.
+        let both = futures::future::join(called, moved);
+        let (answer, ()) = tokio::time::timeout(Duration::from_secs(5), both)
+            .await
+            .unwrap();
+        assert!(answer.ends_with("moved"), "{answer}");
+    });
+}

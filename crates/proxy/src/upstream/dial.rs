@@ -3,10 +3,12 @@
 use super::pool::Place;
 use super::{Failed, Load, Upstream};
 use crate::config::Destinations;
-use lateen_model::decide::cluster::Cluster;
+use lateen_model::decide::cluster::{Cluster, Discovery};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason};
 use lateen_model::workload::Workload;
 use lateen_net::capture::{PASSTHROUGH_SOURCE, PASSTHROUGH_SOURCE_V6};
+use lateen_net::dial::DialError;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,9 @@ pub(super) const MOST_ENDPOINTS: usize = 8;
 
 /// How long one endpoint may hold up a connection while there are others.
 pub(super) const IMPATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a call that waits to connect looks whether its endpoint is still there.
+const RECHECK: Duration = Duration::from_millis(50);
 
 /// A connection to an endpoint of a cluster.
 pub(crate) struct Dialed {
@@ -49,7 +54,8 @@ impl Upstream {
             };
             let load = self.loads.begin(picked.address);
             let place = self.place(picked.address, facts.direction);
-            match place.dial(patience(cluster, picked.more)).await {
+            let dialing = place.dial(patience(cluster, picked.more));
+            match self.unless_gone(cluster, picked.address, dialing).await {
                 Ok(stream) => {
                     return Ok(Dialed {
                         stream,
@@ -70,6 +76,35 @@ impl Upstream {
             }
         }
         Err(failed)
+    }
+
+    /// What `connecting` to an endpoint gives, unless the endpoint leaves the cluster meanwhile: the address of a pod
+    /// that is gone may answer nothing at all, and nobody should wait for that.
+    pub(super) async fn unless_gone<T>(
+        &self,
+        cluster: &Cluster,
+        address: SocketAddr,
+        connecting: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
+        tokio::select! {
+            biased;
+            done = connecting => done,
+            () = self.gone(cluster, address) => Err(DialError::OutOfUse { address }),
+        }
+    }
+
+    /// Returns once the cluster in force no longer has the endpoint; never, where endpoints are not listed.
+    async fn gone(&self, cluster: &Cluster, address: SocketAddr) {
+        loop {
+            tokio::time::sleep(RECHECK).await;
+            let live = self.shared.live.load();
+            match live.snapshot.cluster(&cluster.name).map(|c| &c.discovery) {
+                Some(Discovery::Endpoints(all)) if !all.iter().any(|e| e.address == address) => {
+                    return;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Keeps a connection that turned out not to be needed, for an HTTP/1 request to the same endpoint.

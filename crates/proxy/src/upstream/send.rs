@@ -136,6 +136,7 @@ impl Upstream {
         let place = self.place(picked.address, order.facts.direction);
         let timeout = patience(&order.plan.cluster, picked.more);
         let connecting = self.pool.connection(place, version, timeout, course.fresh);
+        let connecting = self.unless_gone(&order.plan.cluster, picked.address, connecting);
         let mut connection = within(order.deadline, connecting)
             .await
             .ok_or(Trouble::TooLate)?
