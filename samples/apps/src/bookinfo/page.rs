@@ -8,7 +8,7 @@ header{background:#14324a;color:#fff;padding:.8rem 2rem;display:flex;justify-con
 header h1{font-size:1.1rem;margin:0}main{max-width:60rem;margin:1.5rem auto;padding:0 1rem}\
 .columns{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem}section{background:#fff;border:1px solid #dde2e8;border-radius:8px;padding:1rem 1.5rem}\
 dt{font-weight:600}dd{margin:0 0 .4rem}blockquote{margin:0 0 1rem;border-left:3px solid #c8d1da;padding-left:1rem}\
-.stars{font-size:1.3rem;letter-spacing:.1em}.error{color:#a4262c}small{color:#5d6b79}a,button{color:inherit}";
+.stars{font-size:1.3rem;letter-spacing:.1em}.error{color:#a4262c}small{color:#5d6b79}a{color:inherit}";
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
