@@ -87,8 +87,14 @@ fn objects(mesh: &Mesh) -> Result<()> {
         mesh.kubectl(&["get", "cm", "facts", "-o", "yaml"])?
             .contains("b: \"3\"")
     );
-    let wrong = mesh.kubectl_fails(&["create", "-f", "/dev/null", "--dry-run=server"])?;
-    ensure!(!wrong.is_empty());
+    let misspelt = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: wrong}\ndate: {b: '3'}\n";
+    let file = mesh.home.join("misspelt.yaml");
+    std::fs::write(&file, misspelt)?;
+    let wrong = mesh.kubectl_fails(&["create", "-f", &file.to_string_lossy()])?;
+    ensure!(
+        wrong.contains("unknown field \"date\""),
+        "the field is named: {wrong}"
+    );
     ensure!(
         mesh.kubectl_fails(&["get", "cm", "absent"])?
             .contains("NotFound")
