@@ -8,6 +8,7 @@
 //! ```
 //! Nothing here waits, logs, counts or looks at a clock; chance comes in as a number.
 
+pub mod authz;
 pub mod cluster;
 mod clusters;
 pub mod gateway;

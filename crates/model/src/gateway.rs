@@ -1,6 +1,7 @@
 //! Gateways: what one Gateway object opens at the pods it selects.
 
 use crate::name::Origin;
+use crate::tls::ServerTls;
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub struct Server {
     pub hosts: Vec<ServerHost>,
     /// Answers every HTTP request with 301 to `https`.
     pub https_redirect: bool,
+    /// How TLS is ended; present exactly when the protocol is `Https` or `TlsTerminate`.
+    pub tls: Option<ServerTls>,
 }
 
 /// A host of a server, limited to VirtualServices of one namespace or open to all.
@@ -51,6 +54,8 @@ pub enum ServerProtocol {
     Tcp,
     /// TLS passed through by SNI.
     TlsPassthrough,
-    /// TLS terminated here: not served before certificates are supported; such a server opens no listener.
+    /// TLS ended here, opaque TCP inside.
     TlsTerminate,
+    /// TLS ended here, HTTP/1.1 or HTTP/2 by ALPN inside.
+    Https,
 }

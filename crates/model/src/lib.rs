@@ -8,11 +8,14 @@
 
 pub mod decide;
 pub mod gateway;
+pub mod identity;
 pub mod matching;
 pub mod mesh;
 pub mod name;
 pub mod resource;
 pub mod route;
+pub mod security;
 pub mod service;
+pub mod tls;
 pub mod traffic;
 pub mod workload;

@@ -1,10 +1,12 @@
 //! Mesh-wide settings, per-namespace scopes (Sidecar objects), and what a proxy knows of itself.
 
 use crate::name::Origin;
+use crate::tls::TlsVersion;
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Settings from MeshConfig that a proxy needs. One value per mesh.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,6 +21,22 @@ pub struct MeshSettings {
     pub domain: Str,
     /// Root namespace, such as `istio-system`.
     pub root_namespace: Str,
+    /// Trust domain of the mesh, such as `cluster.local`.
+    pub trust_domain: Str,
+    /// Other trust domains whose members count as the mesh's own: principals of policies are written for all of them.
+    pub trust_domain_aliases: Vec<Str>,
+    /// Whether clients use mutual TLS where servers have it (Istio: `enableAutoMtls`).
+    pub auto_mtls: bool,
+    /// Lowest TLS version between members of the mesh (Istio: `meshMTLS.minProtocolVersion`).
+    pub mesh_tls_min: TlsVersion,
+    /// What is done to paths before anything looks at them.
+    pub path_normalization: PathNormalization,
+    /// Proxies in front of gateways whose `x-forwarded-for` is believed (Istio: `gatewayTopology.numTrustedProxies`).
+    pub trusted_proxies: u32,
+    /// What gateways do with `x-forwarded-client-cert` (Istio: `gatewayTopology.forwardClientCertDetails`).
+    pub forward_client_cert: ForwardClientCert,
+    /// Providers of external authorization, by name (Istio: `extensionProviders`).
+    pub authz_providers: Vec<AuthzProvider>,
 }
 
 impl Default for MeshSettings {
@@ -29,6 +47,14 @@ impl Default for MeshSettings {
             access_log_format: None,
             domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
+            trust_domain: "cluster.local".into(),
+            trust_domain_aliases: Vec::new(),
+            auto_mtls: true,
+            mesh_tls_min: TlsVersion::V1_2,
+            path_normalization: PathNormalization::Base,
+            trusted_proxies: 0,
+            forward_client_cert: ForwardClientCert::SanitizeSet,
+            authz_providers: Vec::new(),
         }
     }
 }
@@ -40,6 +66,91 @@ pub enum OutboundMode {
     AllowAny,
     /// Refused: HTTP 502, TCP reset.
     RegistryOnly,
+}
+
+/// What is done to the path of a request before routing and policies look at it, and as which it travels on
+/// (Istio: `pathNormalization`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum PathNormalization {
+    /// Nothing.
+    None,
+    /// RFC 3986 §6: dot segments removed, unreserved characters decoded, a backslash is a slash. Istio's default.
+    Base,
+    /// As `Base`, and runs of slashes become one.
+    MergeSlashes,
+    /// As `MergeSlashes`, after `%2F` and `%5C` in either case were decoded.
+    DecodeAndMergeSlashes,
+}
+
+/// What becomes of the header `x-forwarded-client-cert` of a request (Envoy: `forward_client_cert_details`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ForwardClientCert {
+    /// Removed.
+    Sanitize,
+    /// Kept when the peer showed a certificate, else removed.
+    ForwardOnly,
+    /// Added to when the peer showed a certificate, else removed. What sidecars do.
+    AppendForward,
+    /// Replaced by the peer's certificate, if it showed one. What gateways do.
+    SanitizeSet,
+    /// Kept, whoever sent it.
+    AlwaysForwardOnly,
+}
+
+/// A provider of external authorization.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuthzProvider {
+    /// The name that policies use.
+    pub name: Str,
+    /// Host of the service that is asked: a service's name or a ServiceEntry's host, fully qualified, lower case.
+    pub host: Str,
+    /// Port of that service.
+    pub port: u16,
+    /// Bound on one check (Istio: 600 s).
+    pub timeout: Duration,
+    /// Whether requests pass when the provider cannot be asked.
+    pub fail_open: bool,
+    /// Status of the answer when the provider cannot be asked (Istio: 403).
+    pub status_on_error: u16,
+    /// How much of the body is sent with the check; absent: none.
+    pub body: Option<AuthzBody>,
+    /// Whether the route is chosen anew after the provider changed headers.
+    pub clear_route_cache: bool,
+    /// How it is asked.
+    pub protocol: AuthzProtocol,
+}
+
+/// The part of a request's body that a provider gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AuthzBody {
+    /// Most bytes.
+    pub max_bytes: u32,
+    /// Whether a longer body is cut; if not it is answered 413.
+    pub allow_partial: bool,
+    /// Whether gRPC carries it as bytes.
+    pub as_bytes: bool,
+}
+
+/// How a provider of external authorization is asked. Header lists hold lower-case names, exact, `prefix*` or `*suffix`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum AuthzProtocol {
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    Grpc,
+    /// A request like the one to be checked, without body: 200 means yes.
+    Http {
+        /// Goes before the path.
+        path_prefix: Str,
+        /// Headers of the request that are sent, beside Host, Method, Path, Content-Length and Authorization.
+        request_headers: Vec<Str>,
+        /// Headers that are added to the check.
+        additional_headers: Vec<(Str, Str)>,
+        /// Headers of a yes that are added to the request.
+        upstream_on_allow: Vec<Str>,
+        /// Headers of a no that the client gets; empty: all.
+        downstream_on_deny: Vec<Str>,
+        /// Headers of a yes that are added to the client's response.
+        downstream_on_allow: Vec<Str>,
+    },
 }
 
 /// One Sidecar object, in the part that concerns outbound scope.

@@ -4,6 +4,9 @@ use crate::gateway::Gateway;
 use crate::mesh::{MeshSettings, SidecarScope};
 use crate::name::Origin;
 use crate::route::RouteTable;
+use crate::security::{
+    AuthorizationPolicy, Credential, PeerAuthentication, RequestAuthentication, TrustBundle,
+};
 use crate::service::Service;
 use crate::traffic::TrafficPolicy;
 use crate::workload::Workload;
@@ -27,6 +30,16 @@ pub enum Resource {
     SidecarScope(SidecarScope),
     /// The mesh's settings; its name is `default`.
     MeshSettings(MeshSettings),
+    /// A PeerAuthentication.
+    PeerAuthentication(PeerAuthentication),
+    /// A RequestAuthentication.
+    RequestAuthentication(RequestAuthentication),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// Roots of a trust domain; its name is the trust domain.
+    TrustBundle(TrustBundle),
+    /// Certificates of a secret.
+    Credential(Credential),
 }
 
 /// Kinds of [`Resource`], in the order in which a proxy should receive them.
@@ -44,14 +57,29 @@ pub enum Kind {
     SidecarScope,
     /// [`Resource::RouteTable`].
     RouteTable,
+    /// [`Resource::TrustBundle`].
+    TrustBundle,
+    /// [`Resource::PeerAuthentication`].
+    PeerAuthentication,
+    /// [`Resource::RequestAuthentication`].
+    RequestAuthentication,
+    /// [`Resource::AuthorizationPolicy`].
+    AuthorizationPolicy,
+    /// [`Resource::Credential`].
+    Credential,
     /// [`Resource::Gateway`].
     Gateway,
 }
 
 impl Kind {
     /// Every kind, in push order: what is referred to comes before what refers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::MeshSettings,
+        Self::TrustBundle,
+        Self::PeerAuthentication,
+        Self::RequestAuthentication,
+        Self::AuthorizationPolicy,
+        Self::Credential,
         Self::Service,
         Self::Workload,
         Self::TrafficPolicy,
@@ -83,6 +111,11 @@ impl Resource {
             Self::Gateway(g) => (Kind::Gateway, of(&g.origin)),
             Self::SidecarScope(s) => (Kind::SidecarScope, of(&s.origin)),
             Self::MeshSettings(_) => (Kind::MeshSettings, "default".into()),
+            Self::TrustBundle(t) => (Kind::TrustBundle, t.trust_domain.clone()),
+            Self::PeerAuthentication(p) => (Kind::PeerAuthentication, of(&p.origin)),
+            Self::RequestAuthentication(r) => (Kind::RequestAuthentication, of(&r.origin)),
+            Self::AuthorizationPolicy(a) => (Kind::AuthorizationPolicy, of(&a.origin)),
+            Self::Credential(c) => (Kind::Credential, of(&c.origin)),
         };
         Key { kind, name }
     }

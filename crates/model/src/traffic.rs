@@ -1,6 +1,7 @@
 //! Traffic policies: what one DestinationRule says about a host and its subsets.
 
 use crate::name::{Origin, Visibility};
+use crate::tls::ClientTls;
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,6 +42,11 @@ pub struct TrafficSettings {
     pub balancer: Option<Balancer>,
     /// TCP connect timeout; absent: 10 s (Istio: `meshConfig.connectTimeout`).
     pub connect_timeout: Option<Duration>,
+    /// TLS towards the endpoints; absent: mutual TLS where an endpoint has it (auto mTLS).
+    pub tls: Option<ClientTls>,
+    /// Settings of single service ports, which replace all of the above for that port: nothing is inherited
+    /// (Istio: `portLevelSettings`). Their own `ports` are empty.
+    pub ports: BTreeMap<u16, TrafficSettings>,
 }
 
 /// Load-balancing algorithms.

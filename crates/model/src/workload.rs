@@ -38,6 +38,10 @@ pub struct Workload {
     pub weight: u32,
     /// Whether the pod has a Lateen or Istio sidecar.
     pub has_sidecar: bool,
+    /// Whether its proxy takes the mesh's mutual TLS (Istio: label `security.istio.io/tlsMode: istio`).
+    pub takes_mtls: bool,
+    /// Trust domain of its identity; empty: the mesh's.
+    pub trust_domain: Str,
     /// Services this workload is an endpoint of.
     pub services: BTreeMap<ServiceKey, ServicePorts>,
 }

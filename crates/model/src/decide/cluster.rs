@@ -1,7 +1,9 @@
 //! Clusters: the endpoints behind one service port and subset, as one proxy sees them.
 
+use crate::identity::SpiffeId;
 use crate::name::{Origin, ServiceKey};
 use crate::service::Protocol;
+use crate::tls::ClientTls;
 use crate::traffic::Balancer;
 use crate::workload::{Health, Workload};
 use lateen_base::Str;
@@ -26,6 +28,25 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Protocol towards the endpoints: HTTP/2 when `is_http2`, else what the client spoke.
     pub protocol: Protocol,
+    /// How connections to the endpoints are secured.
+    pub tls: ClusterTls,
+}
+
+/// How connections to a cluster's endpoints are secured.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClusterTls {
+    /// Plain text.
+    Plain,
+    /// Mutual TLS with the mesh's certificates to endpoints that have an [`Endpoint::identity`], plain text to others.
+    Mesh {
+        /// Server name: `outbound_.9080_.v1_.reviews.default.svc.cluster.local` (Istio).
+        server_name: Str,
+        /// Names that are accepted instead of the endpoint's identity, SPIFFE ids (DestinationRule `subjectAltNames`);
+        /// empty: the endpoint's identity.
+        sans: Vec<Str>,
+    },
+    /// TLS as a DestinationRule asks for (SIMPLE or MUTUAL).
+    Origin(Arc<ClientTls>),
 }
 
 /// Names of a service as metrics and logs show them.
@@ -65,6 +86,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether it takes new requests. `Unready` endpoints are kept out of clusters.
     pub health: Health,
+    /// Who it must prove to be: connections to it use the mesh's mutual TLS. Absent: it takes none.
+    pub identity: Option<SpiffeId>,
     /// The workload behind it, for metric labels.
     pub workload: Arc<Workload>,
 }

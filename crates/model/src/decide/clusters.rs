@@ -1,6 +1,6 @@
 //! Builds the clusters of a snapshot and finds the one that a destination means.
 
-use super::cluster::{Cluster, Discovery, Endpoint, ServiceFacts};
+use super::cluster::{Cluster, ClusterTls, Discovery, Endpoint, ServiceFacts};
 use super::plan::{Fault, FaultReason};
 use super::policy::{Merged, Policies};
 use super::registry::{Registry, Visible};
@@ -216,6 +216,7 @@ impl Part<'_> {
             balancer,
             connect_timeout: self.settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             protocol: port.protocol,
+            tls: ClusterTls::Plain,
         }
     }
 }
@@ -243,6 +244,7 @@ fn endpoints(port: &Port, workloads: &[(&Arc<Workload>, &ServicePorts)]) -> Disc
             address: SocketAddr::new(*ip, *target),
             weight: workload.weight.max(1),
             health: wanted,
+            identity: None,
             workload: (*workload).clone(),
         });
     }
@@ -283,6 +285,7 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
             a.len() == b.len()
                 && a.iter().zip(b.iter()).all(|(a, b)| {
                     (a.address, a.weight, a.health) == (b.address, b.weight, b.health)
+                        && a.identity == b.identity
                         && (Arc::ptr_eq(&a.workload, &b.workload) || a.workload == b.workload)
                 })
         }
@@ -293,6 +296,7 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
         && a.balancer == b.balancer
         && a.connect_timeout == b.connect_timeout
         && a.protocol == b.protocol
+        && a.tls == b.tls
 }
 
 /// A cluster without service that sends to the original destination.
@@ -304,6 +308,7 @@ pub(super) fn passthrough(name: &str) -> Arc<Cluster> {
         balancer: Balancer::Passthrough,
         connect_timeout: CONNECT_TIMEOUT,
         protocol: Protocol::Detect,
+        tls: ClusterTls::Plain,
     })
 }
 

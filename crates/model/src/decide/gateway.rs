@@ -75,7 +75,10 @@ pub(super) fn ports(
     for gateway in gateways {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
         for server in &gateway.servers {
-            if server.protocol == ServerProtocol::TlsTerminate {
+            if matches!(
+                server.protocol,
+                ServerProtocol::TlsTerminate | ServerProtocol::Https
+            ) {
                 continue;
             }
             let bind_port = targets.get(&server.port).copied().unwrap_or(server.port);
@@ -168,7 +171,7 @@ impl GatewayPort {
                     };
                     add_sni(&mut self.tls, &rules, serves);
                 }
-                ServerProtocol::TlsTerminate => {}
+                ServerProtocol::TlsTerminate | ServerProtocol::Https => {}
             }
         }
     }
@@ -255,7 +258,7 @@ pub(super) fn connection(
     };
     let number = opened.listener.port;
     match opened.listener.protocol {
-        ServerProtocol::Http => ConnectionPlan::Http,
+        ServerProtocol::Http | ServerProtocol::Https => ConnectionPlan::Http,
         ServerProtocol::TlsPassthrough => ConnectionPlan::Sni(TcpPlan::Refuse(no_route(format!(
             "gateway port {number}: what came in is not TLS"
         )))),

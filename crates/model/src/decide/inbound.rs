@@ -1,6 +1,6 @@
 //! Decisions for what comes from the mesh to the application: by port alone, no routes.
 
-use super::cluster::{Cluster, Discovery, ServiceFacts};
+use super::cluster::{Cluster, ClusterTls, Discovery, ServiceFacts};
 use super::clusters::{CONNECT_TIMEOUT, Target};
 use super::plan::{ConnectionFacts, ConnectionPlan, Fault, FaultReason, RequestPlan, TcpPlan};
 use super::resources::ResourceSet;
@@ -110,6 +110,7 @@ fn cluster(facts: &ServiceFacts, protocol: Protocol, address: SocketAddr) -> Arc
         balancer: Balancer::Passthrough,
         connect_timeout: CONNECT_TIMEOUT,
         protocol,
+        tls: ClusterTls::Plain,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The plans that decisions return, and the facts they are made from. Types only.
 
 use super::cluster::Cluster;
+use crate::identity::SpiffeId;
 use crate::name::Origin;
 use crate::route::{HeaderEdit, Redirect, RetryPolicy};
 use lateen_base::Str;
@@ -17,6 +18,19 @@ pub struct ConnectionFacts {
     pub source: SocketAddr,
     /// Where the client wanted to go: the original destination, or at a gateway the listener's own address.
     pub destination: SocketAddr,
+}
+
+/// What TLS says about a connection's peer. Without TLS: the default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Peer {
+    /// Proved by the peer's certificate; absent: the peer showed none, or TLS was not the mesh's.
+    pub identity: Option<SpiffeId>,
+    /// Server name of the ClientHello, canonical; empty: none.
+    pub server_name: Str,
+    /// The protocol that was agreed on; empty: none.
+    pub alpn: Str,
+    /// Whether the connection is encrypted and ended here.
+    pub tls: bool,
 }
 
 /// Which way a connection goes.
@@ -166,6 +180,22 @@ pub enum FaultReason {
     BadRequest,
     /// The request has too many or too large headers (431, no flag).
     TooLarge,
+    /// An AuthorizationPolicy says no (403 with `RBAC: access denied`, no flag; TCP reset).
+    Denied,
+    /// The request's token is not good (401, no flag).
+    Unauthenticated,
+    /// A provider of external authorization says no (its own status, `UAEX`).
+    AuthzRefused,
+    /// A provider of external authorization cannot be asked (its `statusOnError`, `UAEX`).
+    AuthzUnavailable,
+    /// Plain text, or TLS that is not the mesh's, where mutual TLS is required (TCP reset).
+    NotMutualTls,
+    /// TLS with the client failed (closed).
+    HandshakeFailed,
+    /// The proxy has no memory or no connections to spare (503, `OM`).
+    Overloaded,
+    /// The body is larger than allowed (413, no flag).
+    BodyTooLarge,
 }
 
 impl Fault {
@@ -177,6 +207,9 @@ impl Fault {
             FaultReason::Timeout => 504,
             FaultReason::BadRequest => 400,
             FaultReason::TooLarge => 431,
+            FaultReason::BodyTooLarge => 413,
+            FaultReason::Denied | FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => 403,
+            FaultReason::Unauthenticated => 401,
             _ => 503,
         }
     }
@@ -191,7 +224,15 @@ impl Fault {
             FaultReason::UpstreamReset => "UC",
             FaultReason::Timeout => "UT",
             FaultReason::BadRequest => "DPE",
-            FaultReason::NotInRegistry | FaultReason::TooLarge => "-",
+            FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => "UAEX",
+            FaultReason::Overloaded => "OM",
+            FaultReason::HandshakeFailed => "UPE",
+            FaultReason::NotInRegistry
+            | FaultReason::TooLarge
+            | FaultReason::BodyTooLarge
+            | FaultReason::Denied
+            | FaultReason::Unauthenticated
+            | FaultReason::NotMutualTls => "-",
         }
     }
 }

@@ -126,5 +126,11 @@ fn inherit(subset: &Subset, host: &TrafficSettings) -> TrafficSettings {
     TrafficSettings {
         balancer: subset.settings.balancer.or(host.balancer),
         connect_timeout: subset.settings.connect_timeout.or(host.connect_timeout),
+        tls: subset.settings.tls.clone().or_else(|| host.tls.clone()),
+        ports: if subset.settings.ports.is_empty() {
+            host.ports.clone()
+        } else {
+            subset.settings.ports.clone()
+        },
     }
 }

@@ -6,6 +6,9 @@ use crate::mesh::{MeshSettings, Role, Scope, SidecarScope};
 use crate::name::{ServiceKey, Visibility};
 use crate::resource::{Key, Kind, Resource};
 use crate::route::RouteTable;
+use crate::security::{
+    AuthorizationPolicy, Credential, PeerAuthentication, RequestAuthentication, TrustBundle,
+};
 use crate::service::Service;
 use crate::traffic::TrafficPolicy;
 use crate::workload::Workload;
@@ -24,6 +27,11 @@ pub struct ResourceSet {
     pub(crate) gateways: BTreeMap<Str, Arc<Gateway>>,
     pub(crate) scopes: BTreeMap<Str, Arc<SidecarScope>>,
     pub(crate) mesh: Option<Arc<MeshSettings>>,
+    pub(crate) peer_authentications: BTreeMap<Str, Arc<PeerAuthentication>>,
+    pub(crate) request_authentications: BTreeMap<Str, Arc<RequestAuthentication>>,
+    pub(crate) authorization_policies: BTreeMap<Str, Arc<AuthorizationPolicy>>,
+    pub(crate) trust_bundles: BTreeMap<Str, Arc<TrustBundle>>,
+    pub(crate) credentials: BTreeMap<Str, Arc<Credential>>,
 }
 
 impl ResourceSet {
@@ -59,6 +67,11 @@ impl ResourceSet {
             Resource::RouteTable(v) => put(&mut self.routes, name, v),
             Resource::TrafficPolicy(v) => put(&mut self.policies, name, v),
             Resource::Gateway(v) => put(&mut self.gateways, name, v),
+            Resource::PeerAuthentication(v) => put(&mut self.peer_authentications, name, v),
+            Resource::RequestAuthentication(v) => put(&mut self.request_authentications, name, v),
+            Resource::AuthorizationPolicy(v) => put(&mut self.authorization_policies, name, v),
+            Resource::TrustBundle(v) => put(&mut self.trust_bundles, name, v),
+            Resource::Credential(v) => put(&mut self.credentials, name, v),
             Resource::SidecarScope(v) => put(&mut self.scopes, name, v),
             Resource::MeshSettings(v) => {
                 let differs = self.mesh.as_deref() != Some(&v);
@@ -76,6 +89,11 @@ impl ResourceSet {
             Kind::RouteTable => self.routes.remove(name).is_some(),
             Kind::TrafficPolicy => self.policies.remove(name).is_some(),
             Kind::Gateway => self.gateways.remove(name).is_some(),
+            Kind::PeerAuthentication => self.peer_authentications.remove(name).is_some(),
+            Kind::RequestAuthentication => self.request_authentications.remove(name).is_some(),
+            Kind::AuthorizationPolicy => self.authorization_policies.remove(name).is_some(),
+            Kind::TrustBundle => self.trust_bundles.remove(name).is_some(),
+            Kind::Credential => self.credentials.remove(name).is_some(),
             Kind::SidecarScope => self.scopes.remove(name).is_some(),
             Kind::MeshSettings => self.mesh.take().is_some(),
         }
@@ -99,9 +117,39 @@ impl ResourceSet {
             Kind::RouteTable => self.routes.len(),
             Kind::TrafficPolicy => self.policies.len(),
             Kind::Gateway => self.gateways.len(),
+            Kind::PeerAuthentication => self.peer_authentications.len(),
+            Kind::RequestAuthentication => self.request_authentications.len(),
+            Kind::AuthorizationPolicy => self.authorization_policies.len(),
+            Kind::TrustBundle => self.trust_bundles.len(),
+            Kind::Credential => self.credentials.len(),
             Kind::SidecarScope => self.scopes.len(),
             Kind::MeshSettings => usize::from(self.mesh.is_some()),
         }
+    }
+
+    /// Every PeerAuthentication, by name.
+    pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
+        self.peer_authentications.values()
+    }
+
+    /// Every RequestAuthentication, by name.
+    pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.request_authentications.values()
+    }
+
+    /// Every AuthorizationPolicy, by name.
+    pub fn authorization_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.authorization_policies.values()
+    }
+
+    /// Every TrustBundle, by name.
+    pub fn trust_bundles(&self) -> impl Iterator<Item = &Arc<TrustBundle>> {
+        self.trust_bundles.values()
+    }
+
+    /// Every Credential, by name.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
     }
 
     /// Every service.
@@ -190,6 +238,13 @@ pub enum Audience {
     Namespaces(Vec<Str>),
     /// Gateways whose labels have all of these.
     Gateways(BTreeMap<Str, Str>),
+    /// Proxies of these service accounts in one namespace.
+    Accounts {
+        /// The namespace.
+        namespace: Str,
+        /// The accounts.
+        accounts: Vec<Str>,
+    },
 }
 
 impl Audience {
@@ -207,9 +262,18 @@ impl Audience {
             Resource::RouteTable(r) => exported(&r.visibility, None),
             Resource::TrafficPolicy(t) => exported(&t.visibility, None),
             Resource::Gateway(g) => Self::Gateways(g.selector.clone()),
-            Resource::Workload(_) | Resource::SidecarScope(_) | Resource::MeshSettings(_) => {
-                Self::Everyone
-            }
+            Resource::AuthorizationPolicy(a) => exported(&a.visibility, None),
+            Resource::RequestAuthentication(r) => exported(&r.visibility, None),
+            Resource::Credential(c) => Self::Accounts {
+                namespace: c.origin.namespace.clone(),
+                accounts: c.readers.clone(),
+            },
+            // Clients need to know which servers take mutual TLS.
+            Resource::Workload(_)
+            | Resource::SidecarScope(_)
+            | Resource::PeerAuthentication(_)
+            | Resource::TrustBundle(_)
+            | Resource::MeshSettings(_) => Self::Everyone,
         }
     }
 
@@ -221,6 +285,10 @@ impl Audience {
             Self::Gateways(selector) => {
                 scope.role == Role::Gateway && labels_match(selector, &scope.labels)
             }
+            Self::Accounts {
+                namespace,
+                accounts,
+            } => scope.namespace == *namespace && accounts.contains(&scope.service_account),
         }
     }
 }

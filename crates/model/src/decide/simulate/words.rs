@@ -45,6 +45,16 @@ pub fn sentence(fault: &Fault) -> String {
         R::Timeout => format!("{subject} did not answer in time"),
         R::BadRequest => format!("the client sent {subject}"),
         R::TooLarge => format!("the request's headers are too large: {subject}"),
+        R::BodyTooLarge => format!("the request's body is too large: {subject}"),
+        R::Denied => format!("RBAC: access denied: {subject}"),
+        R::Unauthenticated => format!("the token is not accepted: {subject}"),
+        R::AuthzRefused => format!("external authorization refused: {subject}"),
+        R::AuthzUnavailable => format!("external authorization cannot be asked: {subject}"),
+        R::NotMutualTls => {
+            format!("{subject} takes mutual TLS only, and the client did not use it")
+        }
+        R::HandshakeFailed => format!("the TLS handshake failed: {subject}"),
+        R::Overloaded => format!("the proxy is overloaded: {subject}"),
     };
     match &fault.origin {
         Some(origin) => format!("{text} ({origin})"),
