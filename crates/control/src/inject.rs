@@ -11,6 +11,7 @@ mod containers;
 mod gateway;
 mod metadata;
 mod overlay;
+mod probes;
 mod prometheus;
 mod proxy_config;
 mod restore;
@@ -49,7 +50,7 @@ pub struct Settings {
     pub mesh: String,
     /// Revision of this control plane; pods and namespaces choose it with `istio.io/rev`.
     pub revision: String,
-    /// Where proxies find the control plane, as `host:port`; absent: `istiod.<root namespace>.svc:15010`.
+    /// Where proxies find the control plane, as `host:port`; absent: `istiod.<root namespace>.svc:15012`.
     pub discovery: Option<String>,
     /// Defaults for proxies (Istio: `meshConfig.defaultConfig`).
     pub proxy_defaults: ProxyConfig,
@@ -82,7 +83,7 @@ impl Default for Settings {
 impl Settings {
     /// Where proxies find the control plane unless their ProxyConfig says otherwise.
     fn discovery(&self) -> String {
-        let default = || format!("istiod.{}.svc:15010", self.root_namespace);
+        let default = || format!("istiod.{}.svc:15012", self.root_namespace);
         self.discovery.clone().unwrap_or_else(default)
     }
 }
@@ -130,7 +131,7 @@ pub enum InjectError {
     Unsupported(String),
     /// An injection template that does not exist here.
     #[error(
-        "annotation inject.istio.io/templates names {0:?}; templates are built in: use sidecar or gateway"
+        "annotation inject.istio.io/templates names {0:?}; templates are built in: use sidecar or gateway, with or without spire, as in sidecar,spire"
     )]
     UnknownTemplate(String),
     /// The pod already has a container with a reserved name that injection did not make.
@@ -162,7 +163,15 @@ pub fn injected(input: Input<'_>) -> Result<Value, InjectError> {
         serde_json::from_value(bare.clone()).map_err(|e| InjectError::NotAPod(e.to_string()))?;
     let annotations = Annotations::of(&pod);
     let template = Template::of(&annotations)?;
+    let own = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let has = |name: &str| own.is_some_and(|own| own.iter().any(|v| v.name == name));
+    let probes = match template.shape {
+        Shape::Sidecar => probes::rewrite(&mut bare, &annotations)?,
+        Shape::Gateway => None,
+    };
     let facts = Facts {
+        spire: template.spire || has(volumes::SPIRE),
+        probes,
         proxy_config: proxy_config::merged(&annotations, input.settings)?,
         owner: Owner::of(&pod, input.namespace),
         prometheus: prometheus::merge(&annotations, prometheus, input.settings),
@@ -170,36 +179,48 @@ pub fn injected(input: Input<'_>) -> Result<Value, InjectError> {
         pod: &pod,
         settings: input.settings,
     };
-    let mut parts = match template {
-        Template::Sidecar => sidecar::parts(&facts)?,
-        Template::Gateway => gateway::parts(&facts)?,
+    let mut parts = match template.shape {
+        Shape::Sidecar => sidecar::parts(&facts)?,
+        Shape::Gateway => gateway::parts(&facts)?,
     };
     // A volume of the same name is the user's replacement of ours.
-    let own = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
-    let has = |name: &str| own.is_some_and(|own| own.iter().any(|v| v.name == name));
     parts.volumes.retain(|volume| !has(&volume.name));
     overlay::apply(&mut bare, &parts)?;
     metadata::apply(&mut bare, &facts, &parts);
     Ok(bare)
 }
 
-/// Which pod shape is asked for (Istio: annotation `inject.istio.io/templates`).
+/// What is asked for by annotation `inject.istio.io/templates`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Template {
+struct Template {
+    shape: Shape,
+    /// Whether the identity comes from a SPIRE agent on the node, by way of its CSI driver.
+    spire: bool,
+}
+
+/// The pod's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
     Sidecar,
     Gateway,
 }
 
 impl Template {
     fn of(annotations: &Annotations) -> Result<Self, InjectError> {
-        match annotations
-            .text("inject.istio.io/templates")
-            .unwrap_or("sidecar")
-        {
-            "" | "sidecar" => Ok(Self::Sidecar),
-            "gateway" => Ok(Self::Gateway),
-            other => Err(InjectError::UnknownTemplate(other.to_owned())),
+        let mut template = Self {
+            shape: Shape::Sidecar,
+            spire: false,
+        };
+        let names = annotations.text("inject.istio.io/templates");
+        for name in names.unwrap_or_default().split(',').map(str::trim) {
+            match name {
+                "" | "sidecar" => {}
+                "gateway" => template.shape = Shape::Gateway,
+                "spire" => template.spire = true,
+                other => return Err(InjectError::UnknownTemplate(other.to_owned())),
+            }
         }
+        Ok(template)
     }
 }
 
@@ -211,6 +232,10 @@ struct Facts<'a> {
     owner: Owner,
     prometheus: prometheus::Merge,
     proxy_config: ProxyConfig,
+    /// Whether the pod is given the socket of a SPIRE agent.
+    spire: bool,
+    /// The application's own probes as JSON, when the proxy makes them on the kubelet's behalf.
+    probes: Option<String>,
 }
 
 /// What a template adds to the pod.

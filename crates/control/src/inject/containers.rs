@@ -41,6 +41,8 @@ fn field(name: &str, path: &str) -> EnvVar {
 pub(super) fn proxy_env(facts: &Facts<'_>) -> Vec<EnvVar> {
     let settings = facts.settings;
     let mut list = vec![
+        env("PILOT_CERT_PROVIDER", "istiod"),
+        env("CA_ADDR", settings.discovery()),
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         field("INSTANCE_IP", "status.podIP"),
@@ -59,6 +61,9 @@ pub(super) fn proxy_env(facts: &Facts<'_>) -> Vec<EnvVar> {
         env("ISTIO_META_MESH_ID", &settings.mesh),
         env("TRUST_DOMAIN", &settings.trust_domain),
     ];
+    if let Some(probes) = &facts.probes {
+        list.push(env(super::probes::RECORD, probes));
+    }
     // Istio: proxyMetadata are plain environment variables; they do not replace the ones above.
     for (name, value) in &facts.proxy_config.proxy_metadata {
         if !list.iter().any(|known| known.name == *name) {

@@ -15,14 +15,14 @@ pub(super) fn parts(facts: &Facts<'_>) -> Result<Parts, InjectError> {
         readiness_probe: containers::readiness_probe(facts)?,
         resources: Some(containers::resources(facts)?),
         security_context: Some(containers::proxy_security()),
-        volume_mounts: Some(volumes::mounts()),
+        volume_mounts: Some(volumes::mounts(facts.spire)),
         ..Container::default()
     };
     Ok(Parts {
         init: None,
         proxy,
         native: false,
-        volumes: volumes::volumes(),
+        volumes: volumes::volumes(facts.spire),
         sidecar: false,
     })
 }

@@ -45,7 +45,10 @@ pub(super) fn undo(pod: &Value) -> Result<(Value, Option<String>), InjectError> 
         })?,
         None => Overrides::default(),
     };
-    let prometheus = recorded_prometheus(&pod);
+    let prometheus = recorded(&pod, "ISTIO_PROMETHEUS_ANNOTATIONS");
+    if let Some(record) = recorded(&pod, super::probes::RECORD) {
+        super::probes::undo(&mut pod, &record);
+    }
     let spec = &mut pod["spec"];
     take_back(
         &mut spec["initContainers"],
@@ -68,8 +71,8 @@ pub(super) fn undo(pod: &Value) -> Result<(Value, Option<String>), InjectError> 
     Ok((pod, prometheus))
 }
 
-/// `ISTIO_PROMETHEUS_ANNOTATIONS` of the injected proxy.
-fn recorded_prometheus(pod: &Value) -> Option<String> {
+/// The value of an environment variable of the injected proxy.
+fn recorded(pod: &Value, variable: &str) -> Option<String> {
     let spec = &pod["spec"];
     let lists = [&spec["initContainers"], &spec["containers"]];
     let proxy = lists
@@ -78,7 +81,7 @@ fn recorded_prometheus(pod: &Value) -> Option<String> {
         .flatten()
         .find(|container| container["name"] == PROXY)?;
     let env = proxy["env"].as_array()?.iter();
-    let mut found = env.filter(|env| env["name"] == "ISTIO_PROMETHEUS_ANNOTATIONS");
+    let mut found = env.filter(|env| env["name"] == variable);
     found.next()?["value"].as_str().map(str::to_owned)
 }
 

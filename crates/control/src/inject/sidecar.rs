@@ -21,7 +21,7 @@ pub(super) fn parts(facts: &Facts<'_>) -> Result<Parts, InjectError> {
         readiness_probe: containers::readiness_probe(facts)?,
         resources: Some(containers::resources(facts)?),
         security_context: Some(containers::proxy_security()),
-        volume_mounts: Some(volumes::mounts()),
+        volume_mounts: Some(volumes::mounts(facts.spire)),
         ..Container::default()
     };
     if native {
@@ -31,7 +31,7 @@ pub(super) fn parts(facts: &Facts<'_>) -> Result<Parts, InjectError> {
         init: init(facts, image)?,
         proxy,
         native,
-        volumes: volumes::volumes(),
+        volumes: volumes::volumes(facts.spire),
         sidecar: true,
     })
 }

@@ -310,7 +310,7 @@ fn annotations_shape_the_containers() {
 fn proxy_config_reaches_the_proxy() {
     let out = injected(&pod(
         json!({ "annotations": { "proxy.istio.io/config":
-            "concurrency: 3\nproxyMetadata:\n  MINE: \"1\"\n  POD_NAME: other\ndiscoveryAddress: canary:15010\n" } }),
+            "concurrency: 3\nproxyMetadata:\n  MINE: \"1\"\n  POD_NAME: other\ndiscoveryAddress: canary:15012\n" } }),
         app(),
     ));
     let proxy = container(&out, "istio-proxy");
@@ -324,7 +324,7 @@ fn proxy_config_reaches_the_proxy() {
     );
     assert_eq!(
         env(proxy, "PROXY_CONFIG"),
-        r#"{"concurrency":3,"discoveryAddress":"canary:15010","proxyMetadata":{"MINE":"1","POD_NAME":"other"}}"#
+        r#"{"concurrency":3,"discoveryAddress":"canary:15012","proxyMetadata":{"MINE":"1","POD_NAME":"other"}}"#
     );
 }
 
@@ -345,7 +345,8 @@ fn bad_annotations_are_refused_by_name() {
         (
             "inject.istio.io/templates",
             "mine",
-            "annotation inject.istio.io/templates names \"mine\"; templates are built in: use sidecar or gateway",
+            "annotation inject.istio.io/templates names \"mine\"; templates are built in: use sidecar or gateway, \
+             with or without spire, as in sidecar,spire",
         ),
     ] {
         assert_eq!(refusal(key, value), want);
@@ -443,4 +444,72 @@ fn names_of_workloads() {
         out.contains(&format!(" {} ", "x".repeat(62))),
         "cut names end well: {out}"
     );
+}
+
+#[test]
+fn probes_over_the_network_go_through_the_proxy() {
+    let spec = json!({ "containers": [{
+        "name": "app", "image": "app",
+        "ports": [{ "name": "web", "containerPort": 8080 }],
+        "readinessProbe": { "httpGet": { "path": "/ok", "port": "web", "scheme": "HTTPS",
+            "httpHeaders": [{ "name": "x", "value": "1" }] }, "timeoutSeconds": 3, "periodSeconds": 2 },
+        "livenessProbe": { "tcpSocket": { "port": 3306 } },
+        "startupProbe": { "exec": { "command": ["true"] } },
+        "lifecycle": { "preStop": { "httpGet": { "path": "/bye", "port": 8080 } } },
+    }, {
+        "name": "side", "image": "side",
+        "readinessProbe": { "grpc": { "port": 9000, "service": "s" } },
+    }] });
+    let out = injected(&pod(json!({}), spec.clone()));
+    let app = container(&out, "app");
+    assert_eq!(
+        app["readinessProbe"],
+        json!({ "httpGet": { "path": "/app-health/app/readyz", "port": 15020, "scheme": "HTTP" },
+            "timeoutSeconds": 3, "periodSeconds": 2 })
+    );
+    assert_eq!(
+        app["livenessProbe"]["httpGet"]["path"],
+        "/app-health/app/livez"
+    );
+    assert_eq!(app["startupProbe"], spec["containers"][0]["startupProbe"]);
+    let hook = &app["lifecycle"]["preStop"]["httpGet"]["path"];
+    assert_eq!(hook, "/app-lifecycle/app/prestopz");
+    let record = env(container(&out, "istio-proxy"), "ISTIO_KUBE_APP_PROBERS");
+    let record: Value = serde_json::from_str(record.as_str().expect("text")).expect("JSON");
+    assert_eq!(
+        record,
+        json!({
+            "/app-health/app/readyz": { "httpGet": { "path": "/ok", "port": 8080, "scheme": "HTTPS",
+                "httpHeaders": [{ "name": "x", "value": "1" }] }, "timeoutSeconds": 3 },
+            "/app-health/app/livez": { "tcpSocket": { "port": 3306 } },
+            "/app-lifecycle/app/prestopz": { "httpGet": { "path": "/bye", "port": 8080 } },
+            "/app-health/side/readyz": { "grpc": { "port": 9000, "service": "s" } },
+        })
+    );
+    let off = json!({ "annotations": { "sidecar.istio.io/rewriteAppHTTPProbers": "false" } });
+    let out = injected(&pod(off, spec.clone()));
+    assert_eq!(container(&out, "app"), &spec["containers"][0]);
+}
+
+#[test]
+fn spires_socket_is_mounted_where_it_is_asked_for() {
+    let mounted = |metadata: Value, spec: Value| {
+        let out = injected(&pod(metadata, spec));
+        let mounts = &container(&out, "istio-proxy")["volumeMounts"];
+        let mount = mounts.as_array().expect("mounts").iter();
+        let mount = mount.filter(|m| m["name"] == "workload-socket").count();
+        let volumes = out["spec"]["volumes"].as_array().expect("volumes").iter();
+        let of = volumes.filter(|v| v["name"] == "workload-socket");
+        (mount, of.map(|v| v["csi"]["driver"].clone()).collect())
+    };
+    let none: (usize, Vec<Value>) = (0, vec![]);
+    assert_eq!(mounted(json!({}), app()), none);
+    let template = json!({ "annotations": { "inject.istio.io/templates": "sidecar,spire" } });
+    assert_eq!(
+        mounted(template, app()),
+        (1, vec![json!("csi.spiffe.io")])
+    );
+    let mut own = app();
+    own["volumes"] = json!([{ "name": "workload-socket", "hostPath": { "path": "/run/spire" } }]);
+    assert_eq!(mounted(json!({}), own), (1, vec![Value::Null]));
 }
