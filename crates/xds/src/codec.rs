@@ -4,8 +4,12 @@
 mod gateway;
 mod mesh;
 mod parts;
+mod policy;
 mod route;
+mod scope;
+mod security;
 mod service;
+mod tls;
 mod traffic;
 mod workload;
 
@@ -31,6 +35,11 @@ pub fn type_url(kind: Kind) -> &'static str {
         Kind::SidecarScope => "type.googleapis.com/lateen.mesh.v1.SidecarScope",
         Kind::RouteTable => "type.googleapis.com/lateen.mesh.v1.RouteTable",
         Kind::Gateway => "type.googleapis.com/lateen.mesh.v1.Gateway",
+        Kind::TrustBundle => "type.googleapis.com/lateen.mesh.v1.TrustBundle",
+        Kind::PeerAuthentication => "type.googleapis.com/lateen.mesh.v1.PeerAuthentication",
+        Kind::RequestAuthentication => "type.googleapis.com/lateen.mesh.v1.RequestAuthentication",
+        Kind::AuthorizationPolicy => "type.googleapis.com/lateen.mesh.v1.AuthorizationPolicy",
+        Kind::Credential => "type.googleapis.com/lateen.mesh.v1.Credential",
     }
 }
 
@@ -74,8 +83,13 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::RouteTable(v) => route::encode(v).encode_to_vec(),
         Resource::TrafficPolicy(v) => traffic::encode(v).encode_to_vec(),
         Resource::Gateway(v) => gateway::encode(v).encode_to_vec(),
-        Resource::SidecarScope(v) => mesh::encode_scope(v).encode_to_vec(),
-        Resource::MeshSettings(v) => mesh::encode_settings(v).encode_to_vec(),
+        Resource::SidecarScope(v) => scope::encode(v).encode_to_vec(),
+        Resource::MeshSettings(v) => mesh::encode(v).encode_to_vec(),
+        Resource::PeerAuthentication(v) => security::encode_peer(v).encode_to_vec(),
+        Resource::RequestAuthentication(v) => security::encode_request(v).encode_to_vec(),
+        Resource::AuthorizationPolicy(v) => policy::encode(v).encode_to_vec(),
+        Resource::TrustBundle(v) => security::encode_bundle(v).encode_to_vec(),
+        Resource::Credential(v) => security::encode_credential(v).encode_to_vec(),
     };
     bytes.into()
 }
@@ -99,27 +113,75 @@ pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, DecodeError> {
             let name = |m: &proto::Workload| m.uid.clone();
             whole(kind, bytes, workload::decode, name).map(Resource::Workload)
         }
-        Kind::RouteTable => {
-            let name = |m: &proto::RouteTable| origin_name(m.origin.as_ref());
-            whole(kind, bytes, route::decode, name).map(Resource::RouteTable)
-        }
-        Kind::TrafficPolicy => {
-            let name = |m: &proto::TrafficPolicy| origin_name(m.origin.as_ref());
-            whole(kind, bytes, traffic::decode, name).map(Resource::TrafficPolicy)
-        }
-        Kind::Gateway => {
-            let name = |m: &proto::Gateway| origin_name(m.origin.as_ref());
-            whole(kind, bytes, gateway::decode, name).map(Resource::Gateway)
-        }
-        Kind::SidecarScope => {
-            let name = |m: &proto::SidecarScope| origin_name(m.origin.as_ref());
-            whole(kind, bytes, mesh::decode_scope, name).map(Resource::SidecarScope)
-        }
         Kind::MeshSettings => {
             let name = |_: &proto::MeshSettings| "default".to_owned();
-            whole(kind, bytes, mesh::decode_settings, name).map(Resource::MeshSettings)
+            whole(kind, bytes, mesh::decode, name).map(Resource::MeshSettings)
         }
+        Kind::TrustBundle => {
+            let name = |m: &proto::TrustBundle| m.trust_domain.clone();
+            whole(kind, bytes, security::decode_bundle, name).map(Resource::TrustBundle)
+        }
+        Kind::RouteTable => object(kind, bytes, route::decode, Resource::RouteTable),
+        Kind::TrafficPolicy => object(kind, bytes, traffic::decode, Resource::TrafficPolicy),
+        Kind::Gateway => object(kind, bytes, gateway::decode, Resource::Gateway),
+        Kind::SidecarScope => object(kind, bytes, scope::decode, Resource::SidecarScope),
+        Kind::PeerAuthentication => object(
+            kind,
+            bytes,
+            security::decode_peer,
+            Resource::PeerAuthentication,
+        ),
+        Kind::RequestAuthentication => object(
+            kind,
+            bytes,
+            security::decode_request,
+            Resource::RequestAuthentication,
+        ),
+        Kind::AuthorizationPolicy => {
+            object(kind, bytes, policy::decode, Resource::AuthorizationPolicy)
+        }
+        Kind::Credential => object(
+            kind,
+            bytes,
+            security::decode_credential,
+            Resource::Credential,
+        ),
     }
+}
+
+/// Messages of one object of the user, named by it.
+trait OfObject: Message + Default {
+    fn origin(&self) -> Option<&proto::Origin>;
+}
+
+macro_rules! of_object {
+    ($($message:ident),*) => {
+        $(impl OfObject for proto::$message {
+            fn origin(&self) -> Option<&proto::Origin> {
+                self.origin.as_ref()
+            }
+        })*
+    };
+}
+
+of_object!(
+    RouteTable,
+    TrafficPolicy,
+    Gateway,
+    SidecarScope,
+    PeerAuthentication,
+    RequestAuthentication,
+    AuthorizationPolicy,
+    Credential
+);
+
+fn object<M: OfObject, T>(
+    kind: Kind,
+    bytes: &[u8],
+    read: impl FnOnce(M) -> Result<T, parts::Bad>,
+    resource: impl FnOnce(T) -> Resource,
+) -> Result<Resource, DecodeError> {
+    whole(kind, bytes, read, |m: &M| origin_name(m.origin())).map(resource)
 }
 
 fn whole<M: Message + Default, T>(

@@ -102,6 +102,11 @@ pub struct Workload {
     pub has_sidecar: bool,
     #[prost(message, repeated, tag = "15")]
     pub services: ::prost::alloc::vec::Vec<ServedService>,
+    #[prost(bool, tag = "16")]
+    pub takes_mtls: bool,
+    /// Empty: the mesh's.
+    #[prost(string, tag = "17")]
+    pub trust_domain: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServedService {
@@ -373,12 +378,68 @@ pub struct Subset {
     #[prost(message, optional, tag = "3")]
     pub settings: ::core::option::Option<TrafficSettings>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficSettings {
     #[prost(enumeration = "Balancer", tag = "1")]
     pub balancer: i32,
     #[prost(message, optional, tag = "2")]
     pub connect_timeout: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub tls: ::core::option::Option<ClientTls>,
+    /// By service port; these have no ports of their own.
+    #[prost(btree_map = "uint32, message", tag = "4")]
+    pub ports: ::prost::alloc::collections::BTreeMap<u32, TrafficSettings>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientTls {
+    #[prost(enumeration = "ClientTlsMode", tag = "1")]
+    pub mode: i32,
+    #[prost(string, repeated, tag = "2")]
+    pub sans: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub sni: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "4")]
+    pub credential: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "5")]
+    pub files: ::core::option::Option<CertificateFiles>,
+    #[prost(bool, tag = "6")]
+    pub skip_verify: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateFiles {
+    #[prost(string, optional, tag = "1")]
+    pub chain: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "2")]
+    pub key: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub ca: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "4")]
+    pub crl: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServerTls {
+    #[prost(enumeration = "ServerTlsMode", tag = "1")]
+    pub mode: i32,
+    #[prost(string, repeated, tag = "2")]
+    pub credentials: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub ca_credential: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub files: ::prost::alloc::vec::Vec<CertificateFiles>,
+    #[prost(string, repeated, tag = "5")]
+    pub sans: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub spki: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "TlsVersion", tag = "8")]
+    pub min: i32,
+    #[prost(enumeration = "TlsVersion", tag = "9")]
+    pub max: i32,
+    #[prost(string, repeated, tag = "10")]
+    pub ciphers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "11")]
+    pub skip_verify: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gateway {
@@ -406,6 +467,9 @@ pub struct Server {
     pub hosts: ::prost::alloc::vec::Vec<ServerHost>,
     #[prost(bool, tag = "6")]
     pub https_redirect: bool,
+    /// There exactly when the protocol is TLS_TERMINATE or HTTPS.
+    #[prost(message, optional, tag = "7")]
+    pub tls: ::core::option::Option<ServerTls>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerHost {
@@ -446,7 +510,7 @@ pub struct EgressHost {
     #[prost(uint32, tag = "3")]
     pub port: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MeshSettings {
     #[prost(enumeration = "OutboundMode", tag = "1")]
     pub outbound: i32,
@@ -458,6 +522,291 @@ pub struct MeshSettings {
     pub domain: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub root_namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub trust_domain: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "7")]
+    pub trust_domain_aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "8")]
+    pub auto_mtls: bool,
+    #[prost(enumeration = "TlsVersion", tag = "9")]
+    pub mesh_tls_min: i32,
+    #[prost(enumeration = "PathNormalization", tag = "10")]
+    pub path_normalization: i32,
+    #[prost(uint32, tag = "11")]
+    pub trusted_proxies: u32,
+    #[prost(enumeration = "ForwardClientCert", tag = "12")]
+    pub forward_client_cert: i32,
+    #[prost(message, repeated, tag = "13")]
+    pub authz_providers: ::prost::alloc::vec::Vec<AuthzProvider>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthzProvider {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(bool, tag = "5")]
+    pub fail_open: bool,
+    #[prost(uint32, tag = "6")]
+    pub status_on_error: u32,
+    #[prost(message, optional, tag = "7")]
+    pub body: ::core::option::Option<AuthzBody>,
+    #[prost(bool, tag = "8")]
+    pub clear_route_cache: bool,
+    #[prost(oneof = "authz_provider::Protocol", tags = "9, 10")]
+    pub protocol: ::core::option::Option<authz_provider::Protocol>,
+}
+/// Nested message and enum types in `AuthzProvider`.
+pub mod authz_provider {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Protocol {
+        #[prost(message, tag = "9")]
+        Grpc(super::AuthzGrpc),
+        #[prost(message, tag = "10")]
+        Http(super::AuthzHttp),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthzBody {
+    #[prost(uint32, tag = "1")]
+    pub max_bytes: u32,
+    #[prost(bool, tag = "2")]
+    pub allow_partial: bool,
+    #[prost(bool, tag = "3")]
+    pub as_bytes: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthzGrpc {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthzHttp {
+    #[prost(string, tag = "1")]
+    pub path_prefix: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub request_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "3")]
+    pub additional_headers: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "4")]
+    pub upstream_on_allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub downstream_on_deny: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub downstream_on_allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerAuthentication {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub selector: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "MtlsMode", tag = "3")]
+    pub mode: i32,
+    #[prost(btree_map = "uint32, enumeration(MtlsMode)", tag = "4")]
+    pub ports: ::prost::alloc::collections::BTreeMap<u32, i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Selection {
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(message, repeated, tag = "2")]
+    pub targets: ::prost::alloc::vec::Vec<TargetRef>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetRef {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestAuthentication {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "2")]
+    pub selection: ::core::option::Option<Selection>,
+    #[prost(message, optional, tag = "3")]
+    pub visible_to: ::core::option::Option<Namespaces>,
+    #[prost(message, repeated, tag = "4")]
+    pub rules: ::prost::alloc::vec::Vec<JwtRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JwtRule {
+    /// Absent: any.
+    #[prost(string, optional, tag = "1")]
+    pub issuer: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "5")]
+    pub from_headers: ::prost::alloc::vec::Vec<TokenHeader>,
+    #[prost(string, repeated, tag = "6")]
+    pub from_params: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub from_cookies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "8")]
+    pub forward_original: bool,
+    #[prost(string, optional, tag = "9")]
+    pub payload_header: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "10")]
+    pub claim_headers: ::prost::alloc::vec::Vec<ClaimHeader>,
+    #[prost(string, repeated, tag = "11")]
+    pub space_delimited: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "jwt_rule::Keys", tags = "3, 4")]
+    pub keys: ::core::option::Option<jwt_rule::Keys>,
+}
+/// Nested message and enum types in `JwtRule`.
+pub mod jwt_rule {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keys {
+        #[prost(string, tag = "3")]
+        Inline(::prost::alloc::string::String),
+        #[prost(message, tag = "4")]
+        Unavailable(super::UnavailableKeys),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnavailableKeys {
+    #[prost(string, tag = "1")]
+    pub uri: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub prefix: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimHeader {
+    #[prost(string, tag = "1")]
+    pub header: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub claim: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthorizationPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "2")]
+    pub selection: ::core::option::Option<Selection>,
+    #[prost(message, optional, tag = "3")]
+    pub visible_to: ::core::option::Option<Namespaces>,
+    #[prost(enumeration = "PolicyAction", tag = "4")]
+    pub action: i32,
+    /// Given exactly when the action is CUSTOM.
+    #[prost(string, tag = "5")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(bool, tag = "6")]
+    pub dry_run: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rule {
+    #[prost(message, repeated, tag = "1")]
+    pub from: ::prost::alloc::vec::Vec<Source>,
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<Operation>,
+    #[prost(message, repeated, tag = "3")]
+    pub when: ::prost::alloc::vec::Vec<Condition>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Source {
+    #[prost(string, repeated, tag = "1")]
+    pub principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub not_principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub request_principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub not_request_principals: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub not_namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub service_accounts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub not_service_accounts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "9")]
+    pub trust_domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "10")]
+    pub not_trust_domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "11")]
+    pub ip_blocks: ::prost::alloc::vec::Vec<Address>,
+    #[prost(message, repeated, tag = "12")]
+    pub not_ip_blocks: ::prost::alloc::vec::Vec<Address>,
+    #[prost(message, repeated, tag = "13")]
+    pub remote_ip_blocks: ::prost::alloc::vec::Vec<Address>,
+    #[prost(message, repeated, tag = "14")]
+    pub not_remote_ip_blocks: ::prost::alloc::vec::Vec<Address>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Operation {
+    #[prost(string, repeated, tag = "1")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub not_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "4")]
+    pub not_ports: ::prost::alloc::vec::Vec<u32>,
+    #[prost(string, repeated, tag = "5")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub not_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub not_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Condition {
+    #[prost(enumeration = "Attribute", tag = "1")]
+    pub attribute: i32,
+    /// REQUEST_HEADER: the header. REQUEST_CLAIM: names from the outermost on. Else empty.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub not_values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustBundle {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// PEM.
+    #[prost(string, tag = "2")]
+    pub roots: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub crls: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credential {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    /// All PEM, and empty when there is none.
+    #[prost(string, tag = "2")]
+    pub chain: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub ca: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub crl: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub readers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The last good configuration as a proxy keeps it on disk.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -657,12 +1006,112 @@ impl Balancer {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum TlsVersion {
+    Unspecified = 0,
+    TlsVersion12 = 1,
+    TlsVersion13 = 2,
+}
+impl TlsVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TLS_VERSION_UNSPECIFIED",
+            Self::TlsVersion12 => "TLS_VERSION_1_2",
+            Self::TlsVersion13 => "TLS_VERSION_1_3",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TLS_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "TLS_VERSION_1_2" => Some(Self::TlsVersion12),
+            "TLS_VERSION_1_3" => Some(Self::TlsVersion13),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientTlsMode {
+    Unspecified = 0,
+    Disable = 1,
+    Simple = 2,
+    Mutual = 3,
+    IstioMutual = 4,
+}
+impl ClientTlsMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_TLS_MODE_UNSPECIFIED",
+            Self::Disable => "CLIENT_TLS_MODE_DISABLE",
+            Self::Simple => "CLIENT_TLS_MODE_SIMPLE",
+            Self::Mutual => "CLIENT_TLS_MODE_MUTUAL",
+            Self::IstioMutual => "CLIENT_TLS_MODE_ISTIO_MUTUAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_TLS_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_TLS_MODE_DISABLE" => Some(Self::Disable),
+            "CLIENT_TLS_MODE_SIMPLE" => Some(Self::Simple),
+            "CLIENT_TLS_MODE_MUTUAL" => Some(Self::Mutual),
+            "CLIENT_TLS_MODE_ISTIO_MUTUAL" => Some(Self::IstioMutual),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ServerTlsMode {
+    Unspecified = 0,
+    Simple = 1,
+    Mutual = 2,
+    OptionalMutual = 3,
+    IstioMutual = 4,
+}
+impl ServerTlsMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SERVER_TLS_MODE_UNSPECIFIED",
+            Self::Simple => "SERVER_TLS_MODE_SIMPLE",
+            Self::Mutual => "SERVER_TLS_MODE_MUTUAL",
+            Self::OptionalMutual => "SERVER_TLS_MODE_OPTIONAL_MUTUAL",
+            Self::IstioMutual => "SERVER_TLS_MODE_ISTIO_MUTUAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SERVER_TLS_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SERVER_TLS_MODE_SIMPLE" => Some(Self::Simple),
+            "SERVER_TLS_MODE_MUTUAL" => Some(Self::Mutual),
+            "SERVER_TLS_MODE_OPTIONAL_MUTUAL" => Some(Self::OptionalMutual),
+            "SERVER_TLS_MODE_ISTIO_MUTUAL" => Some(Self::IstioMutual),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum ServerProtocol {
     Unspecified = 0,
     Http = 1,
     Tcp = 2,
     TlsPassthrough = 3,
     TlsTerminate = 4,
+    Https = 5,
 }
 impl ServerProtocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -676,6 +1125,7 @@ impl ServerProtocol {
             Self::Tcp => "SERVER_PROTOCOL_TCP",
             Self::TlsPassthrough => "SERVER_PROTOCOL_TLS_PASSTHROUGH",
             Self::TlsTerminate => "SERVER_PROTOCOL_TLS_TERMINATE",
+            Self::Https => "SERVER_PROTOCOL_HTTPS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -686,6 +1136,7 @@ impl ServerProtocol {
             "SERVER_PROTOCOL_TCP" => Some(Self::Tcp),
             "SERVER_PROTOCOL_TLS_PASSTHROUGH" => Some(Self::TlsPassthrough),
             "SERVER_PROTOCOL_TLS_TERMINATE" => Some(Self::TlsTerminate),
+            "SERVER_PROTOCOL_HTTPS" => Some(Self::Https),
             _ => None,
         }
     }
@@ -716,6 +1167,214 @@ impl OutboundMode {
             "OUTBOUND_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "OUTBOUND_MODE_ALLOW_ANY" => Some(Self::AllowAny),
             "OUTBOUND_MODE_REGISTRY_ONLY" => Some(Self::RegistryOnly),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PathNormalization {
+    Unspecified = 0,
+    None = 1,
+    Base = 2,
+    MergeSlashes = 3,
+    DecodeAndMergeSlashes = 4,
+}
+impl PathNormalization {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PATH_NORMALIZATION_UNSPECIFIED",
+            Self::None => "PATH_NORMALIZATION_NONE",
+            Self::Base => "PATH_NORMALIZATION_BASE",
+            Self::MergeSlashes => "PATH_NORMALIZATION_MERGE_SLASHES",
+            Self::DecodeAndMergeSlashes => "PATH_NORMALIZATION_DECODE_AND_MERGE_SLASHES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PATH_NORMALIZATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "PATH_NORMALIZATION_NONE" => Some(Self::None),
+            "PATH_NORMALIZATION_BASE" => Some(Self::Base),
+            "PATH_NORMALIZATION_MERGE_SLASHES" => Some(Self::MergeSlashes),
+            "PATH_NORMALIZATION_DECODE_AND_MERGE_SLASHES" => {
+                Some(Self::DecodeAndMergeSlashes)
+            }
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ForwardClientCert {
+    Unspecified = 0,
+    Sanitize = 1,
+    ForwardOnly = 2,
+    AppendForward = 3,
+    SanitizeSet = 4,
+    AlwaysForwardOnly = 5,
+}
+impl ForwardClientCert {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORWARD_CLIENT_CERT_UNSPECIFIED",
+            Self::Sanitize => "FORWARD_CLIENT_CERT_SANITIZE",
+            Self::ForwardOnly => "FORWARD_CLIENT_CERT_FORWARD_ONLY",
+            Self::AppendForward => "FORWARD_CLIENT_CERT_APPEND_FORWARD",
+            Self::SanitizeSet => "FORWARD_CLIENT_CERT_SANITIZE_SET",
+            Self::AlwaysForwardOnly => "FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORWARD_CLIENT_CERT_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORWARD_CLIENT_CERT_SANITIZE" => Some(Self::Sanitize),
+            "FORWARD_CLIENT_CERT_FORWARD_ONLY" => Some(Self::ForwardOnly),
+            "FORWARD_CLIENT_CERT_APPEND_FORWARD" => Some(Self::AppendForward),
+            "FORWARD_CLIENT_CERT_SANITIZE_SET" => Some(Self::SanitizeSet),
+            "FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY" => Some(Self::AlwaysForwardOnly),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MtlsMode {
+    /// Not given (UNSET).
+    Unspecified = 0,
+    Disable = 1,
+    Permissive = 2,
+    Strict = 3,
+}
+impl MtlsMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MTLS_MODE_UNSPECIFIED",
+            Self::Disable => "MTLS_MODE_DISABLE",
+            Self::Permissive => "MTLS_MODE_PERMISSIVE",
+            Self::Strict => "MTLS_MODE_STRICT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MTLS_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MTLS_MODE_DISABLE" => Some(Self::Disable),
+            "MTLS_MODE_PERMISSIVE" => Some(Self::Permissive),
+            "MTLS_MODE_STRICT" => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PolicyAction {
+    Unspecified = 0,
+    Allow = 1,
+    Deny = 2,
+    Audit = 3,
+    Custom = 4,
+}
+impl PolicyAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POLICY_ACTION_UNSPECIFIED",
+            Self::Allow => "POLICY_ACTION_ALLOW",
+            Self::Deny => "POLICY_ACTION_DENY",
+            Self::Audit => "POLICY_ACTION_AUDIT",
+            Self::Custom => "POLICY_ACTION_CUSTOM",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POLICY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "POLICY_ACTION_ALLOW" => Some(Self::Allow),
+            "POLICY_ACTION_DENY" => Some(Self::Deny),
+            "POLICY_ACTION_AUDIT" => Some(Self::Audit),
+            "POLICY_ACTION_CUSTOM" => Some(Self::Custom),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Attribute {
+    Unspecified = 0,
+    RequestHeader = 1,
+    SourceIp = 2,
+    RemoteIp = 3,
+    SourceNamespace = 4,
+    SourceServiceAccount = 5,
+    SourceTrustDomain = 6,
+    SourcePrincipal = 7,
+    RequestPrincipal = 8,
+    RequestAudiences = 9,
+    RequestPresenter = 10,
+    RequestClaim = 11,
+    DestinationIp = 12,
+    DestinationPort = 13,
+    ServerName = 14,
+}
+impl Attribute {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ATTRIBUTE_UNSPECIFIED",
+            Self::RequestHeader => "ATTRIBUTE_REQUEST_HEADER",
+            Self::SourceIp => "ATTRIBUTE_SOURCE_IP",
+            Self::RemoteIp => "ATTRIBUTE_REMOTE_IP",
+            Self::SourceNamespace => "ATTRIBUTE_SOURCE_NAMESPACE",
+            Self::SourceServiceAccount => "ATTRIBUTE_SOURCE_SERVICE_ACCOUNT",
+            Self::SourceTrustDomain => "ATTRIBUTE_SOURCE_TRUST_DOMAIN",
+            Self::SourcePrincipal => "ATTRIBUTE_SOURCE_PRINCIPAL",
+            Self::RequestPrincipal => "ATTRIBUTE_REQUEST_PRINCIPAL",
+            Self::RequestAudiences => "ATTRIBUTE_REQUEST_AUDIENCES",
+            Self::RequestPresenter => "ATTRIBUTE_REQUEST_PRESENTER",
+            Self::RequestClaim => "ATTRIBUTE_REQUEST_CLAIM",
+            Self::DestinationIp => "ATTRIBUTE_DESTINATION_IP",
+            Self::DestinationPort => "ATTRIBUTE_DESTINATION_PORT",
+            Self::ServerName => "ATTRIBUTE_SERVER_NAME",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ATTRIBUTE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ATTRIBUTE_REQUEST_HEADER" => Some(Self::RequestHeader),
+            "ATTRIBUTE_SOURCE_IP" => Some(Self::SourceIp),
+            "ATTRIBUTE_REMOTE_IP" => Some(Self::RemoteIp),
+            "ATTRIBUTE_SOURCE_NAMESPACE" => Some(Self::SourceNamespace),
+            "ATTRIBUTE_SOURCE_SERVICE_ACCOUNT" => Some(Self::SourceServiceAccount),
+            "ATTRIBUTE_SOURCE_TRUST_DOMAIN" => Some(Self::SourceTrustDomain),
+            "ATTRIBUTE_SOURCE_PRINCIPAL" => Some(Self::SourcePrincipal),
+            "ATTRIBUTE_REQUEST_PRINCIPAL" => Some(Self::RequestPrincipal),
+            "ATTRIBUTE_REQUEST_AUDIENCES" => Some(Self::RequestAudiences),
+            "ATTRIBUTE_REQUEST_PRESENTER" => Some(Self::RequestPresenter),
+            "ATTRIBUTE_REQUEST_CLAIM" => Some(Self::RequestClaim),
+            "ATTRIBUTE_DESTINATION_IP" => Some(Self::DestinationIp),
+            "ATTRIBUTE_DESTINATION_PORT" => Some(Self::DestinationPort),
+            "ATTRIBUTE_SERVER_NAME" => Some(Self::ServerName),
             _ => None,
         }
     }

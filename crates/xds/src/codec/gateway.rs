@@ -1,8 +1,9 @@
 //! Gateways.
 
 use super::parts::{
-    Read, bad, each, known, labels, map, named, optional, origin, port, read_origin, text,
+    Read, Within, bad, each, known, labels, map, named, optional, origin, port, read_origin, text,
 };
+use super::tls;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_proto::mesh as proto;
 
@@ -24,6 +25,7 @@ fn encode_server(from: &Server) -> proto::Server {
             ServerProtocol::Tcp => proto::ServerProtocol::Tcp,
             ServerProtocol::TlsPassthrough => proto::ServerProtocol::TlsPassthrough,
             ServerProtocol::TlsTerminate => proto::ServerProtocol::TlsTerminate,
+            ServerProtocol::Https => proto::ServerProtocol::Https,
         }
         .into(),
         hosts: from
@@ -35,6 +37,7 @@ fn encode_server(from: &Server) -> proto::Server {
             })
             .collect(),
         https_redirect: from.https_redirect,
+        tls: from.tls.as_ref().map(tls::encode_server),
     }
 }
 
@@ -56,9 +59,18 @@ fn decode_server(from: proto::Server) -> Read<Server> {
         proto::ServerProtocol::Tcp => Some(ServerProtocol::Tcp),
         proto::ServerProtocol::TlsPassthrough => Some(ServerProtocol::TlsPassthrough),
         proto::ServerProtocol::TlsTerminate => Some(ServerProtocol::TlsTerminate),
+        proto::ServerProtocol::Https => Some(ServerProtocol::Https),
     };
+    let protocol = known(protocol, from.protocol, "protocol")?;
+    let ends_tls = matches!(
+        protocol,
+        ServerProtocol::Https | ServerProtocol::TlsTerminate
+    );
+    if ends_tls != from.tls.is_some() {
+        return Err(bad("tls", "it is there exactly when TLS ends here"));
+    }
     Ok(Server {
-        protocol: known(protocol, from.protocol, "protocol")?,
+        protocol,
         name: from.name.into(),
         port: port(from.port, "port")?,
         port_name: from.port_name.into(),
@@ -69,5 +81,6 @@ fn decode_server(from: proto::Server) -> Read<Server> {
             })
         })?,
         https_redirect: from.https_redirect,
+        tls: from.tls.map(tls::decode_server).transpose().within("tls")?,
     })
 }

@@ -1,82 +1,152 @@
-//! Mesh settings and Sidecar scopes.
+//! Settings of the mesh.
 
 use super::parts::{
-    Read, Within, each, known, labels, map, named, optional, optional_port, origin, read_origin,
-    text,
+    Read, Within, bad, duration, each, known, named, narrow, optional, pairs, port, read_duration,
+    read_pairs, required, strs, text, texts,
 };
-use lateen_model::mesh::{EgressHost, MeshSettings, OutboundMode, SidecarScope};
+use super::{scope, tls};
+use lateen_model::mesh::{
+    AuthzBody, AuthzProtocol, AuthzProvider, ForwardClientCert, MeshSettings, PathNormalization,
+};
 use lateen_proto::mesh as proto;
 
-fn mode(from: Option<OutboundMode>) -> i32 {
-    match from {
-        None => proto::OutboundMode::Unspecified,
-        Some(OutboundMode::AllowAny) => proto::OutboundMode::AllowAny,
-        Some(OutboundMode::RegistryOnly) => proto::OutboundMode::RegistryOnly,
-    }
-    .into()
-}
-
-fn read_mode(from: i32) -> Read<Option<OutboundMode>> {
-    let mode = match proto::OutboundMode::try_from(from).ok() {
-        None => None,
-        Some(proto::OutboundMode::Unspecified) => Some(None),
-        Some(proto::OutboundMode::AllowAny) => Some(Some(OutboundMode::AllowAny)),
-        Some(proto::OutboundMode::RegistryOnly) => Some(Some(OutboundMode::RegistryOnly)),
-    };
-    known(mode, from, "outbound")
-}
-
-pub(super) fn encode_settings(from: &MeshSettings) -> proto::MeshSettings {
+pub(super) fn encode(from: &MeshSettings) -> proto::MeshSettings {
     proto::MeshSettings {
-        outbound: mode(Some(from.outbound)),
+        outbound: scope::mode(Some(from.outbound)),
         access_log: from.access_log,
         access_log_format: optional(&from.access_log_format),
         domain: text(&from.domain),
         root_namespace: text(&from.root_namespace),
+        trust_domain: text(&from.trust_domain),
+        trust_domain_aliases: texts(&from.trust_domain_aliases),
+        auto_mtls: from.auto_mtls,
+        mesh_tls_min: tls::version(from.mesh_tls_min),
+        path_normalization: match from.path_normalization {
+            PathNormalization::None => proto::PathNormalization::None,
+            PathNormalization::Base => proto::PathNormalization::Base,
+            PathNormalization::MergeSlashes => proto::PathNormalization::MergeSlashes,
+            PathNormalization::DecodeAndMergeSlashes => {
+                proto::PathNormalization::DecodeAndMergeSlashes
+            }
+        }
+        .into(),
+        trusted_proxies: from.trusted_proxies,
+        forward_client_cert: match from.forward_client_cert {
+            ForwardClientCert::Sanitize => proto::ForwardClientCert::Sanitize,
+            ForwardClientCert::ForwardOnly => proto::ForwardClientCert::ForwardOnly,
+            ForwardClientCert::AppendForward => proto::ForwardClientCert::AppendForward,
+            ForwardClientCert::SanitizeSet => proto::ForwardClientCert::SanitizeSet,
+            ForwardClientCert::AlwaysForwardOnly => proto::ForwardClientCert::AlwaysForwardOnly,
+        }
+        .into(),
+        authz_providers: from.authz_providers.iter().map(encode_provider).collect(),
     }
 }
 
-pub(super) fn decode_settings(from: proto::MeshSettings) -> Read<MeshSettings> {
+fn encode_provider(from: &AuthzProvider) -> proto::AuthzProvider {
+    proto::AuthzProvider {
+        name: text(&from.name),
+        host: text(&from.host),
+        port: from.port.into(),
+        timeout: duration(Some(from.timeout)),
+        fail_open: from.fail_open,
+        status_on_error: from.status_on_error.into(),
+        body: from.body.map(|b| proto::AuthzBody {
+            max_bytes: b.max_bytes,
+            allow_partial: b.allow_partial,
+            as_bytes: b.as_bytes,
+        }),
+        clear_route_cache: from.clear_route_cache,
+        protocol: Some(match &from.protocol {
+            AuthzProtocol::Grpc => proto::authz_provider::Protocol::Grpc(proto::AuthzGrpc {}),
+            AuthzProtocol::Http {
+                path_prefix,
+                request_headers,
+                additional_headers,
+                upstream_on_allow,
+                downstream_on_deny,
+                downstream_on_allow,
+            } => proto::authz_provider::Protocol::Http(proto::AuthzHttp {
+                path_prefix: text(path_prefix),
+                request_headers: texts(request_headers),
+                additional_headers: pairs(additional_headers),
+                upstream_on_allow: texts(upstream_on_allow),
+                downstream_on_deny: texts(downstream_on_deny),
+                downstream_on_allow: texts(downstream_on_allow),
+            }),
+        }),
+    }
+}
+
+pub(super) fn decode(from: proto::MeshSettings) -> Read<MeshSettings> {
+    let paths = match from.path_normalization() {
+        proto::PathNormalization::Unspecified => None,
+        proto::PathNormalization::None => Some(PathNormalization::None),
+        proto::PathNormalization::Base => Some(PathNormalization::Base),
+        proto::PathNormalization::MergeSlashes => Some(PathNormalization::MergeSlashes),
+        proto::PathNormalization::DecodeAndMergeSlashes => {
+            Some(PathNormalization::DecodeAndMergeSlashes)
+        }
+    };
+    let forward = match from.forward_client_cert() {
+        proto::ForwardClientCert::Unspecified => None,
+        proto::ForwardClientCert::Sanitize => Some(ForwardClientCert::Sanitize),
+        proto::ForwardClientCert::ForwardOnly => Some(ForwardClientCert::ForwardOnly),
+        proto::ForwardClientCert::AppendForward => Some(ForwardClientCert::AppendForward),
+        proto::ForwardClientCert::SanitizeSet => Some(ForwardClientCert::SanitizeSet),
+        proto::ForwardClientCert::AlwaysForwardOnly => Some(ForwardClientCert::AlwaysForwardOnly),
+    };
+    let outbound = scope::read_mode(from.outbound)?;
     Ok(MeshSettings {
-        outbound: known(read_mode(from.outbound)?, from.outbound, "outbound")?,
+        outbound: known(outbound, from.outbound, "outbound")?,
         access_log: from.access_log,
         access_log_format: from.access_log_format.map(Into::into),
         domain: named(&from.domain, "domain")?,
         root_namespace: named(&from.root_namespace, "root_namespace")?,
+        trust_domain: named(&from.trust_domain, "trust_domain")?,
+        trust_domain_aliases: strs(from.trust_domain_aliases),
+        auto_mtls: from.auto_mtls,
+        mesh_tls_min: tls::read_version(from.mesh_tls_min, "mesh_tls_min")?,
+        path_normalization: known(paths, from.path_normalization, "path_normalization")?,
+        trusted_proxies: from.trusted_proxies,
+        forward_client_cert: known(forward, from.forward_client_cert, "forward_client_cert")?,
+        authz_providers: each(from.authz_providers, "authz_providers", decode_provider)?,
     })
 }
 
-pub(super) fn encode_scope(from: &SidecarScope) -> proto::SidecarScope {
-    let host = |h: &EgressHost| proto::EgressHost {
-        namespace: optional(&h.namespace),
-        host: text(&h.host),
-        port: h.port.unwrap_or(0).into(),
-    };
-    proto::SidecarScope {
-        origin: origin(&from.origin),
-        workload_selector: map(&from.workload_selector),
-        egress: from.egress.as_ref().map(|list| proto::Egress {
-            hosts: list.iter().map(host).collect(),
-        }),
-        outbound: mode(from.outbound),
+fn decode_provider(from: proto::AuthzProvider) -> Read<AuthzProvider> {
+    let status: u16 = narrow(from.status_on_error, "status_on_error")?;
+    if !(100..=599).contains(&status) {
+        let reason = format!("{status} is no HTTP status");
+        return Err(bad("status_on_error", reason));
     }
+    Ok(AuthzProvider {
+        name: named(&from.name, "name")?,
+        host: named(&from.host, "host")?,
+        port: port(from.port, "port")?,
+        timeout: required(read_duration(from.timeout), "timeout")?,
+        fail_open: from.fail_open,
+        status_on_error: status,
+        body: from.body.map(|b| AuthzBody {
+            max_bytes: b.max_bytes,
+            allow_partial: b.allow_partial,
+            as_bytes: b.as_bytes,
+        }),
+        clear_route_cache: from.clear_route_cache,
+        protocol: match required(from.protocol, "protocol")? {
+            proto::authz_provider::Protocol::Grpc(_) => AuthzProtocol::Grpc,
+            proto::authz_provider::Protocol::Http(http) => decode_http(http).within("http")?,
+        },
+    })
 }
 
-pub(super) fn decode_scope(from: proto::SidecarScope) -> Read<SidecarScope> {
-    let host = |h: proto::EgressHost| {
-        Ok(EgressHost {
-            namespace: h.namespace.map(Into::into),
-            host: named(&h.host, "host")?,
-            port: optional_port(h.port, "port")?,
-        })
-    };
-    let egress = from
-        .egress
-        .map(|e| each(e.hosts, "hosts", host).within("egress"));
-    Ok(SidecarScope {
-        origin: read_origin(from.origin)?,
-        workload_selector: labels(from.workload_selector),
-        egress: egress.transpose()?,
-        outbound: read_mode(from.outbound)?,
+fn decode_http(from: proto::AuthzHttp) -> Read<AuthzProtocol> {
+    Ok(AuthzProtocol::Http {
+        path_prefix: from.path_prefix.into(),
+        request_headers: strs(from.request_headers),
+        additional_headers: read_pairs(from.additional_headers, "additional_headers")?,
+        upstream_on_allow: strs(from.upstream_on_allow),
+        downstream_on_deny: strs(from.downstream_on_deny),
+        downstream_on_allow: strs(from.downstream_on_allow),
     })
 }

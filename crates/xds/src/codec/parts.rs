@@ -1,5 +1,6 @@
 //! Parts that several messages share, and the error that grows its path on the way out.
 
+use ipnet::IpNet;
 use lateen_base::Str;
 use lateen_model::matching::{Pattern, StringMatch};
 use lateen_model::name::{Origin, ServiceKey, Visibility};
@@ -184,6 +185,45 @@ pub(super) fn read_ip(from: &[u8], field: &str) -> Read<IpAddr> {
             ))
         }
     }
+}
+
+/// Headers with their values.
+pub(super) fn pairs(list: &[(Str, Str)]) -> Vec<proto::Header> {
+    let pair = |(name, value): &(Str, Str)| proto::Header {
+        name: text(name),
+        value: text(value),
+    };
+    list.iter().map(pair).collect()
+}
+
+pub(super) fn read_pairs(list: Vec<proto::Header>, field: &str) -> Read<Vec<(Str, Str)>> {
+    let pair = |h: proto::Header| Ok((named(&h.name, "name")?, h.value.into()));
+    each(list, field, pair)
+}
+
+/// An address with a prefix that fits it.
+pub(super) fn read_address(from: &proto::Address) -> Read<(IpAddr, u8)> {
+    let ip = read_ip(&from.ip, "ip")?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    if from.prefix > most {
+        return Err(bad("prefix", format!("{} is over {most}", from.prefix)));
+    }
+    Ok((ip, narrow(from.prefix, "prefix")?))
+}
+
+pub(super) fn nets(from: &[IpNet]) -> Vec<proto::Address> {
+    let net = |n: &IpNet| proto::Address {
+        ip: ip(n.addr()),
+        prefix: n.prefix_len().into(),
+    };
+    from.iter().map(net).collect()
+}
+
+pub(super) fn read_nets(from: Vec<proto::Address>, field: &str) -> Read<Vec<IpNet>> {
+    each(from, field, |address| {
+        let (ip, prefix) = read_address(&address)?;
+        IpNet::new(ip, prefix).map_err(|e| bad("prefix", e.to_string()))
+    })
 }
 
 /// Durations beyond 500 years are cut; no setting means them.

@@ -2,8 +2,8 @@
 
 use super::parts::{
     Read, Within, bad, duration, each, labels, map, named, narrow, optional, optional_port, origin,
-    read_duration, read_origin, read_string_match, read_visibility, required, string_match, strs,
-    text, texts, visibility,
+    pairs, read_duration, read_origin, read_pairs, read_string_match, read_visibility, required,
+    string_match, strs, text, texts, visibility,
 };
 use lateen_base::Str;
 use lateen_model::matching::StringMatch;
@@ -112,13 +112,6 @@ fn encode_destination(from: &Destination) -> proto::Destination {
 
 fn encode_operations(from: &HeaderOperations) -> Option<proto::HeaderOperations> {
     let edit = |e: &HeaderEdit| {
-        let pairs = |list: &[(Str, Str)]| {
-            let pair = |(name, value): &(Str, Str)| proto::Header {
-                name: text(name),
-                value: text(value),
-            };
-            list.iter().map(pair).collect()
-        };
         (*e != HeaderEdit::default()).then(|| proto::HeaderEdit {
             set: pairs(&e.set),
             add: pairs(&e.add),
@@ -284,10 +277,9 @@ fn decode_edit(from: Option<proto::HeaderEdit>) -> Read<HeaderEdit> {
     let Some(from) = from else {
         return Ok(HeaderEdit::default());
     };
-    let pair = |h: proto::Header| Ok((named(&h.name, "name")?, h.value.into()));
     Ok(HeaderEdit {
-        set: each(from.set, "set", pair)?,
-        add: each(from.add, "add", pair)?,
+        set: read_pairs(from.set, "set")?,
+        add: read_pairs(from.add, "add")?,
         remove: strs(from.remove),
     })
 }

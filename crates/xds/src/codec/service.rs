@@ -1,7 +1,7 @@
 //! Services.
 
 use super::parts::{
-    Read, bad, each, ip, key, known, named, narrow, optional_port, origin, port, read_ip, read_key,
+    Read, each, ip, key, known, named, optional_port, origin, port, read_address, read_key,
     read_origin, read_visibility, strs, text, texts, visibility,
 };
 use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
@@ -82,15 +82,8 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
 }
 
 fn decode_address(from: proto::Address) -> Read<Address> {
-    let ip = read_ip(&from.ip, "ip")?;
-    let most = if ip.is_ipv4() { 32 } else { 128 };
-    if from.prefix > most {
-        return Err(bad("prefix", format!("{} is over {most}", from.prefix)));
-    }
-    Ok(Address {
-        ip,
-        prefix: narrow(from.prefix, "prefix")?,
-    })
+    let (ip, prefix) = read_address(&from)?;
+    Ok(Address { ip, prefix })
 }
 
 fn decode_port(from: proto::Port) -> Read<Port> {

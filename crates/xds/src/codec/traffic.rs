@@ -1,9 +1,10 @@
 //! Traffic policies.
 
 use super::parts::{
-    Read, Within, duration, each, known, labels, map, named, origin, read_duration, read_origin,
-    read_visibility, text, visibility,
+    Read, Within, bad, duration, each, known, labels, map, named, narrow, origin, read_duration,
+    read_origin, read_visibility, text, visibility,
 };
+use super::tls;
 use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
 use lateen_proto::mesh as proto;
 
@@ -37,6 +38,12 @@ fn encode_settings(from: &TrafficSettings) -> proto::TrafficSettings {
         }
         .into(),
         connect_timeout: duration(from.connect_timeout),
+        tls: from.tls.as_ref().map(tls::encode_client),
+        ports: from
+            .ports
+            .iter()
+            .map(|(port, settings)| ((*port).into(), encode_settings(settings)))
+            .collect(),
     }
 }
 
@@ -72,5 +79,22 @@ fn decode_settings(from: Option<proto::TrafficSettings>) -> Read<TrafficSettings
     Ok(TrafficSettings {
         balancer: known(balancer, from.balancer, "balancer")?,
         connect_timeout: read_duration(from.connect_timeout),
+        tls: from.tls.map(tls::decode_client).transpose().within("tls")?,
+        ports: from
+            .ports
+            .into_iter()
+            .map(decode_port_settings)
+            .collect::<Read<_>>()?,
     })
+}
+
+fn decode_port_settings(
+    (port, from): (u32, proto::TrafficSettings),
+) -> Read<(u16, TrafficSettings)> {
+    let field = format!("ports[{port}]");
+    if !from.ports.is_empty() {
+        return Err(bad(&field, "settings of a port have no ports of their own"));
+    }
+    let number = narrow(port, &field)?;
+    Ok((number, decode_settings(Some(from)).within(&field)?))
 }

@@ -24,6 +24,8 @@ pub(super) fn encode(from: &Workload) -> proto::Workload {
         locality: text(&from.locality),
         weight: from.weight,
         has_sidecar: from.has_sidecar,
+        takes_mtls: from.takes_mtls,
+        trust_domain: text(&from.trust_domain),
         services: from.services.iter().map(encode_served).collect(),
     }
 }
@@ -61,6 +63,8 @@ pub(super) fn decode(from: proto::Workload) -> Read<Workload> {
         locality: from.locality.into(),
         weight: from.weight,
         has_sidecar: from.has_sidecar,
+        takes_mtls: from.takes_mtls,
+        trust_domain: from.trust_domain.into(),
         services: each(from.services, "services", decode_served)?
             .into_iter()
             .collect(),

@@ -1,9 +1,14 @@
 //! Strategies for any valid resource.
 
+mod mesh;
+mod policy;
+mod security;
+mod tls;
+
 use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_model::matching::{Pattern, StringMatch};
-use lateen_model::mesh::{EgressHost, MeshSettings, OutboundMode, SidecarScope};
+use lateen_model::mesh::{EgressHost, OutboundMode, SidecarScope};
 use lateen_model::name::{Origin, ServiceKey, Visibility};
 use lateen_model::resource::Resource;
 use lateen_model::route::*;
@@ -26,7 +31,9 @@ pub fn resource() -> impl Strategy<Value = Resource> {
         policy().prop_map(Resource::TrafficPolicy),
         gateway().prop_map(Resource::Gateway),
         scope().prop_map(Resource::SidecarScope),
-        settings().prop_map(Resource::MeshSettings),
+        mesh::settings().prop_map(Resource::MeshSettings),
+        security::resource(),
+        policy::policy().prop_map(Resource::AuthorizationPolicy),
     ]
 }
 
@@ -129,9 +136,9 @@ fn workload() -> impl Strategy<Value = Workload> {
         (name(), name(), name(), vec(ip(), 0..3), option::of(name())),
         (labels(), text(), text(), text(), text()),
         (text(), text(), 1..100u32, any::<bool>()),
-        btree_map(key(), served, 0..3),
+        (any::<bool>(), text(), btree_map(key(), served, 0..3)),
     )
-        .prop_map(|(a, b, c, services)| Workload {
+        .prop_map(|(a, b, c, d)| Workload {
             uid: a.0,
             name: a.1,
             namespace: a.2,
@@ -146,7 +153,9 @@ fn workload() -> impl Strategy<Value = Workload> {
             locality: c.1,
             weight: c.2,
             has_sidecar: c.3,
-            services,
+            takes_mtls: d.0,
+            trust_domain: d.1,
+            services: d.2,
         })
 }
 
@@ -305,16 +314,25 @@ fn table() -> impl Strategy<Value = RouteTable> {
 }
 
 fn traffic() -> impl Strategy<Value = TrafficSettings> {
+    let ports = btree_map(port(), port_traffic(), 0..3);
+    (port_traffic(), ports).prop_map(|(settings, ports)| TrafficSettings { ports, ..settings })
+}
+
+fn port_traffic() -> impl Strategy<Value = TrafficSettings> {
     let balancer = select(vec![
         Balancer::LeastRequest,
         Balancer::RoundRobin,
         Balancer::Random,
         Balancer::Passthrough,
     ]);
-    (option::of(balancer), duration()).prop_map(|(balancer, connect_timeout)| TrafficSettings {
-        balancer,
-        connect_timeout,
-    })
+    (option::of(balancer), duration(), option::of(tls::client())).prop_map(
+        |(balancer, connect_timeout, tls)| TrafficSettings {
+            balancer,
+            connect_timeout,
+            tls,
+            ports: BTreeMap::new(),
+        },
+    )
 }
 
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
@@ -340,12 +358,16 @@ fn policy() -> impl Strategy<Value = TrafficPolicy> {
 fn gateway() -> impl Strategy<Value = Gateway> {
     let host =
         (option::of(name()), name()).prop_map(|(namespace, host)| ServerHost { namespace, host });
-    let protocol = select(vec![
+    let plain = select(vec![
         ServerProtocol::Http,
         ServerProtocol::Tcp,
         ServerProtocol::TlsPassthrough,
-        ServerProtocol::TlsTerminate,
     ]);
+    let ending = select(vec![ServerProtocol::TlsTerminate, ServerProtocol::Https]);
+    let protocol = prop_oneof![
+        plain.prop_map(|protocol| (protocol, None)),
+        (ending, tls::server()).prop_map(|(protocol, tls)| (protocol, Some(tls))),
+    ];
     let server = (
         text(),
         port(),
@@ -355,13 +377,14 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         any::<bool>(),
     )
         .prop_map(
-            |(name, port, port_name, protocol, hosts, https_redirect)| Server {
+            |(name, port, port_name, (protocol, tls), hosts, https_redirect)| Server {
                 name,
                 port,
                 port_name,
                 protocol,
                 hosts,
                 https_redirect,
+                tls,
             },
         );
     (origin(), btree_map(name(), text(), 1..3), vec(server, 0..3)).prop_map(
@@ -400,16 +423,4 @@ fn scope() -> impl Strategy<Value = SidecarScope> {
                 outbound,
             },
         )
-}
-
-fn settings() -> impl Strategy<Value = MeshSettings> {
-    (mode(), any::<bool>(), option::of(text()), name(), name()).prop_map(
-        |(outbound, access_log, access_log_format, domain, root_namespace)| MeshSettings {
-            outbound,
-            access_log,
-            access_log_format,
-            domain,
-            root_namespace,
-        },
-    )
 }
