@@ -7,11 +7,74 @@
 //! ```
 //! CUSTOM is asked first, then DENY, then ALLOW (Istio). Asking is the caller's business.
 
-use super::plan::RequestHead;
-use crate::mesh::AuthzProvider;
+use super::plan::{ConnectionFacts, Direction, Peer, RequestHead};
+use super::resources::ResourceSet;
+use super::selection::selects;
+use super::snapshot::Snapshot;
+use crate::mesh::{AuthzProvider, MeshSettings, Scope};
 use crate::name::Origin;
+use crate::security::AuthorizationPolicy;
+use lateen_base::Str;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// What policies say of bytes on a connection (TCP, not HTTP: of that each request is authorized), when it comes in
+/// and again whenever policies change. ALLOW rules that speak of HTTP never match here, others leave out what they say
+/// of HTTP (Istio). What goes out is not authorized.
+pub fn admit(snapshot: &Snapshot, facts: &ConnectionFacts, peer: &Peer) -> Ruling {
+    let _ = peer;
+    rule(snapshot, facts)
+}
+
+/// What policies say of one request that came in to a sidecar or a gateway.
+pub fn authorize(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    peer: &Peer,
+    request: &RequestFacts<'_>,
+) -> Ruling {
+    let _ = (peer, request);
+    rule(snapshot, facts)
+}
+
+fn rule(snapshot: &Snapshot, facts: &ConnectionFacts) -> Ruling {
+    let mut ruling = Ruling::default();
+    if facts.direction != Direction::Outbound && !snapshot.security.authz.policies.is_empty() {
+        // Closed until the policies are compiled.
+        ruling.verdict = Verdict::Deny(Denied {
+            policy: None,
+            reason: "policies are there".to_owned(),
+        });
+    }
+    ruling
+}
+
+/// The policies of one proxy.
+#[derive(Debug, Default)]
+pub(super) struct Authz {
+    policies: Vec<Arc<AuthorizationPolicy>>,
+}
+
+impl Authz {
+    /// Collects the policies for a proxy.
+    pub fn build(
+        set: &ResourceSet,
+        (scope, mesh): (&Scope, &MeshSettings),
+        _providers: &BTreeMap<Str, Arc<AuthzProvider>>,
+        previous: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let _ = previous;
+        let root = &mesh.root_namespace;
+        let all = set.authorization_policies.values();
+        Arc::new(Self {
+            policies: all
+                .filter(|p| selects(&p.origin.namespace, &p.selection, scope, root))
+                .cloned()
+                .collect(),
+        })
+    }
+}
 
 /// A request as policies see it: the same canonical form that routing uses.
 #[derive(Debug, Clone, Copy)]

@@ -38,12 +38,17 @@ pub enum ClusterTls {
     /// Plain text.
     Plain,
     /// Mutual TLS with the mesh's certificates to endpoints that have an [`Endpoint::identity`], plain text to others.
+    /// Where the endpoint is the connection's original destination, `Snapshot::identity_at` tells its identity.
     Mesh {
-        /// Server name: `outbound_.9080_.v1_.reviews.default.svc.cluster.local` (Istio).
+        /// Server name: `outbound_.9080_.v1_.reviews.default.svc.cluster.local` (Istio). Empty for pass-through:
+        /// `Snapshot::identity_at` tells it.
         server_name: Str,
         /// Names that are accepted instead of the endpoint's identity, SPIFFE ids (DestinationRule `subjectAltNames`);
         /// empty: the endpoint's identity.
         sans: Vec<Str>,
+        /// Whether a DestinationRule asks for it (ISTIO_MUTUAL): then never plain text. An endpoint without identity
+        /// must prove to be one of `sans`, or any member of the mesh when there are none.
+        required: bool,
     },
     /// TLS as a DestinationRule asks for (SIMPLE or MUTUAL).
     Origin(Arc<ClientTls>),

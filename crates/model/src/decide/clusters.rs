@@ -1,14 +1,19 @@
 //! Builds the clusters of a snapshot and finds the one that a destination means.
 
 use super::cluster::{Cluster, ClusterTls, Discovery, Endpoint, ServiceFacts};
+use super::peers::PeerModes;
 use super::plan::{Fault, FaultReason};
 use super::policy::{Merged, Policies};
 use super::registry::{Registry, Visible};
 use super::resources::ResourceSet;
+use super::security;
+use crate::identity::SpiffeId;
 use crate::matching::labels_match;
+use crate::mesh::MeshSettings;
 use crate::name::{Origin, ServiceKey};
 use crate::route::Destination;
 use crate::service::{Port, Protocol, Resolution};
+use crate::tls::{ClientTls, ClientTlsMode};
 use crate::traffic::{Balancer, TrafficSettings};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
@@ -70,15 +75,18 @@ pub(super) fn outbound_name(port: u16, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// What clusters are built from, as one proxy sees it.
+pub(super) struct View<'a> {
+    pub registry: &'a Registry,
+    pub policies: &'a Policies,
+    pub modes: &'a PeerModes,
+    pub mesh: &'a MeshSettings,
+}
+
 type Serving<'a> = HashMap<&'a ServiceKey, Vec<(&'a Arc<Workload>, &'a ServicePorts)>>;
 
 impl Clusters {
-    pub fn build(
-        set: &ResourceSet,
-        registry: &Registry,
-        policies: &Policies,
-        previous: Option<&Self>,
-    ) -> Self {
+    pub fn build(set: &ResourceSet, seen: &View<'_>, previous: Option<&Self>) -> Self {
         let mut serving: Serving<'_> = HashMap::new();
         for workload in set.workloads.values() {
             for (key, ports) in &workload.services {
@@ -86,13 +94,13 @@ impl Clusters {
             }
         }
         let mut clusters = Self::default();
-        for visible in &registry.services {
-            let merged = policies.of(&visible.service);
+        for visible in &seen.registry.services {
+            let merged = seen.policies.of(&visible.service);
             let workloads = serving
                 .get(&visible.service.key)
                 .map_or(&[][..], Vec::as_slice);
             for port in visible.ports() {
-                clusters.add_port(visible, port, &merged, workloads);
+                clusters.add_port(seen, (visible, port), &merged, workloads);
             }
         }
         if let Some(previous) = previous {
@@ -103,8 +111,8 @@ impl Clusters {
 
     fn add_port(
         &mut self,
-        visible: &Visible,
-        port: &Port,
+        seen: &View<'_>,
+        (visible, port): (&Visible, &Port),
         merged: &Merged,
         workloads: &[(&Arc<Workload>, &ServicePorts)],
     ) {
@@ -121,7 +129,7 @@ impl Clusters {
             policy: Some(&subset.origin),
         });
         for part in std::iter::once(whole).chain(parts) {
-            let cluster = part.cluster(visible, port, workloads);
+            let cluster = part.cluster(seen, (visible, port), workloads);
             // Services come in order of preference: the first of one host and port stays.
             self.by_name
                 .entry(cluster.name.clone())
@@ -184,25 +192,31 @@ struct Part<'a> {
 impl Part<'_> {
     fn cluster(
         &self,
-        visible: &Visible,
-        port: &Port,
+        seen: &View<'_>,
+        (visible, port): (&Visible, &Port),
         workloads: &[(&Arc<Workload>, &ServicePorts)],
     ) -> Cluster {
         let service = &visible.service;
+        let settings = self.settings.ports.get(&port.number);
+        let settings = settings.unwrap_or(self.settings);
+        let subset = self.subset.map_or("", |s| s);
+        let tls = tls(seen, settings.tls.as_ref(), || {
+            let host = &service.key.hostname;
+            format!("outbound_.{}_.{subset}_.{host}", port.number)
+        });
         let chosen: Vec<_> = workloads
             .iter()
             .filter(|(w, _)| labels_match(self.labels, &w.labels))
             .copied()
             .collect();
-        let balancer = self.settings.balancer.unwrap_or(Balancer::LeastRequest);
+        let balancer = settings.balancer.unwrap_or(Balancer::LeastRequest);
         let discovery = match service.resolution {
             _ if balancer == Balancer::Passthrough => Discovery::OriginalDestination,
-            Resolution::None if visible.is_headless() => endpoints(port, &chosen),
+            Resolution::None if visible.is_headless() => endpoints(seen, port, &tls, &chosen),
             Resolution::None => Discovery::OriginalDestination,
-            Resolution::Static => endpoints(port, &chosen),
+            Resolution::Static => endpoints(seen, port, &tls, &chosen),
             Resolution::Dns => Discovery::Dns(names(visible, port, self.subset, &chosen)),
         };
-        let subset = self.subset.map_or("", |s| s);
         Cluster {
             name: outbound_name(port.number, subset, &service.key.hostname).into(),
             service: Some(ServiceFacts {
@@ -214,15 +228,54 @@ impl Part<'_> {
             }),
             discovery,
             balancer,
-            connect_timeout: self.settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            connect_timeout: settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             protocol: port.protocol,
-            tls: ClusterTls::Plain,
+            tls,
         }
     }
 }
 
+/// How connections are secured: as the DestinationRule says, else mutual TLS where it can be had. A name of Istio's
+/// form is made by `name`.
+fn tls(seen: &View<'_>, wanted: Option<&ClientTls>, name: impl FnOnce() -> String) -> ClusterTls {
+    let mesh = |wanted: Option<&ClientTls>| ClusterTls::Mesh {
+        server_name: match wanted.and_then(|w| w.sni.clone()) {
+            Some(sni) => sni,
+            None => name().into(),
+        },
+        sans: wanted.map(|w| w.sans.clone()).unwrap_or_default(),
+        required: wanted.is_some(),
+    };
+    match wanted {
+        None if seen.mesh.auto_mtls => mesh(None),
+        None => ClusterTls::Plain,
+        Some(tls) => match tls.mode {
+            ClientTlsMode::Disable => ClusterTls::Plain,
+            ClientTlsMode::IstioMutual => mesh(Some(tls)),
+            ClientTlsMode::Simple | ClientTlsMode::Mutual => {
+                ClusterTls::Origin(Arc::new(tls.clone()))
+            }
+        },
+    }
+}
+
+/// Who an endpoint must prove to be. Where a DestinationRule asks for mutual TLS, what the server's side says of it
+/// does not count.
+fn identity(seen: &View<'_>, tls: &ClusterTls, workload: &Workload, port: u16) -> Option<SpiffeId> {
+    match tls {
+        ClusterTls::Plain | ClusterTls::Origin(_) => None,
+        ClusterTls::Mesh { required: true, .. } => security::identity(workload, seen.mesh),
+        ClusterTls::Mesh { .. } => security::mutual(seen.modes, seen.mesh, workload, port),
+    }
+}
+
 /// Ready endpoints; draining ones only when nothing is ready.
-fn endpoints(port: &Port, workloads: &[(&Arc<Workload>, &ServicePorts)]) -> Discovery {
+fn endpoints(
+    seen: &View<'_>,
+    port: &Port,
+    tls: &ClusterTls,
+    workloads: &[(&Arc<Workload>, &ServicePorts)],
+) -> Discovery {
     let any_ready = workloads
         .iter()
         .any(|(_, ports)| ports.health == Health::Ready && ports.ports.contains_key(&port.number));
@@ -244,7 +297,7 @@ fn endpoints(port: &Port, workloads: &[(&Arc<Workload>, &ServicePorts)]) -> Disc
             address: SocketAddr::new(*ip, *target),
             weight: workload.weight.max(1),
             health: wanted,
-            identity: None,
+            identity: identity(seen, tls, workload, *target),
             workload: (*workload).clone(),
         });
     }
@@ -299,8 +352,16 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
         && a.tls == b.tls
 }
 
-/// A cluster without service that sends to the original destination.
-pub(super) fn passthrough(name: &str) -> Arc<Cluster> {
+/// A cluster without service that sends to the original destination; `mutual`: by mutual TLS to workloads that take it.
+pub(super) fn passthrough(name: &str, mutual: bool) -> Arc<Cluster> {
+    let tls = match mutual {
+        false => ClusterTls::Plain,
+        true => ClusterTls::Mesh {
+            server_name: "".into(),
+            sans: Vec::new(),
+            required: false,
+        },
+    };
     Arc::new(Cluster {
         name: name.into(),
         service: None,
@@ -308,7 +369,7 @@ pub(super) fn passthrough(name: &str) -> Arc<Cluster> {
         balancer: Balancer::Passthrough,
         connect_timeout: CONNECT_TIMEOUT,
         protocol: Protocol::Detect,
-        tls: ClusterTls::Plain,
+        tls,
     })
 }
 

@@ -4,8 +4,8 @@ use super::host::{HostTable, canonical};
 use super::inbound::own_workload;
 use super::l4::{L4Rule, SniTable, add_sni, by_sni};
 use super::plan::{
-    ConnectionFacts, ConnectionPlan, Fault, FaultReason, RequestHead, RequestPlan, RouteFacts,
-    TcpPlan,
+    ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Peer, RequestHead,
+    RequestPlan, RouteFacts, TcpPlan,
 };
 use super::resources::ResourceSet;
 use super::routes::{self, Compiler, Rule};
@@ -291,10 +291,31 @@ pub(super) fn server_name(
     }
 }
 
+/// Which server takes a TLS connection.
+pub(super) fn tls(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    sni: &str,
+    dice: u64,
+) -> GatewayTls {
+    GatewayTls::Passthrough(server_name(snapshot, facts, sni, dice))
+}
+
+/// Plan for what is inside TLS that ended here.
+pub(super) fn decrypted(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    _sni: &str,
+    dice: u64,
+) -> ConnectionPlan {
+    connection(snapshot, facts, dice)
+}
+
 /// Plan for a request: redirect to `https` where the server says so, else the host's rules.
 pub(super) fn request(
     snapshot: &Snapshot,
     facts: &ConnectionFacts,
+    _peer: &Peer,
     head: &RequestHead<'_>,
     dice: u64,
 ) -> RequestPlan {

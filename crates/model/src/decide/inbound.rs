@@ -167,6 +167,20 @@ pub(super) fn connection(snapshot: &Snapshot, facts: &ConnectionFacts) -> Connec
     }
 }
 
+/// Plan for a connection whose mutual TLS ended here: as [`connection`], and where nothing is declared the client's
+/// ALPN counts.
+pub(super) fn secured(snapshot: &Snapshot, facts: &ConnectionFacts, alpn: &str) -> ConnectionPlan {
+    match connection(snapshot, facts) {
+        ConnectionPlan::Detect(_) if is_http(alpn) => ConnectionPlan::Http,
+        plan => plan,
+    }
+}
+
+fn is_http(alpn: &str) -> bool {
+    let plain = alpn.strip_prefix("istio-").unwrap_or(alpn);
+    plain == "h2" || plain.starts_with("http/")
+}
+
 /// Requests go to the application as they are, and are never sent twice.
 pub(super) fn request(snapshot: &Snapshot, facts: &ConnectionFacts) -> RequestPlan {
     let target = target(snapshot, facts);

@@ -163,7 +163,8 @@ pub(super) fn server_name(
         None => match connection(snapshot, facts, dice) {
             ConnectionPlan::Tcp(plan)
             | ConnectionPlan::Detect(plan)
-            | ConnectionPlan::Sni(plan) => plan,
+            | ConnectionPlan::Sni(plan)
+            | ConnectionPlan::Tls(plan) => plan,
             ConnectionPlan::Http => unknown(snapshot, facts),
         },
     }

@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use crate::identity::SpiffeId;
 use crate::name::Origin;
 use crate::route::{HeaderEdit, Redirect, RetryPolicy};
+use crate::tls::ServerTls;
 use lateen_base::Str;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,6 +57,46 @@ pub enum ConnectionPlan {
     Detect(TcpPlan),
     /// TLS passed through: peek the server name, then ask [`super::server_name`]; what is not TLS follows the TCP plan.
     Sni(TcpPlan),
+    /// A gateway's TLS: peek the server name, then ask [`super::gateway_tls`]; what is not TLS follows the TCP plan.
+    Tls(TcpPlan),
+}
+
+/// What a gateway does with a TLS connection once its server name is known.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GatewayTls {
+    /// End TLS here, then ask [`super::gateway_decrypted`].
+    Terminate {
+        /// How. Its credentials, as far as they are secrets, are there.
+        key: Arc<ServerTls>,
+        /// Whose server it is.
+        server: ServerFacts,
+        /// What is inside.
+        then: Inside,
+    },
+    /// Pass the bytes on as they are.
+    Passthrough(TcpPlan),
+    /// Close it.
+    Refuse(Fault),
+}
+
+/// A server of a gateway, for logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// The Gateway.
+    pub origin: Origin,
+    /// The server's name; empty when unnamed.
+    pub name: Str,
+    /// The port's number in the Gateway.
+    pub port: u16,
+}
+
+/// What is inside of TLS that ends at a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// HTTP/1.1 or HTTP/2: offer both.
+    Http,
+    /// Opaque bytes: offer no protocol.
+    Tcp,
 }
 
 /// What to do with opaque bytes.
@@ -79,7 +120,7 @@ pub struct RequestHead<'a> {
     pub method: &'a http::Method,
     /// Host header or `:authority`, as sent (port included when given).
     pub authority: &'a str,
-    /// Path with query.
+    /// Path with query, as [`super::canonical::path`] gives it.
     pub path: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
@@ -196,6 +237,8 @@ pub enum FaultReason {
     Overloaded,
     /// The body is larger than allowed (413, no flag).
     BodyTooLarge,
+    /// The connection's server name belongs to another server of the gateway than the request's Host (421, `NR`).
+    Misdirected,
 }
 
 impl Fault {
@@ -208,6 +251,7 @@ impl Fault {
             FaultReason::BadRequest => 400,
             FaultReason::TooLarge => 431,
             FaultReason::BodyTooLarge => 413,
+            FaultReason::Misdirected => 421,
             FaultReason::Denied | FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => 403,
             FaultReason::Unauthenticated => 401,
             _ => 503,
@@ -217,7 +261,7 @@ impl Fault {
     /// Envoy's response flag; `-` when there is none.
     pub fn flag(&self) -> &'static str {
         match self.reason {
-            FaultReason::NoRoute => "NR",
+            FaultReason::NoRoute | FaultReason::Misdirected => "NR",
             FaultReason::NoCluster | FaultReason::NoSubset => "NC",
             FaultReason::NoEndpoint => "UH",
             FaultReason::ConnectFailed => "UF",

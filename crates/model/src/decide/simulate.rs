@@ -6,7 +6,9 @@ mod words;
 use super::cluster::{Cluster, Discovery};
 use super::clusters::Target;
 use super::host::canonical;
-use super::plan::{ConnectionFacts, ConnectionPlan, Direction, RequestHead, RequestPlan, TcpPlan};
+use super::plan::{
+    ConnectionFacts, ConnectionPlan, Direction, Peer, RequestHead, RequestPlan, TcpPlan,
+};
 use super::routes::{Action, Rule, first_match};
 use super::snapshot::Snapshot;
 use super::{connection, gateway, outbound, request, server_name};
@@ -104,7 +106,10 @@ pub fn simulate(snapshot: &Snapshot, call: &Call<'_>) -> Result<Simulation, BadU
             simulation.steps.push(note.to_owned());
         }
         (
-            ConnectionPlan::Tcp(plan) | ConnectionPlan::Detect(plan) | ConnectionPlan::Sni(plan),
+            ConnectionPlan::Tcp(plan)
+            | ConnectionPlan::Detect(plan)
+            | ConnectionPlan::Sni(plan)
+            | ConnectionPlan::Tls(plan),
             _,
         ) => {
             let plan = plan.clone();
@@ -135,7 +140,7 @@ impl Simulation {
         if let Some((rule, _, _)) = found {
             self.weigh(rule);
         }
-        let plan = request(snapshot, facts, &head, dice);
+        let plan = request(snapshot, facts, &Peer::default(), &head, dice);
         self.describe(&plan, &head);
         self.request = Some(plan);
     }

@@ -1,7 +1,7 @@
 //! Everything one proxy decides from, compiled from the resources it holds: immutable, swapped as one.
 
 use super::cluster::Cluster;
-use super::clusters::{Clusters, passthrough};
+use super::clusters::{Clusters, View, passthrough};
 use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
@@ -10,6 +10,7 @@ use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
 use super::resources::ResourceSet;
 use super::routes::{Compiler, default_retries};
+use super::security::Security;
 use super::virtual_hosts::{Outbound, VirtualHost, domains, visible_tables};
 use crate::mesh::{MeshSettings, OutboundMode, Role, Scope};
 use crate::route::RetryPolicy;
@@ -41,6 +42,7 @@ pub struct Snapshot {
     pub(super) default_retries: Arc<RetryPolicy>,
     pub(super) no_retries: Arc<RetryPolicy>,
     pub(super) names: RouteNames,
+    pub(super) security: Security,
 }
 
 /// Names of routes that no user wrote.
@@ -68,7 +70,14 @@ impl Snapshot {
         let tables = visible_tables(set, scope, sidecar);
         let registry = Registry::build(set, scope, sidecar, &tables);
         let policies = Policies::build(set, scope, root);
-        let clusters = Clusters::build(set, &registry, &policies, previous.map(|p| &p.clusters));
+        let security = Security::build(set, scope, &mesh, previous.map(|p| &p.security));
+        let seen = View {
+            registry: &registry,
+            policies: &policies,
+            modes: &security.modes,
+            mesh: &mesh,
+        };
+        let clusters = Clusters::build(set, &seen, previous.map(|p| &p.clusters));
         let retries = Arc::new(default_retries());
         let compiler = Compiler {
             scope,
@@ -86,10 +95,14 @@ impl Snapshot {
             Role::Sidecar => inbound::ports(set, scope),
             Role::Gateway => HashMap::new(),
         };
-        let fixed = |pick: fn(&Self) -> &Arc<Cluster>, name: &str| match previous {
-            Some(previous) => pick(previous).clone(),
-            None => passthrough(name),
+        let fixed = |pick: fn(&Self) -> &Arc<Cluster>, name: &str, mutual: bool| {
+            let new = passthrough(name, mutual);
+            match previous.map(pick).filter(|old| **old == new) {
+                Some(old) => old.clone(),
+                None => new,
+            }
         };
+        let auto_mtls = mesh.auto_mtls;
         Self {
             scope: scope.clone(),
             outbound: sidecar.and_then(|s| s.outbound).unwrap_or(mesh.outbound),
@@ -99,9 +112,13 @@ impl Snapshot {
             tls_rules: snapshot.tls_rules,
             inbound,
             gateway,
-            passthrough: fixed(|p| &p.passthrough, "PassthroughCluster"),
-            inbound_passthrough: fixed(|p| &p.inbound_passthrough, "InboundPassthroughCluster"),
-            black_hole: fixed(|p| &p.black_hole, "BlackHoleCluster"),
+            passthrough: fixed(|p| &p.passthrough, "PassthroughCluster", auto_mtls),
+            inbound_passthrough: fixed(
+                |p| &p.inbound_passthrough,
+                "InboundPassthroughCluster",
+                false,
+            ),
+            black_hole: fixed(|p| &p.black_hole, "BlackHoleCluster", false),
             no_retries: Arc::new(RetryPolicy {
                 attempts: 0,
                 per_try_timeout: None,
@@ -114,6 +131,7 @@ impl Snapshot {
             default_retries: retries,
             registry,
             clusters,
+            security,
         }
     }
 

@@ -8,6 +8,7 @@ pub(super) fn accepted(plan: &ConnectionPlan) -> &'static str {
         ConnectionPlan::Tcp(_) => "opaque bytes",
         ConnectionPlan::Detect(_) => "not declared, the first side to speak decides",
         ConnectionPlan::Sni(_) => "TLS, passed through by server name",
+        ConnectionPlan::Tls(_) => "TLS, ended or passed through by server name",
     }
 }
 
@@ -54,6 +55,7 @@ pub fn sentence(fault: &Fault) -> String {
             format!("{subject} takes mutual TLS only, and the client did not use it")
         }
         R::HandshakeFailed => format!("the TLS handshake failed: {subject}"),
+        R::Misdirected => format!("the connection's server name is another server's: {subject}"),
         R::Overloaded => format!("the proxy is overloaded: {subject}"),
     };
     match &fault.origin {
