@@ -2,15 +2,17 @@
 
 use crate::mesh::Mesh;
 use crate::names::{full_host, labels, origin, visibility};
-use crate::{NOT_YET, Translated};
+use crate::{NOT_YET, Translated, tls};
 use lateen_api::destination_rule::balancer::{LoadBalancerSettings, SimpleBalancer};
 use lateen_api::destination_rule::pool::ConnectionPoolSettings;
-use lateen_api::destination_rule::{ClientTlsMode, DestinationRule, TrafficPolicy as Written};
+use lateen_api::destination_rule::{DestinationRule, TrafficPolicy as Written};
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Subject, any_error};
 use lateen_api::validate;
 use lateen_model::resource::Resource;
 use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a DestinationRule is translated from.
 #[derive(Debug, Clone, Copy)]
@@ -94,16 +96,6 @@ impl Reading<'_> {
         }
         let outlier = policy.outlier_detection.is_some();
         self.not_yet(format!("{field}.outlierDetection"), outlier);
-        if let Some(tls) = &policy.tls
-            && !matches!(tls.mode, None | Some(ClientTlsMode::Disable))
-        {
-            let message =
-                "is not in force yet: connections to the host stay as the application opens them";
-            let notice = Notice::warning(&self.subject, format!("{field}.tls"), message);
-            self.notices.push(notice);
-        }
-        let ports = !policy.port_level_settings.is_empty();
-        self.not_yet(format!("{field}.portLevelSettings"), ports);
         self.not_yet(format!("{field}.tunnel"), policy.tunnel.is_some());
         self.not_yet(
             format!("{field}.proxyProtocol"),
@@ -115,12 +107,41 @@ impl Reading<'_> {
         );
         TrafficSettings {
             balancer,
-            connect_timeout: pool
-                .and_then(|p| p.tcp.as_ref())
-                .and_then(|tcp| tcp.connect_timeout.as_ref())
-                .and_then(|timeout| timeout.parse().ok())
-                .filter(|timeout| !timeout.is_zero()),
+            connect_timeout: pool.and_then(connect_timeout),
+            tls: policy.tls.as_ref().map(tls::client),
+            ports: self.ports(policy, field),
         }
+    }
+
+    /// Settings of single ports. They inherit nothing: what they leave out has Istio's default.
+    fn ports(&mut self, policy: &Written, field: &str) -> BTreeMap<u16, TrafficSettings> {
+        let mut ports = BTreeMap::new();
+        for (i, one) in policy.port_level_settings.iter().enumerate() {
+            let field = format!("{field}.portLevelSettings[{i}]");
+            let number = one.port.as_ref().and_then(|p| p.number);
+            let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else {
+                continue;
+            };
+            let balancer = one
+                .load_balancer
+                .as_ref()
+                .and_then(|b| self.balancer(b, &format!("{field}.loadBalancer")));
+            let pool = one.connection_pool.as_ref();
+            if let Some(pool) = pool {
+                self.pool(pool, &format!("{field}.connectionPool"));
+            }
+            let outlier = one.outlier_detection.is_some();
+            self.not_yet(format!("{field}.outlierDetection"), outlier);
+            let settings = TrafficSettings {
+                balancer,
+                connect_timeout: pool.and_then(connect_timeout),
+                tls: one.tls.as_ref().map(tls::client),
+                ports: BTreeMap::new(),
+            };
+            // Validation refuses a port that is given twice.
+            ports.entry(number).or_insert(settings);
+        }
+        ports
     }
 
     fn balancer(&mut self, balancer: &LoadBalancerSettings, field: &str) -> Option<Balancer> {
@@ -169,6 +190,11 @@ impl Reading<'_> {
         }
         self.not_yet(format!("{field}.http"), pool.http.is_some());
     }
+}
+
+fn connect_timeout(pool: &ConnectionPoolSettings) -> Option<Duration> {
+    let timeout = pool.tcp.as_ref()?.connect_timeout.as_ref()?;
+    timeout.parse().ok().filter(|timeout| !timeout.is_zero())
 }
 
 #[cfg(test)]

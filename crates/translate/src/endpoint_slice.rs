@@ -49,6 +49,8 @@ pub fn endpoint_slice(inputs: Inputs<'_>) -> Translated {
                 .into(),
             weight: 1,
             has_sidecar: false,
+            takes_mtls: false,
+            trust_domain: "".into(),
             services: BTreeMap::from([(
                 key.clone(),
                 ServicePorts {

@@ -1,13 +1,14 @@
 //! Gateway → model gateway.
 
 use crate::names::{labels, origin};
-use crate::{NOT_YET, Translated};
+use crate::{NOT_YET, Translated, tls};
 use lateen_api::gateway::{Gateway as Written, Server as WrittenServer, ServerTlsMode};
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Subject, any_error};
 use lateen_api::validate;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_model::resource::Resource;
+use lateen_model::tls as tls_model;
 
 /// What a Gateway is translated from.
 #[derive(Debug, Clone, Copy)]
@@ -16,36 +17,20 @@ pub struct Inputs<'a> {
     pub config: &'a Config<Written>,
 }
 
-/// Translates a Gateway. Servers that end TLS are kept, but open nothing yet: a notice says so.
+/// Translates a Gateway. A server that cannot be opened is left out, with a notice.
 pub fn gateway(inputs: Inputs<'_>) -> Translated {
     let Inputs { config } = inputs;
     let mut notices = validate::gateway(config);
     if any_error(&notices) {
         return (Vec::new(), notices);
     }
-    let subject = Subject::new("Gateway", &config.meta);
-    let servers = config
-        .spec
-        .servers
-        .iter()
-        .enumerate()
-        .filter_map(|(i, one)| {
-            let field = format!("spec.servers[{i}]");
-            for (name, is_given) in [
-                ("bind", one.bind.is_some()),
-                ("defaultEndpoint", one.default_endpoint.is_some()),
-            ] {
-                if is_given {
-                    notices.push(Notice::warning(&subject, format!("{field}.{name}"), NOT_YET));
-                }
-            }
-            let protocol = protocol(one);
-            if protocol == ServerProtocol::TlsTerminate {
-                let message = "TLS cannot be ended here yet, so this server opens no port: use protocol HTTP, or mode PASSTHROUGH";
-                notices.push(Notice::warning(&subject, format!("{field}.tls"), message));
-            }
-            server(one, &config.meta.namespace, protocol)
-        })
+    let mut reading = Reading {
+        subject: Subject::new("Gateway", &config.meta),
+        notices: &mut notices,
+    };
+    let servers = config.spec.servers.iter().enumerate();
+    let servers = servers
+        .filter_map(|(i, one)| reading.server(one, &config.meta.namespace, i))
         .collect();
     let gateway = Gateway {
         origin: origin("Gateway", &config.meta),
@@ -55,31 +40,64 @@ pub fn gateway(inputs: Inputs<'_>) -> Translated {
     crate::done(Resource::Gateway(gateway), notices)
 }
 
-/// A server; absent without a port, which validation has refused.
-fn server(server: &WrittenServer, namespace: &str, protocol: ServerProtocol) -> Option<Server> {
-    let port = server.port.as_ref()?;
-    let tls = server.tls.as_ref();
-    Some(Server {
-        name: server.name.as_deref().unwrap_or_default().into(),
-        port: port.number.and_then(|number| u16::try_from(number).ok())?,
-        port_name: port.name.as_deref().unwrap_or_default().into(),
-        protocol,
-        hosts: server.hosts.iter().map(|h| host(h, namespace)).collect(),
-        https_redirect: protocol == ServerProtocol::Http
-            && tls.is_some_and(|tls| tls.https_redirect == Some(true)),
-    })
+struct Reading<'a> {
+    subject: Subject,
+    notices: &'a mut Vec<Notice>,
 }
 
-fn protocol(server: &WrittenServer) -> ServerProtocol {
+impl Reading<'_> {
+    /// A server; absent when it opens nothing, or has no port, which validation has refused.
+    fn server(&mut self, server: &WrittenServer, namespace: &str, at: usize) -> Option<Server> {
+        let field = format!("spec.servers[{at}]");
+        let given = [
+            ("bind", server.bind.is_some()),
+            ("defaultEndpoint", server.default_endpoint.is_some()),
+        ];
+        for (name, is_given) in given {
+            if is_given {
+                self.warn(format!("{field}.{name}"), NOT_YET);
+            }
+        }
+        let port = server.port.as_ref()?;
+        let settings = server.tls.as_ref();
+        if settings.and_then(|tls| tls.mode) == Some(ServerTlsMode::AutoPassthrough) {
+            let message = "AUTO_PASSTHROUGH is not done yet, so this server opens no port: use PASSTHROUGH with the hosts' names";
+            self.warn(format!("{field}.tls.mode"), message);
+            return None;
+        }
+        let (protocol, mode) = protocol(server);
+        let tls = settings.zip(mode).map(|(settings, mode)| {
+            let field = format!("{field}.tls");
+            tls::server(settings, mode, &field, &self.subject, self.notices)
+        });
+        Some(Server {
+            name: server.name.as_deref().unwrap_or_default().into(),
+            port: port.number.and_then(|number| u16::try_from(number).ok())?,
+            port_name: port.name.as_deref().unwrap_or_default().into(),
+            protocol,
+            hosts: server.hosts.iter().map(|h| host(h, namespace)).collect(),
+            https_redirect: protocol == ServerProtocol::Http
+                && settings.is_some_and(|tls| tls.https_redirect == Some(true)),
+            tls,
+        })
+    }
+
+    fn warn(&mut self, field: String, message: &str) {
+        self.notices
+            .push(Notice::warning(&self.subject, field, message));
+    }
+}
+
+/// What a server speaks, and the mode when TLS ends there.
+fn protocol(server: &WrittenServer) -> (ServerProtocol, Option<tls_model::ServerTlsMode>) {
     let written = server.port.as_ref().and_then(|p| p.protocol.as_deref());
-    match &*written.unwrap_or_default().to_ascii_uppercase() {
-        "HTTPS" | "TLS" => match server.tls.as_ref().and_then(|tls| tls.mode) {
-            None | Some(ServerTlsMode::Passthrough) => ServerProtocol::TlsPassthrough,
-            // AUTO_PASSTHROUGH routes by names that only other meshes' gateways send: not opened either.
-            Some(_) => ServerProtocol::TlsTerminate,
-        },
-        "TCP" | "MONGO" => ServerProtocol::Tcp,
-        _ => ServerProtocol::Http,
+    let mode = server.tls.as_ref().and_then(tls::server_mode);
+    match (&*written.unwrap_or_default().to_ascii_uppercase(), mode) {
+        ("HTTPS" | "TLS", None) => (ServerProtocol::TlsPassthrough, None),
+        ("HTTPS", Some(mode)) => (ServerProtocol::Https, Some(mode)),
+        ("TLS", Some(mode)) => (ServerProtocol::TlsTerminate, Some(mode)),
+        ("TCP" | "MONGO", _) => (ServerProtocol::Tcp, None),
+        _ => (ServerProtocol::Http, None),
     }
 }
 

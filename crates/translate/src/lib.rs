@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;
+pub mod tls;
 pub mod virtual_service;
 pub mod workload;
 pub mod workload_entry;

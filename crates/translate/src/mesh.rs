@@ -73,6 +73,7 @@ pub fn settings(mesh: &Mesh) -> Translated {
         access_log_format: (!format.is_empty()).then(|| format.into()),
         domain: mesh.domain.clone(),
         root_namespace: root_namespace(config).into(),
+        ..MeshSettings::default()
     };
     crate::done(Resource::MeshSettings(settings), notices)
 }

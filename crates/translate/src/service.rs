@@ -203,6 +203,8 @@ fn external_workload(key: &ServiceKey, name: &str, target: &str, ports: &[Port])
         locality: "".into(),
         weight: 1,
         has_sidecar: false,
+        takes_mtls: false,
+        trust_domain: "".into(),
         services: BTreeMap::from([(
             key.clone(),
             ServicePorts {

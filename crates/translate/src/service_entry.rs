@@ -2,7 +2,7 @@
 
 use crate::mesh::Mesh;
 use crate::names::{labels, origin, visibility};
-use crate::workload::Described;
+use crate::workload::{Described, entry_takes_mtls};
 use crate::{Translated, protocol, service};
 use lateen_api::fields::Port as WrittenPort;
 use lateen_api::meta::{Config, Meta};
@@ -166,6 +166,11 @@ fn endpoint_workload(
         locality: endpoint.locality.as_deref().unwrap_or_default().into(),
         weight: endpoint.weight.unwrap_or(1).max(1),
         has_sidecar: false,
+        takes_mtls: entry_takes_mtls(
+            &labels(&endpoint.labels),
+            endpoint.service_account.as_deref(),
+        ),
+        trust_domain: "".into(),
         services: served(config, &endpoint.ports, Health::Ready),
     }
 }

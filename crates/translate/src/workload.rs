@@ -52,6 +52,7 @@ pub fn pod(inputs: Inputs<'_>) -> Translated {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let labels = labels(meta);
     let described = Described::by(&labels, &owner_name(meta));
+    let has_sidecar = has_sidecar(pod);
     let workload = Workload {
         uid: format!("Pod/{namespace}/{name}").into(),
         name: name.into(),
@@ -71,7 +72,10 @@ pub fn pod(inputs: Inputs<'_>) -> Translated {
             .into(),
         locality: locality(&labels),
         weight: 1,
-        has_sidecar: has_sidecar(pod),
+        has_sidecar,
+        // A label without a proxy would send clients into a handshake that nobody answers.
+        takes_mtls: has_sidecar && says_mtls(&labels) == Some(true),
+        trust_domain: "".into(),
         services: services(inputs, &labels),
         labels,
     };
@@ -277,6 +281,20 @@ pub(crate) fn locality(labels: &BTreeMap<Str, Str>) -> Str {
         .find_map(|key| labels.get(*key))
         .map(|text| text.replace('.', "/").into())
         .unwrap_or_else(|| "".into())
+}
+
+/// Label that says whether a workload's proxy takes the mesh's mutual TLS (Istio: `security.istio.io/tlsMode`).
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+/// What a workload's labels say about mutual TLS; absent: nothing.
+pub(crate) fn says_mtls(labels: &BTreeMap<Str, Str>) -> Option<bool> {
+    labels.get(TLS_MODE).map(|mode| &**mode == "istio")
+}
+
+/// Whether something that is described by a WorkloadEntry takes mutual TLS: by its label, else when it has an account
+/// and so an identity (Istio: `getTLSModeFromWorkloadEntry`).
+pub(crate) fn entry_takes_mtls(labels: &BTreeMap<Str, Str>, account: Option<&str>) -> bool {
+    says_mtls(labels).unwrap_or(account.is_some_and(|name| !name.is_empty()))
 }
 
 fn has_sidecar(pod: &core::Pod) -> bool {

@@ -3,7 +3,7 @@
 use crate::Translated;
 use crate::mesh::Mesh;
 use crate::names::labels;
-use crate::workload::{Described, locality, selects};
+use crate::workload::{Described, entry_takes_mtls, locality, selects};
 use crate::{service, service_entry};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -84,6 +84,8 @@ pub fn workload_entry(inputs: Inputs<'_>) -> Translated {
         },
         weight: entry.weight.unwrap_or(1).max(1),
         has_sidecar: false,
+        takes_mtls: entry_takes_mtls(&all, entry.service_account.as_deref()),
+        trust_domain: "".into(),
         services,
         labels: all,
     };
