@@ -1,15 +1,17 @@
-//! Copying bytes both ways between two TCP connections, with half-close and resets passed on.
+//! Copying bytes both ways between two connections, with half-close and resets passed on.
 //!
 //! An idle connection holds no buffer: a worker has one scratch buffer, used only between a read and the write
 //! right after it. Bytes that the other side does not take at once are kept until it does. A direction that turns out
-//! to move much is handed to the kernel, which moves the rest through a pipe without showing it to us.
+//! to move much between plain connections is handed to the kernel, which moves the rest through a pipe without showing
+//! it to us.
 
 use crate::listen::reset_on_close;
+use crate::stream::{Shared, Stream};
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::Interest;
@@ -33,6 +35,75 @@ pub struct Counts {
     pub forward: Cell<u64>,
     /// From the second connection to the first.
     pub back: Cell<u64>,
+}
+
+/// Copies both ways until both sides have ended, beginning with what was read from either before. An end of one
+/// direction is passed on as a half-close (within TLS with a `close_notify`); a reset, and an end that TLS does not vouch
+/// for, ends everything and is passed on as a reset.
+///
+/// # Errors
+/// Either side failed, with the error that was seen first.
+pub async fn streams(first: &mut Stream, second: &mut Stream, counts: &Counts) -> io::Result<()> {
+    let (said, answered) = (first.take_prefix(), second.take_prefix());
+    let (one, two) = (first.shared(), second.shared());
+    let forward = async {
+        pass(two, &said, &counts.forward).await?;
+        carry_on(one, two, &counts.forward).await
+    };
+    let back = async {
+        pass(one, &answered, &counts.back).await?;
+        carry_on(two, one, &counts.back).await
+    };
+    let done = futures::future::try_join(forward, back).await;
+    if done.is_err() {
+        first.reset_on_close();
+        second.reset_on_close();
+    }
+    done.map(drop)
+}
+
+async fn pass(to: &Shared, bytes: &[u8], count: &Cell<u64>) -> io::Result<()> {
+    to.write_all(bytes, |n| count.set(count.get() + n as u64))
+        .await?;
+    to.flush().await
+}
+
+async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<()> {
+    let is_plain = from.is_plain() && to.is_plain();
+    let start = count.get();
+    while !is_plain || count.get() - start < MUCH {
+        from.readable().await;
+        match BUFFER.with_borrow_mut(|buffer| hop(from, to, buffer, count))? {
+            Step::Moved => to.flush().await?,
+            Step::Left(rest) => pass(to, &rest, count).await?,
+            Step::End => return to.finish().await,
+        }
+    }
+    match Pipe::new() {
+        Ok(pipe) => pipe.splice(from.tcp(), to.tcp(), count).await,
+        // Out of descriptors: slower, but no reason to fail.
+        Err(_) => Box::pin(carry_on(from, to, count)).await,
+    }
+}
+
+fn hop(from: &Shared, to: &Shared, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<Step> {
+    let got = match from.try_read(buffer) {
+        Ok(0) => return Ok(Step::End),
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Moved),
+        Err(error) => return Err(error),
+    };
+    let put = match to.try_write(&[IoSlice::new(&buffer[..got])]) {
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error),
+    };
+    count.set(count.get() + put as u64);
+    Ok(if put == got {
+        Step::Moved
+    } else {
+        Step::Left(buffer[put..got].to_vec())
+    })
 }
 
 /// Copies both ways until both sides have ended. An end of one direction is passed on as a half-close; a reset ends

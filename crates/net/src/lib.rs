@@ -17,3 +17,4 @@ pub mod memory;
 pub mod nft;
 pub mod original;
 pub mod stream;
+pub mod tls;

@@ -7,8 +7,8 @@ use super::{Guess, MOST};
 pub struct ClientHello {
     /// Server name, lower case; absent when the client sent none or the hello is too large to read.
     pub server_name: Option<String>,
-    /// Application protocols, in the client's order.
-    pub protocols: Vec<Vec<u8>>,
+    /// Application protocols, in the client's order; bytes that are no text are replaced.
+    pub alpn: Vec<String>,
 }
 
 const HANDSHAKE: u8 = 22;
@@ -82,7 +82,7 @@ fn parse(message: &[u8]) -> Option<ClientHello> {
         let (body, next) = long(extensions.get(2..)?)?;
         match kind {
             SERVER_NAME => hello.server_name = server_name(body),
-            ALPN => hello.protocols = protocols(body)?,
+            ALPN => hello.alpn = protocols(body)?,
             _ => {}
         }
         extensions = next;
@@ -98,12 +98,12 @@ fn server_name(body: &[u8]) -> Option<String> {
     (!name.is_empty() && name.len() <= 255).then(|| name.to_ascii_lowercase())
 }
 
-fn protocols(body: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn protocols(body: &[u8]) -> Option<Vec<String>> {
     let (mut list, _) = long(body)?;
     let mut found = Vec::new();
     while !list.is_empty() {
         let (one, next) = short(list)?;
-        found.push(one.to_vec());
+        found.push(String::from_utf8_lossy(one).into_owned());
         list = next;
     }
     Some(found)

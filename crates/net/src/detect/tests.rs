@@ -42,7 +42,7 @@ pub(crate) fn hello_bytes(server_name: Option<&str>, alpn: &[&str], record: usiz
 fn tls(name: Option<&str>, alpn: &[&str]) -> Guess {
     Guess::Tls(ClientHello {
         server_name: name.map(str::to_owned),
-        protocols: alpn.iter().map(|p| p.as_bytes().to_vec()).collect(),
+        alpn: alpn.iter().map(|p| (*p).to_owned()).collect(),
     })
 }
 

@@ -1,0 +1,435 @@
+//! One TLS connection over a socket that somebody else owns: records in, plaintext out, and the other way round.
+//!
+//! Nothing is buffered while a connection idles: records are read, decrypted and encrypted in buffers that a worker has
+//! once, and only what is left of a record, of plaintext or of ciphertext is kept with the connection.
+//! No clock, no waiting: whoever calls reads [`io::ErrorKind::WouldBlock`] and waits for the socket.
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::ops::Deref;
+
+/// Largest piece that is read from the socket at once.
+const READ: usize = 64 * 1024;
+/// Most bytes of records that are not whole: what a handshake message may have, and the record that it ends in.
+const PARTIAL: usize = 96 * 1024;
+/// Most plaintext that becomes records at once.
+const WRITE: usize = 64 * 1024;
+/// What records add to [`WRITE`] bytes of plaintext, rounded up; messages of TLS itself are small.
+const OVERHEAD: usize = 4 * 1024;
+
+thread_local! {
+    static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; PARTIAL + READ]);
+    static OUTGOING: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE + OVERHEAD]);
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Which end of the connection we are.
+pub(crate) enum Side {
+    /// We called.
+    Client(UnbufferedClientConnection),
+    /// We were called.
+    Server(UnbufferedServerConnection),
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client(_) => "Client",
+            Self::Server(_) => "Server",
+        })
+    }
+}
+
+/// A TLS connection without its socket.
+#[derive(Debug)]
+pub(crate) struct Session {
+    side: Side,
+    /// Ciphertext of a record that is not whole yet.
+    incoming: Vec<u8>,
+    plain: Rest,
+    outgoing: Rest,
+    end: Option<End>,
+}
+
+/// Why no more plaintext will come.
+#[derive(Debug)]
+enum End {
+    /// The peer said so.
+    Said,
+    /// The socket ended without a word: an attacker may have cut it (RFC 8446 §6.1).
+    Cut,
+    /// The peer broke the protocol, or told us that we did.
+    Broken(rustls::Error),
+}
+
+/// Bytes that nobody has taken yet.
+#[derive(Debug, Default)]
+struct Rest {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+/// Takes as many of the bytes as it wants and says how many.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> usize;
+/// Reads from the socket as `recv(2)` does.
+pub(crate) type Recv<'a> = &'a mut dyn FnMut(&mut [u8]) -> io::Result<usize>;
+/// Writes to the socket as `send(2)` does.
+pub(crate) type Send<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<usize>;
+
+impl Rest {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    /// Drops the first `n` bytes; the memory goes with the last.
+    fn take(&mut self, n: usize) {
+        self.taken += n;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// What one step of the TLS engine came to.
+enum Step {
+    /// There may be more to do.
+    Again,
+    /// More bytes are needed.
+    Idle,
+    /// The peer has said its last word.
+    Ended,
+}
+
+/// What a step may do besides reading records.
+enum Act<'a> {
+    Read,
+    /// Turns these bytes into records.
+    Encrypt(&'a [u8], &'a mut [u8]),
+    Close(&'a mut [u8]),
+}
+
+impl Session {
+    /// A connection of `side`; `incoming` was already read from the socket.
+    pub(crate) fn new(side: Side, incoming: Vec<u8>) -> Self {
+        Self {
+            side,
+            incoming,
+            plain: Rest::default(),
+            outgoing: Rest::default(),
+            end: None,
+        }
+    }
+
+    /// What both sides agreed on.
+    pub(crate) fn common(&self) -> &rustls::CommonState {
+        match &self.side {
+            Side::Client(conn) => conn.deref().deref(),
+            Side::Server(conn) => conn.deref().deref(),
+        }
+    }
+
+    /// Ciphertext that is read but not understood yet.
+    pub(crate) fn incoming(&self) -> &[u8] {
+        &self.incoming
+    }
+
+    /// Whether plaintext can be read at once.
+    pub(crate) fn has_plain(&self) -> bool {
+        !self.plain.is_empty()
+    }
+
+    /// Whether no more plaintext will come after what [`Session::has_plain`] tells of.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether ciphertext waits for the socket.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Why TLS failed, if it did.
+    pub(crate) fn failure(&self) -> Option<&rustls::Error> {
+        match &self.end {
+            Some(End::Broken(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Reads plaintext into `sink`; 0 is an orderly end.
+    pub(crate) fn read(&mut self, sink: Sink<'_>, recv: Recv<'_>) -> io::Result<usize> {
+        loop {
+            if !self.plain.is_empty() {
+                let n = sink(self.plain.rest());
+                self.plain.take(n);
+                return Ok(n);
+            }
+            match &self.end {
+                None => {}
+                Some(End::Said) => return Ok(0),
+                Some(End::Cut) => {
+                    let text = "the peer closed the connection without ending TLS";
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                }
+                Some(End::Broken(error)) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
+                }
+            }
+            let n = self.pull(sink, recv)?;
+            if n > 0 {
+                return Ok(n);
+            }
+        }
+    }
+
+    /// Reads from the socket once and decrypts into `sink`, keeping what it does not take. Says how much it took, which
+    /// is 0 when only TLS's own messages came, or parts of one.
+    pub(crate) fn pull(&mut self, sink: Sink<'_>, recv: Recv<'_>) -> io::Result<usize> {
+        INCOMING.with_borrow_mut(|scratch| {
+            let held = self.incoming.len();
+            if held > PARTIAL {
+                return Err(io::Error::other("a TLS record that does not end"));
+            }
+            scratch[..held].copy_from_slice(&self.incoming);
+            let got = match recv(&mut scratch[held..held + READ])? {
+                0 => {
+                    self.end.get_or_insert(End::Cut);
+                    return Ok(0);
+                }
+                got => got,
+            };
+            self.incoming = Vec::new();
+            let mut taken = 0;
+            let used = self.run(&mut scratch[..held + got], &mut |bytes| {
+                let n = sink(bytes);
+                taken += n;
+                n
+            });
+            if self.end.is_none() {
+                self.incoming = scratch[used..held + got].to_vec();
+            }
+            Ok(taken)
+        })
+    }
+
+    /// Lets the engine say and do what it can without reading from the socket.
+    pub(crate) fn advance(&mut self) {
+        if self.failure().is_some() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.incoming);
+        let used = self.run(&mut bytes, &mut |_| 0);
+        bytes.drain(..used);
+        self.incoming = bytes;
+    }
+
+    // Steps until more bytes are needed; says how many of `bytes` are done with.
+    fn run(&mut self, bytes: &mut [u8], sink: Sink<'_>) -> usize {
+        let mut used = 0;
+        loop {
+            let (done, step) = self.step(&mut bytes[used..], sink, Act::Read);
+            used += done;
+            match step {
+                Ok((Step::Again, _)) => {}
+                Ok((Step::Ended, _)) => {
+                    self.end.get_or_insert(End::Said);
+                }
+                Ok((Step::Idle, _)) => return used,
+                Err(error) => {
+                    self.end = Some(End::Broken(error));
+                    break;
+                }
+            }
+        }
+        // The engine may have an alert that tells the peer why. It must see no more input.
+        while self.common().wants_write() {
+            let _ = self.step(&mut [], sink, Act::Read);
+        }
+        bytes.len()
+    }
+
+    fn step(
+        &mut self,
+        bytes: &mut [u8],
+        sink: Sink<'_>,
+        act: Act<'_>,
+    ) -> (usize, Result<(Step, usize), rustls::Error>) {
+        let (plain, outgoing) = (&mut self.plain, &mut self.outgoing);
+        let mut deliver = |bytes: &[u8]| {
+            // What was not taken before comes first.
+            let n = if plain.is_empty() { sink(bytes) } else { 0 };
+            plain.push(&bytes[n..]);
+        };
+        match &mut self.side {
+            Side::Client(conn) => {
+                handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
+            }
+            Side::Server(conn) => {
+                handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
+            }
+        }
+    }
+
+    /// Encrypts some of `bufs` and gives it to the socket; says how many bytes of plaintext are taken care of.
+    pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], send: Send<'_>) -> io::Result<usize> {
+        // Takes no more before the last is gone: the socket's pace is the writer's.
+        self.flush(send)?;
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        match (filled.next(), filled.next()) {
+            (None, _) => Ok(0),
+            (Some(one), None) => self.write_one(one, send),
+            _ => GATHERED.with_borrow_mut(|all| {
+                all.clear();
+                for buf in bufs {
+                    all.extend_from_slice(&buf[..buf.len().min(WRITE - all.len())]);
+                }
+                self.write_one(all, send)
+            }),
+        }
+    }
+
+    fn write_one(&mut self, plain: &[u8], send: Send<'_>) -> io::Result<usize> {
+        let plain = &plain[..plain.len().min(WRITE)];
+        OUTGOING.with_borrow_mut(|records| {
+            let made = self.act(|records| Act::Encrypt(plain, records), records)?;
+            self.emit(&records[..made], send)?;
+            Ok(plain.len())
+        })
+    }
+
+    /// Ends our half: the peer reads an orderly end after everything that was written.
+    pub(crate) fn close(&mut self, send: Send<'_>) -> io::Result<()> {
+        OUTGOING.with_borrow_mut(|records| {
+            let made = self.act(Act::Close, records)?;
+            self.emit(&records[..made], send)
+        })
+    }
+
+    // Runs the engine until it is idle and lets it act there.
+    fn act<'b>(
+        &mut self,
+        act: impl Fn(&'b mut [u8]) -> Act<'b>,
+        records: &'b mut [u8],
+    ) -> io::Result<usize> {
+        self.advance();
+        if let Some(error) = self.failure() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
+        }
+        let mut bytes = std::mem::take(&mut self.incoming);
+        let (used, step) = self.step(&mut bytes, &mut |_| 0, act(records));
+        bytes.drain(..used);
+        self.incoming = bytes;
+        match step {
+            Ok((_, made)) => Ok(made),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    // Sends what waits, then `records`; what the socket does not take waits.
+    fn emit(&mut self, records: &[u8], send: Send<'_>) -> io::Result<()> {
+        let mut sent = 0;
+        if self.try_flush(send)? {
+            while sent < records.len() {
+                match send(&records[sent..]) {
+                    Ok(n) => sent += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.outgoing.push(&records[sent..]);
+        Ok(())
+    }
+
+    /// Gives the socket what waits for it.
+    pub(crate) fn flush(&mut self, send: Send<'_>) -> io::Result<()> {
+        if self.try_flush(send)? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    fn try_flush(&mut self, send: Send<'_>) -> io::Result<bool> {
+        while !self.outgoing.is_empty() {
+            match send(self.outgoing.rest()) {
+                Ok(n) => self.outgoing.take(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn handle<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    deliver: &mut dyn FnMut(&[u8]),
+    outgoing: &mut Rest,
+    act: Act<'_>,
+) -> (usize, Result<(Step, usize), rustls::Error>) {
+    let mut discard = status.discard;
+    let state = match status.state {
+        Ok(state) => state,
+        Err(error) => return (discard, Err(error)),
+    };
+    let step = match state {
+        ConnectionState::ReadTraffic(mut traffic) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    deliver(record.payload);
+                }
+                Some(Err(error)) => break Err(error),
+                None => break Ok((Step::Again, 0)),
+            }
+        },
+        ConnectionState::EncodeTlsData(mut message) => {
+            // The engine says the size before it encodes.
+            let at = outgoing.bytes.len();
+            if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
+                message.encode(&mut [])
+            {
+                outgoing.bytes.resize(at + required_size, 0);
+                let _ = message.encode(&mut outgoing.bytes[at..]);
+            }
+            Ok((Step::Again, 0))
+        }
+        ConnectionState::TransmitTlsData(sent) => {
+            // `outgoing` keeps the order and is sent before anything else.
+            sent.done();
+            Ok((Step::Again, 0))
+        }
+        ConnectionState::PeerClosed => Ok((Step::Ended, 0)),
+        ConnectionState::WriteTraffic(mut traffic) => {
+            let made = match act {
+                Act::Read => Ok(0),
+                Act::Encrypt(plain, records) => traffic.encrypt(plain, records),
+                Act::Close(records) => traffic.queue_close_notify(records),
+            };
+            match made {
+                Ok(made) => Ok((Step::Idle, made)),
+                Err(EncryptError::EncryptExhausted) => Err(rustls::Error::EncryptError),
+                Err(EncryptError::InsufficientSize(_)) => Err(rustls::Error::General(
+                    "a record larger than its bound".to_owned(),
+                )),
+            }
+        }
+        // Early data is never accepted; both ends have closed; more bytes are needed.
+        _ => Ok((Step::Idle, 0)),
+    };
+    (discard, step)
+}
