@@ -5,6 +5,7 @@ mod bad_input;
 mod bookinfo;
 mod mesh;
 mod resilience;
+mod security;
 mod seeds;
 mod user;
 mod verbs;

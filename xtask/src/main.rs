@@ -1,7 +1,8 @@
-//! Development tasks: `cargo xtask ci|tidy|test|e2e|bless|codegen`. CI calls only `ci`.
+//! Development tasks: `cargo xtask ci|tidy|test|e2e|fuzz|bless|codegen`. CI calls only `ci`.
 
 mod ci;
 mod codegen;
+mod fuzz;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -13,6 +14,7 @@ fn main() -> Result<()> {
         "tidy" => tidy::run(),
         "test" => ci::unit_tests(),
         "e2e" => ci::end_to_end(),
+        "fuzz" => fuzz(),
         "bless" => ci::bless(),
         "codegen" => codegen::run(std::path::Path::new(".")),
         "" | "help" | "--help" => {
@@ -23,6 +25,24 @@ fn main() -> Result<()> {
     }
 }
 
+/// `fuzz [--seconds N] [TARGET…]`.
+fn fuzz() -> Result<()> {
+    let mut seconds = 60;
+    let mut only = Vec::new();
+    let mut arguments = std::env::args().skip(2);
+    while let Some(argument) = arguments.next() {
+        if argument == "--seconds" {
+            let given = arguments.next().unwrap_or_default();
+            seconds = given
+                .parse()
+                .map_err(|_| anyhow::anyhow!("--seconds {given:?} is not a number"))?;
+        } else {
+            only.push(argument);
+        }
+    }
+    fuzz::run(seconds, &only)
+}
+
 const HELP: &str = "\
 cargo xtask <task>
 
@@ -30,6 +50,7 @@ cargo xtask <task>
   tidy     arrows between crates, first lines, file sizes
   test     unit and integration tests, without end-to-end
   e2e      builds the release binary and runs the walk-throughs against it
+  fuzz     runs the fuzz targets on their corpus: fuzz [--seconds 60] [TARGET...]
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files
 ";
