@@ -126,6 +126,9 @@ pub struct UpArgs {
     /// Port of the ingress gateway on 127.0.0.1
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
+    /// Port of the ingress gateway's 443 on 127.0.0.1; default: 8443 if it is free
+    #[arg(long)]
+    pub https_port: Option<u16>,
     /// Further ports to publish: PORT=NAMESPACE/SERVICE:PORT
     #[arg(long = "publish", value_name = "PORT=NS/SERVICE:PORT")]
     pub publish: Vec<String>,
@@ -303,6 +306,9 @@ pub struct ProxyArgs {
     /// Where the application's own metrics are, as JSON (written by injection)
     #[arg(long, env = "ISTIO_PROMETHEUS_ANNOTATIONS")]
     pub app_metrics: Option<String>,
+    /// The application's probes that this proxy makes, as JSON (written by injection)
+    #[arg(long, env = "ISTIO_KUBE_APP_PROBERS", hide = true)]
+    pub app_probes: Option<String>,
     /// ProxyConfig as JSON or YAML (written by injection)
     #[arg(long, env = "PROXY_CONFIG", hide = true)]
     pub proxy_config: Option<String>,
@@ -425,6 +431,15 @@ pub enum Sample {
         /// Port
         #[arg(long, default_value_t = 8888)]
         port: u16,
+    },
+    /// An external authorizer: allows requests with the header `x-ext-authz: allow`
+    ExtAuthz {
+        /// Port for HTTP
+        #[arg(long, default_value_t = 8000)]
+        http: u16,
+        /// Port for gRPC
+        #[arg(long, default_value_t = 9000)]
+        grpc: u16,
     },
 }
 

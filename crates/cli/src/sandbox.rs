@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How long each part of the mesh may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where the ingress gateway's 443 is published when nothing is said and nobody is there.
+const HTTPS_PORT: u16 = 8443;
+
 const BOOKINFO: &str = include_str!("../../../samples/bookinfo/platform/kube/bookinfo.yaml");
 const BOOKINFO_GATEWAY: &str =
     include_str!("../../../samples/bookinfo/networking/bookinfo-gateway.yaml");
@@ -137,15 +140,21 @@ fn options(args: &UpArgs) -> Result<UpOptions> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut publish = Vec::new();
     if !args.no_mesh {
-        let target = Target {
-            namespace: "istio-system".to_owned(),
-            service: "istio-ingressgateway".to_owned(),
-            port: "80".to_owned(),
+        let ingress = |listen, port: &str, optional| Publish {
+            listen: local(listen),
+            target: Target {
+                namespace: "istio-system".to_owned(),
+                service: "istio-ingressgateway".to_owned(),
+                port: port.to_owned(),
+            },
+            optional,
         };
-        publish.push(Publish {
-            listen: local(args.http_port),
-            target,
-        });
+        publish.push(ingress(args.http_port, "80", false));
+        let (https_port, optional) = match args.https_port {
+            Some(asked) => (asked, false),
+            None => (HTTPS_PORT, true),
+        };
+        publish.push(ingress(https_port, "443", optional));
     }
     for text in &args.publish {
         publish.push(
@@ -176,6 +185,7 @@ fn published(text: &str) -> Option<Publish> {
             service: service.to_owned(),
             port: service_port.to_owned(),
         },
+        optional: false,
     })
 }
 
@@ -250,7 +260,8 @@ fn tell(args: &UpArgs, sandbox: &Sandbox, progress: &Progress) {
     println!("  API server    https://{}", sandbox.api());
     for publish in sandbox.published() {
         let target = &publish.target;
-        let url = format!("http://{}", publish.listen);
+        let scheme = if target.port == "443" { "https" } else { "http" };
+        let url = format!("{scheme}://{}", publish.listen);
         println!(
             "  {url:<27} → {}/{}:{}",
             target.namespace, target.service, target.port

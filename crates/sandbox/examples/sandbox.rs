@@ -43,6 +43,7 @@ fn up(home: Home, detach: bool) -> Result<(), lateen_sandbox::UpError> {
                 service: "istio-ingressgateway".into(),
                 port: "80".into(),
             },
+            optional: false,
         }],
         state: std::env::var_os("STATE").map(PathBuf::from),
         images: std::env::var_os("IMAGES").map(PathBuf::from),

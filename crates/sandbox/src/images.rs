@@ -189,6 +189,8 @@ fn built_in() -> Vec<Image> {
             &[],
         ),
         entry("istio/tcp-echo-server", &[SELF, "sample", "tcp-echo"], &[]),
+        entry("istio/ext-authz", &[SELF, "sample", "ext-authz"], &[]),
+        entry("lateen/ext-authz", &[SELF, "sample", "ext-authz"], &[]),
         entry("lateen/tcp-echo", &[SELF, "sample", "tcp-echo"], &[]),
     ];
     for version in ["v1", "v2", "v3"] {
@@ -256,6 +258,10 @@ mod tests {
         check(
             "gcr.io/istio-testing/tcp-echo-server:1.3",
             Some("lateen sample tcp-echo"),
+        );
+        check(
+            "gcr.io/istio-testing/ext-authz:latest",
+            Some("lateen sample ext-authz"),
         );
         check(
             "docker.io/hiroakis/tornado-websocket-example",

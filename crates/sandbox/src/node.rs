@@ -48,6 +48,9 @@ pub struct Publish {
     pub listen: SocketAddr,
     /// Where connections go.
     pub target: Target,
+    /// Left out, without an error, when the address is in use.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// A port of a service.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,10 +18,11 @@ const BODY_LIMIT: usize = 16 << 20;
 ///
 /// # Errors
 /// The port cannot be bound, or signals cannot be handled.
-pub async fn serve<H, F>(port: u16, handler: H) -> Result<()>
+pub async fn serve<H, F, B>(port: u16, handler: H) -> Result<()>
 where
     H: Fn(Request<Incoming>) -> F + Clone + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + 'static,
+    F: Future<Output = Response<B>> + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
     let listener = match TcpListener::bind(("::", port)).await {
         Ok(listener) => listener,
@@ -81,15 +82,16 @@ mod tokio_graceful {
 
     impl Graceful {
         /// Starts serving one connection.
-        pub(super) fn serve<S, F>(&self, stream: TcpStream, service: S)
+        pub(super) fn serve<S, F, B>(&self, stream: TcpStream, service: S)
         where
+            B: Body<Data = Bytes, Error = Infallible> + 'static,
             S: hyper::service::Service<
                     Request<Incoming>,
-                    Response = Response<Full<Bytes>>,
+                    Response = Response<B>,
                     Error = Infallible,
                     Future = F,
                 > + 'static,
-            F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + 'static,
+            F: Future<Output = Result<Response<B>, Infallible>> + 'static,
         {
             let (mut stop, open) = (self.stop.subscribe(), self.open.clone());
             open.send_modify(|open| *open += 1);

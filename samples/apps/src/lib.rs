@@ -1,7 +1,8 @@
-//! Sample applications that the walk-throughs use: bookinfo's four services, httpbin, helloworld, tcp-echo, websocket.
-//! They are ordinary servers that know nothing of the mesh; `lateen sample <app>` runs one of them.
+//! Sample applications that the walk-throughs use: bookinfo's four services, httpbin, helloworld, tcp-echo,
+//! websocket, ext-authz. They are ordinary servers that know nothing of the mesh; `lateen sample <app>` runs one of them.
 
 pub mod bookinfo;
+pub mod ext_authz;
 pub mod helloworld;
 pub mod http;
 pub mod httpbin;

@@ -13,7 +13,8 @@ use super::{UpError, UpOptions};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the API server's listener and then one per published service, and writes the ports that were
-/// really taken back into the options. Ports of a run that was `killed` are waited for.
+/// really taken back into the options. Ports of a run that was `killed` are waited for. Optional ones that
+/// are in use are taken out of the options.
 pub(super) fn all(
     options: &mut UpOptions,
     killed: Option<&Record>,
@@ -25,8 +26,12 @@ pub(super) fn all(
         })
     };
     let mut listeners = vec![open_when_free(&mut options.api, held)?];
-    for publish in &mut options.publish {
-        listeners.push(open_when_free(&mut publish.listen, held)?);
+    for mut publish in std::mem::take(&mut options.publish) {
+        match open_when_free(&mut publish.listen, held) {
+            Err(UpError::PortInUse { .. }) if publish.optional => continue,
+            opened => listeners.push(opened?),
+        }
+        options.publish.push(publish);
     }
     Ok(listeners)
 }
