@@ -157,6 +157,8 @@ async fn resources_for(cluster: &Cluster, scope: &Scope) -> Result<ResourceSet> 
     let (sender, mut updates) = mpsc::channel(16);
     let options = client::Options {
         address: address.to_string(),
+        connect: client::plain(&address.to_string(), |_| Ok(())),
+        token: None,
         scope: scope.clone(),
         node_id: client::node_id(scope),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,12 +9,19 @@ use lateen_model::mesh::Scope;
 use lateen_model::resource::{Key, Resource};
 use lateen_proto::discovery::DeltaDiscoveryResponse;
 use lateen_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use std::path::PathBuf;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
 
 /// Quiet time before the cache is written, so that a burst of changes is written once.
 const CACHE_DELAY: Duration = Duration::from_secs(1);
@@ -22,11 +29,29 @@ const CACHE_DELAY: Duration = Duration::from_secs(1);
 /// Largest response taken; the server keeps to 1 MiB unless one resource alone is larger.
 const RESPONSE_BYTES: usize = 16 << 20;
 
+/// Largest token taken from its file, in bytes. Tokens of Kubernetes have about 1 KiB.
+const TOKEN_BYTES: usize = 16 << 10;
+
+/// A connection to the control plane: plain TCP or TLS.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection that is being opened.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
+
+/// Opens one connection to the control plane; called for each attempt. An error says what went wrong.
+pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
+
 /// What the client connects to and who it says it is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
-    /// `host:port` of the control plane, plaintext.
+    /// `host:port` of the control plane, as requests and messages name it.
     pub address: String,
+    /// How connections to it are opened: [`plain`], or with TLS.
+    pub connect: Connect,
+    /// File with the service account's token, read anew for each stream; absent, or no such file: none is shown.
+    pub token: Option<PathBuf>,
     /// What this proxy is; travels in the node metadata and filters what it is sent.
     pub scope: Scope,
     /// `<type>~<ip>~<name>.<ns>~<ns>.svc.<domain>`; [`node_id`] makes it.
@@ -35,6 +60,31 @@ pub struct Options {
     pub version: String,
     /// File that keeps the last good configuration; absent: none is kept.
     pub cache: Option<PathBuf>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("address", &self.address)
+            .field("token", &self.token)
+            .field("node_id", &self.node_id)
+            .field("version", &self.version)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections in plain text to `address`, with `prepare` called on each socket before it connects. The control
+/// plane serves them only when it was asked to, and sends no credentials over them.
+pub fn plain(address: &str, prepare: Prepare) -> Connect {
+    let address = address.to_owned();
+    Arc::new(move || {
+        let address = address.clone();
+        Box::pin(async move {
+            let stream = connect::dial(&address, prepare).await?;
+            Ok(Box::new(stream) as Box<dyn Io>)
+        })
+    })
 }
 
 /// What the client tells its owner.
@@ -53,16 +103,11 @@ pub enum Update {
 }
 
 /// Sets options of a socket before it connects, such as the mark that exempts it from capture.
-pub type Prepare = fn(&TcpSocket) -> std::io::Result<()>;
+pub type Prepare = fn(&TcpSocket) -> io::Result<()>;
 
 /// Loads the cache, connects, and sends what changes until `updates` is closed. Reconnects for ever,
 /// with growing delays; what was received stays in force meanwhile.
 pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
-    run_with(options, updates, |_| Ok(())).await;
-}
-
-/// As [`run`], with `prepare` called on each socket before it connects.
-pub async fn run_with(options: Options, updates: mpsc::Sender<Update>, prepare: Prepare) {
     let cache = options.cache.clone();
     let client = Client {
         cache: cache.map(|path| Cache::new(path, options.node_id.clone())),
@@ -71,7 +116,6 @@ pub async fn run_with(options: Options, updates: mpsc::Sender<Update>, prepare: 
         subscription: Subscription::default(),
         options,
         updates,
-        prepare,
     };
     // It ends when nobody listens to updates any more.
     let _ = client.run().await;
@@ -80,7 +124,6 @@ pub async fn run_with(options: Options, updates: mpsc::Sender<Update>, prepare: 
 struct Client {
     options: Options,
     updates: mpsc::Sender<Update>,
-    prepare: Prepare,
     subscription: Subscription,
     cache: Option<Cache>,
     cache_due: Option<Instant>,
@@ -170,7 +213,7 @@ impl Client {
     /// One stream, from connecting to its end.
     async fn stream(&mut self) -> Result<(), End> {
         let lost = |reason: String| End::Lost(reason);
-        let connecting = connect::channel(&self.options.address, self.prepare);
+        let connecting = connect::channel(&self.options.address, Arc::clone(&self.options.connect));
         let channel = tokio::select! {
             channel = connecting => channel.map_err(|e| lost(e.to_string()))?,
             () = self.updates.closed() => return Err(End::Closed),
@@ -186,8 +229,12 @@ impl Client {
         for request in opening {
             let _ = requests.try_send(request);
         }
+        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+        if let Some(token) = token(self.options.token.as_deref()).await {
+            request.metadata_mut().insert("authorization", token);
+        }
         let response = service
-            .delta_aggregated_resources(ReceiverStream::new(receiver))
+            .delta_aggregated_resources(request)
             .await
             .map_err(|status| lost(status.message().to_owned()))?;
         let mut responses = response.into_inner();
@@ -262,6 +309,38 @@ impl Client {
                 tracing::warn!("{error}");
             }
             self.cache = Some(cache);
+        }
+    }
+}
+
+/// The header that shows the token of a file; absent without a usable one.
+async fn token(path: Option<&Path>) -> Option<MetadataValue<Ascii>> {
+    let path = path?;
+    let unusable = |why: &dyn fmt::Display| {
+        tracing::warn!("token {}: {why}; connecting without it", path.display());
+    };
+    let text = match tokio::fs::read_to_string(path).await {
+        Ok(text) => text,
+        // The certificate may do.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            unusable(&error);
+            return None;
+        }
+    };
+    let token = text.trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES {
+        unusable(&"it is empty or longer than 16 KiB");
+        return None;
+    }
+    match format!("Bearer {token}").parse::<MetadataValue<Ascii>>() {
+        Ok(mut header) => {
+            header.set_sensitive(true);
+            Some(header)
+        }
+        Err(_) => {
+            unusable(&"it has characters that no token has");
+            None
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Connects a gRPC channel over one plain TCP socket.
+//! Makes a gRPC channel of the connections that the client's owner opens.
 
-use crate::client::Prepare;
+use crate::client::{Connect, Io, Prepare};
 use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::io;
@@ -13,7 +13,7 @@ use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
-/// Bound on resolving and connecting.
+/// Bound on resolving, connecting and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no channel came about.
@@ -34,31 +34,25 @@ fn root(error: &tonic::transport::Error) -> String {
     cause.to_string()
 }
 
-/// A channel to `address` (`host:port`). A dead peer is noticed within 40 s also on an idle stream.
-pub(crate) async fn channel(address: &str, prepare: Prepare) -> Result<Channel, ConnectError> {
+/// A channel to `address` (`host:port`) over a connection of `connect`. A dead peer is noticed within 40 s also
+/// on an idle stream.
+pub(crate) async fn channel(address: &str, connect: Connect) -> Result<Channel, ConnectError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| ConnectError::Address(address.to_owned()))?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true);
-    let connector = Connector {
-        address: address.to_owned(),
-        prepare,
-    };
     endpoint
-        .connect_with_connector(connector)
+        .connect_with_connector(Connector(connect))
         .await
         .map_err(ConnectError::Transport)
 }
 
-struct Connector {
-    address: String,
-    prepare: Prepare,
-}
+struct Connector(Connect);
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Box<dyn Io>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -67,13 +61,13 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (address, prepare) = (self.address.clone(), self.prepare);
-        Box::pin(async move { dial(&address, prepare).await.map(TokioIo::new) })
+        let connecting = (self.0)();
+        Box::pin(async move { connecting.await.map(TokioIo::new) })
     }
 }
 
 /// Tries every address of the name in turn.
-async fn dial(address: &str, prepare: Prepare) -> io::Result<TcpStream> {
+pub(crate) async fn dial(address: &str, prepare: Prepare) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
     for candidate in tokio::net::lookup_host(address).await? {
         match connect(candidate, prepare).await {

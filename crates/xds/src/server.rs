@@ -1,10 +1,11 @@
 //! The control plane's end: an encoded-once store and the streams that follow it.
 
 use crate::codec::{decode, type_url};
-use crate::session::Session;
 pub use crate::session::{KindStatus, ProxyStatus};
+use crate::session::{Refused, Session};
 pub use crate::table::Applied;
 use crate::table::{Table, version_text};
+use lateen_base::Str;
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -12,13 +13,15 @@ use lateen_proto::discovery::aggregated_discovery_service_server::{
 use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 /// A client that does not answer for so long is cut off; it will resume where it was.
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -167,16 +170,59 @@ impl Inner {
     }
 }
 
-/// The gRPC service that serves `store`'s resources (plaintext or TLS is the caller's choice).
-pub fn service(store: Store) -> AggregatedDiscoveryServiceServer<Streams> {
-    AggregatedDiscoveryServiceServer::new(Streams { store })
+/// Who a proxy proved to be: a service account of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its namespace.
+    pub namespace: Str,
+    /// Its name.
+    pub service_account: Str,
+}
+
+/// Decides who may open a stream. It is asked once for each.
+#[tonic::async_trait]
+pub trait Gate: Send + Sync + 'static {
+    /// Who the peer is, by the stream's metadata (a token) or the connection's extensions (a certificate).
+    /// None: served without proof; such a proxy is never sent what is for single service accounts.
+    ///
+    /// # Errors
+    /// The status that the peer gets instead of a stream.
+    async fn admit(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Option<Identity>, Status>;
+}
+
+/// The gate of a plaintext port: everybody may enter, and nobody is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Unguarded;
+
+#[tonic::async_trait]
+impl Gate for Unguarded {
+    async fn admit(&self, _: &MetadataMap, _: &Extensions) -> Result<Option<Identity>, Status> {
+        Ok(None)
+    }
+}
+
+/// The gRPC service that serves `store`'s resources to whom `gate` admits. A proxy whose node says it is in another
+/// namespace or has another service account than it proved is refused.
+pub fn service(store: Store, gate: Arc<dyn Gate>) -> AggregatedDiscoveryServiceServer<Streams> {
+    AggregatedDiscoveryServiceServer::new(Streams { store, gate })
         .max_decoding_message_size(REQUEST_BYTES)
 }
 
 /// The discovery service: one task for each stream.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Streams {
     store: Store,
+    gate: Arc<dyn Gate>,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
 }
 
 type Answer = Result<DeltaDiscoveryResponse, Status>;
@@ -189,9 +235,11 @@ impl AggregatedDiscoveryService for Streams {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let admitted = self.gate.admit(request.metadata(), request.extensions());
+        let identity = admitted.await?;
         // A response of each kind fits: sending never waits for a client that follows the protocol.
         let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 1);
-        let stream = Stream::open(self.store.inner.clone(), answers);
+        let stream = Stream::open(self.store.inner.clone(), identity, answers);
         tokio::spawn(stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -215,13 +263,13 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn open(inner: Arc<Inner>, answers: mpsc::Sender<Answer>) -> Self {
+    fn open(inner: Arc<Inner>, identity: Option<Identity>, answers: mpsc::Sender<Answer>) -> Self {
         let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
         inner.streams.lock().insert(id, StreamState::default());
         Self {
             id,
             inner,
-            session: Session::new(SystemTime::now()),
+            session: Session::new(identity, SystemTime::now()),
             answers,
             deadline: None,
         }
@@ -275,7 +323,13 @@ impl Stream {
         let taken = self
             .session
             .on_request(&table, request, SystemTime::now())
-            .map_err(|refused| Status::invalid_argument(refused.to_string()));
+            .map_err(|refused| match refused {
+                Refused::Impostor { .. } => Status::permission_denied(refused.to_string()),
+                _ => Status::invalid_argument(refused.to_string()),
+            });
+        if let Err(refused) = &taken {
+            tracing::warn!("a proxy's stream is refused: {}", refused.message());
+        }
         if let Some(reason) = refusal {
             let node = self.session.status().map(|s| s.node_id);
             tracing::warn!(

@@ -11,7 +11,9 @@
 use crate::bits::Bits;
 use crate::codec::{kind_of, type_url};
 use crate::node;
-use crate::table::{SlotId, Table, version_text};
+use crate::server::Identity;
+use crate::table::{Slot, SlotId, Table, version_text};
+use lateen_model::decide::resources::Audience;
 use lateen_model::mesh::Scope;
 use lateen_model::resource::Kind;
 use lateen_proto::discovery::{
@@ -33,8 +35,11 @@ pub struct ProxyStatus {
     pub node_id: String,
     /// The proxy's version.
     pub version: String,
-    /// What it says it is: pod, namespace, labels.
+    /// What it says it is: pod, namespace, labels. Namespace and service account are proved when it is
+    /// [`authenticated`](Self::authenticated).
     pub scope: Scope,
+    /// Whether it proved who it is; it did not on a plaintext connection.
+    pub authenticated: bool,
     /// When its stream was opened.
     pub connected_at: SystemTime,
     /// State of each kind that it subscribed to.
@@ -71,6 +76,16 @@ pub(crate) enum Refused {
     NoNode,
     #[error(transparent)]
     BadNode(#[from] node::BadNode),
+    #[error(
+        "the connection belongs to service account {proved}, the node says {claimed}: a proxy must be told the \
+         namespace and service account of its own pod (POD_NAMESPACE and SERVICE_ACCOUNT)"
+    )]
+    Impostor {
+        /// `namespace/name` as proved.
+        proved: String,
+        /// `namespace/name` as the node says.
+        claimed: String,
+    },
     #[error("type {0:?} is not served: this control plane serves lateen.mesh.v1 only")]
     UnknownType(String),
 }
@@ -78,6 +93,8 @@ pub(crate) enum Refused {
 /// State of one stream.
 #[derive(Debug)]
 pub(crate) struct Session {
+    /// Who the peer proved to be; absent on a plaintext connection.
+    identity: Option<Identity>,
     who: Option<Who>,
     connected_at: SystemTime,
     kinds: BTreeMap<Kind, Subscription>,
@@ -95,6 +112,16 @@ struct Who {
     node_id: String,
     scope: Scope,
     version: String,
+    authenticated: bool,
+}
+
+impl Who {
+    /// Whether the resource in a slot is for this proxy. What is for single accounts goes only to those that
+    /// proved theirs.
+    fn may_have(&self, slot: &Slot) -> bool {
+        let personal = matches!(slot.audience, Audience::Accounts { .. });
+        (self.authenticated || !personal) && slot.audience.includes(&self.scope)
+    }
 }
 
 /// State of one kind.
@@ -117,8 +144,10 @@ struct Subscription {
 }
 
 impl Session {
-    pub fn new(now: SystemTime) -> Self {
+    /// A stream of a peer that proved to be `identity`, or of an unknown one.
+    pub fn new(identity: Option<Identity>, now: SystemTime) -> Self {
         Self {
+            identity,
             who: None,
             connected_at: now,
             kinds: BTreeMap::new(),
@@ -139,10 +168,14 @@ impl Session {
         if self.who.is_none() {
             let node = request.node.as_ref().ok_or(Refused::NoNode)?;
             let (scope, version) = node::decode(node)?;
+            if let Some(identity) = &self.identity {
+                identity.check(&scope)?;
+            }
             self.who = Some(Who {
                 node_id: node.id.clone(),
                 scope,
                 version,
+                authenticated: self.identity.is_some(),
             });
         }
         let Some(kind) = kind_of(&request.type_url) else {
@@ -169,7 +202,7 @@ impl Session {
         note_changes(&mut self.kinds, table, self.seen);
         self.seen = table.generation();
         for (kind, sub) in &mut self.kinds {
-            sub.compare(table, *kind, &who.scope);
+            sub.compare(table, *kind, who);
         }
         let mut responses = Vec::new();
         for kind in Kind::ALL {
@@ -183,7 +216,7 @@ impl Session {
                 // What refers must not overtake what is referred to.
                 break;
             }
-            if let Some(mut response) = sub.respond(table, kind, &who.scope) {
+            if let Some(mut response) = sub.respond(table, kind, who) {
                 self.nonce += 1;
                 response.nonce = self.nonce.to_string();
                 sub.sent(&response.nonce, now);
@@ -231,8 +264,28 @@ impl Session {
             node_id: who.node_id.clone(),
             version: who.version.clone(),
             scope: who.scope.clone(),
+            authenticated: who.authenticated,
             connected_at: self.connected_at,
             kinds: kinds.collect(),
+        })
+    }
+}
+
+impl Identity {
+    /// Whether a node that says it is `scope` is this one.
+    fn check(&self, scope: &Scope) -> Result<(), Refused> {
+        let same =
+            self.namespace == scope.namespace && self.service_account == scope.service_account;
+        if same {
+            return Ok(());
+        }
+        let name = |namespace: &str, account: &str| {
+            let text = format!("{namespace}/{account}");
+            text.chars().take(200).collect()
+        };
+        Err(Refused::Impostor {
+            proved: name(&self.namespace, &self.service_account),
+            claimed: name(&scope.namespace, &scope.service_account),
         })
     }
 }
@@ -309,7 +362,7 @@ impl Subscription {
     }
 
     /// Compares what the client said it has with the table: only the difference is owed.
-    fn compare(&mut self, table: &Table, kind: Kind, scope: &Scope) {
+    fn compare(&mut self, table: &Table, kind: Kind, who: &Who) {
         let Some(mut has) = self.initial.take() else {
             return;
         };
@@ -319,7 +372,7 @@ impl Subscription {
                 continue;
             }
             let theirs = has.remove(&*slot.key.name);
-            let wanted = slot.alive && self.wants(&slot.key.name) && slot.audience.includes(scope);
+            let wanted = slot.alive && self.wants(&slot.key.name) && who.may_have(slot);
             let current = theirs
                 .as_ref()
                 .is_some_and(|v| *v == version_text(slot.version));
@@ -338,19 +391,14 @@ impl Subscription {
     }
 
     /// The next response: owed slots up to the bounds on one message.
-    fn respond(
-        &mut self,
-        table: &Table,
-        kind: Kind,
-        scope: &Scope,
-    ) -> Option<DeltaDiscoveryResponse> {
+    fn respond(&mut self, table: &Table, kind: Kind, who: &Who) -> Option<DeltaDiscoveryResponse> {
         let mut resources = Vec::new();
         let names = self.gone.len().min(MESSAGE_NAMES);
         let mut removed: Vec<String> = self.gone.drain(..names).collect();
         let mut size = 0;
         while let Some(id) = self.owed.first().copied() {
             let slot = table.slot(id);
-            let wanted = slot.alive && self.wants(&slot.key.name) && slot.audience.includes(scope);
+            let wanted = slot.alive && self.wants(&slot.key.name) && who.may_have(slot);
             let cost = slot.bytes.len() + 2 * slot.key.name.len() + 100;
             let full = size + cost > MESSAGE_BYTES || removed.len() >= MESSAGE_NAMES;
             if full && (size > 0 || !removed.is_empty()) {

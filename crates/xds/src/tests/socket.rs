@@ -1,12 +1,13 @@
 //! Server and client over a real socket.
 
 use super::{key, scope, settings, table};
-use crate::client::{Options, Update, node_id, run};
-use crate::server::{Store, service};
+use crate::client::{Options, Update, node_id, plain, run};
+use crate::server::{Gate, Identity, Store, Unguarded, service};
 use lateen_model::mesh::OutboundMode;
 use lateen_model::resource::{Kind, Resource};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -36,11 +37,15 @@ impl Drop for Served {
 }
 
 async fn serve(store: &Store, address: &str) -> Served {
+    serve_guarded(store, address, Arc::new(Unguarded)).await
+}
+
+async fn serve_guarded(store: &Store, address: &str, gate: Arc<dyn Gate>) -> Served {
     let listener = TcpListener::bind(address).await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let listener = listener.into_std().expect("a listener");
     let runtime = Runtime::new().expect("a runtime");
-    let service = service(store.clone());
+    let service = service(store.clone(), gate);
     runtime.spawn(async move {
         let listener = TcpListener::from_std(listener).expect("a listener");
         tonic::transport::Server::builder()
@@ -55,9 +60,19 @@ async fn serve(store: &Store, address: &str) -> Served {
 }
 
 fn client(address: SocketAddr, cache: Option<PathBuf>) -> mpsc::Receiver<Update> {
+    start(address, cache, None)
+}
+
+fn start(
+    address: SocketAddr,
+    cache: Option<PathBuf>,
+    token: Option<PathBuf>,
+) -> mpsc::Receiver<Update> {
     let scope = scope("sleep", "default");
     let options = Options {
         address: address.to_string(),
+        connect: plain(&address.to_string(), |_| Ok(())),
+        token,
         node_id: node_id(&scope),
         scope,
         version: "test".to_owned(),
@@ -80,6 +95,52 @@ async fn until_synced(updates: &mut mpsc::Receiver<Update>) -> (Vec<Resource>, u
             }
         }
     }
+}
+
+/// Admits `account` of namespace `default` for each token that is its name; tells what tokens it saw.
+struct ByToken(mpsc::UnboundedSender<String>);
+
+#[tonic::async_trait]
+impl Gate for ByToken {
+    async fn admit(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+        _: &tonic::Extensions,
+    ) -> Result<Option<Identity>, tonic::Status> {
+        let shown = metadata.get("authorization").map(|value| value.to_str());
+        let shown = shown.and_then(Result::ok).unwrap_or_default().to_owned();
+        let _ = self.0.send(shown.clone());
+        match shown.strip_prefix("Bearer ") {
+            Some(account) => Ok(Some(Identity {
+                namespace: "default".into(),
+                service_account: account.into(),
+            })),
+            None => Err(tonic::Status::unauthenticated("show a token")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_read_anew_for_each_stream() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("token");
+    let store = Store::new();
+    store.apply(vec![table("a/x", "h", None)], vec![]);
+    store.mark_ready();
+    let (saw, mut seen) = mpsc::unbounded_channel();
+    let served = serve_guarded(&store, "127.0.0.1:0", Arc::new(ByToken(saw))).await;
+    let mut updates = start(served.address, None, Some(path.clone()));
+    assert_eq!(seen.recv().await.expect("a stream"), "", "no such file yet");
+    std::fs::write(&path, "somebody\n").expect("written");
+    // Attempts that were under way may still come without it.
+    while seen.recv().await.expect("a stream") != "Bearer somebody" {}
+    std::fs::write(&path, "default\n").expect("written");
+    assert_eq!(until_synced(&mut updates).await.0.len(), 1);
+    let proxies = store.proxies();
+    assert!(
+        proxies.iter().all(|proxy| proxy.authenticated),
+        "{proxies:?}"
+    );
 }
 
 #[tokio::test]
