@@ -1,9 +1,11 @@
 //! The proxy's own servers: readiness, metrics, and the pages that say what it is doing.
 
+mod certs;
 mod dump;
 mod pages;
 mod scrape;
 
+use crate::app_health::AppProbes;
 use crate::config::{AppMetrics, Config};
 use crate::drain::Stage;
 use crate::shared::Shared;
@@ -12,16 +14,18 @@ use crate::worker::Entry;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use lateen_identity::source::State;
 use lateen_net::http::{Body, Busy, Incoming, Version};
 use lateen_net::stream::Stream;
 use lateen_telemetry::logging::LogLevel;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Which of the proxy's servers a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +47,15 @@ pub(crate) struct Admin {
     started: Instant,
     version: String,
     app_metrics: Option<AppMetrics>,
+    app_probes: AppProbes,
     log_level: Option<LogLevel>,
     addresses: Addresses,
     concurrency: usize,
     synced: Arc<AtomicBool>,
+    /// Whether a certificate is needed to be ready.
+    certified: bool,
+    /// What is known of the certificate.
+    certificate: Arc<OnceLock<watch::Receiver<State>>>,
     gateway: Arc<Mutex<BTreeMap<Entry, Result<SocketAddr, String>>>>,
 }
 
@@ -85,10 +94,13 @@ impl Admin {
             started: Instant::now(),
             version: config.version.clone(),
             app_metrics: config.app_metrics.clone(),
+            app_probes: config.app_probes.clone(),
             log_level: config.log_level.clone(),
             addresses,
             concurrency: config.workers(),
             synced: Arc::default(),
+            certified: config.identity.is_some(),
+            certificate: Arc::default(),
             gateway: Arc::default(),
         }
     }
@@ -109,7 +121,16 @@ impl Admin {
     }
 
     fn is_ready(&self) -> bool {
-        self.synced.load(Ordering::Relaxed) && self.shared.drain.stage() == Stage::Running
+        let certified = !self.certified || self.shared.generation() > 0;
+        certified
+            && self.synced.load(Ordering::Relaxed)
+            && self.shared.drain.stage() == Stage::Running
+    }
+
+    /// Where news of the certificate comes from.
+    pub(crate) fn follow(&self, certificate: watch::Receiver<State>) {
+        // It is told once.
+        let _ = self.certificate.set(certificate);
     }
 
     async fn connection(self: Rc<Self>, server: Server, stream: Stream, peer: SocketAddr) {
@@ -158,7 +179,18 @@ impl Admin {
                 }
             }
             (Server::Admin, path) => self.page(path, query, post),
+            (Server::Merged, path) if path.starts_with("/app-") => self.app_probe(path).await,
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    /// A probe or hook of the application, on the pod's own address.
+    async fn app_probe(&self, path: &str) -> Response<Body> {
+        let own = self.shared.scope.addresses.first().copied();
+        let application = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        match self.app_probes.check(path, application).await {
+            Some(outcome) => text(outcome.status, &format!("{}\n", outcome.text)),
+            None => text(StatusCode::NOT_FOUND, "no such probe\n"),
         }
     }
 
