@@ -7,74 +7,23 @@
 //! ```
 //! CUSTOM is asked first, then DENY, then ALLOW (Istio). Asking is the caller's business.
 
+mod affix;
+mod attribute;
+mod index;
+mod rules;
+mod values;
+mod verdict;
+
+use super::canonical;
 use super::plan::{ConnectionFacts, Direction, Peer, RequestHead};
-use super::resources::ResourceSet;
-use super::selection::selects;
 use super::snapshot::Snapshot;
-use crate::mesh::{AuthzProvider, MeshSettings, Scope};
+use crate::mesh::AuthzProvider;
 use crate::name::Origin;
-use crate::security::AuthorizationPolicy;
-use lateen_base::Str;
-use std::collections::BTreeMap;
+use attribute::Facts;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What policies say of bytes on a connection (TCP, not HTTP: of that each request is authorized), when it comes in
-/// and again whenever policies change. ALLOW rules that speak of HTTP never match here, others leave out what they say
-/// of HTTP (Istio). What goes out is not authorized.
-pub fn admit(snapshot: &Snapshot, facts: &ConnectionFacts, peer: &Peer) -> Ruling {
-    let _ = peer;
-    rule(snapshot, facts)
-}
-
-/// What policies say of one request that came in to a sidecar or a gateway.
-pub fn authorize(
-    snapshot: &Snapshot,
-    facts: &ConnectionFacts,
-    peer: &Peer,
-    request: &RequestFacts<'_>,
-) -> Ruling {
-    let _ = (peer, request);
-    rule(snapshot, facts)
-}
-
-fn rule(snapshot: &Snapshot, facts: &ConnectionFacts) -> Ruling {
-    let mut ruling = Ruling::default();
-    if facts.direction != Direction::Outbound && !snapshot.security.authz.policies.is_empty() {
-        // Closed until the policies are compiled.
-        ruling.verdict = Verdict::Deny(Denied {
-            policy: None,
-            reason: "policies are there".to_owned(),
-        });
-    }
-    ruling
-}
-
-/// The policies of one proxy.
-#[derive(Debug, Default)]
-pub(super) struct Authz {
-    policies: Vec<Arc<AuthorizationPolicy>>,
-}
-
-impl Authz {
-    /// Collects the policies for a proxy.
-    pub fn build(
-        set: &ResourceSet,
-        (scope, mesh): (&Scope, &MeshSettings),
-        _providers: &BTreeMap<Str, Arc<AuthzProvider>>,
-        previous: Option<&Arc<Self>>,
-    ) -> Arc<Self> {
-        let _ = previous;
-        let root = &mesh.root_namespace;
-        let all = set.authorization_policies.values();
-        Arc::new(Self {
-            policies: all
-                .filter(|p| selects(&p.origin.namespace, &p.selection, scope, root))
-                .cloned()
-                .collect(),
-        })
-    }
-}
+pub(super) use verdict::Authz;
 
 /// A request as policies see it: the same canonical form that routing uses.
 #[derive(Debug, Clone, Copy)]
@@ -167,4 +116,48 @@ pub struct Shadow {
     pub allowed: bool,
     /// The rule that would have decided; absent: no ALLOW policy matched.
     pub matched: Option<Matched>,
+}
+
+/// What policies say of bytes on a connection (TCP, not HTTP: of that each request is authorized), when it comes in
+/// and again whenever policies change. ALLOW rules that speak of HTTP never match here, others leave out what they say
+/// of HTTP (Istio). What goes out is not authorized.
+pub fn admit(snapshot: &Snapshot, facts: &ConnectionFacts, peer: &Peer) -> Ruling {
+    let authz = &snapshot.security.authz;
+    if facts.direction == Direction::Outbound || authz.policies().is_empty() {
+        return Ruling::default();
+    }
+    let facts = Facts::new(facts, peer, None, "");
+    authz.rule(snapshot, &facts)
+}
+
+/// What policies say of one request that came in to a sidecar or a gateway. Its path is looked at in canonical form;
+/// one that has none is denied.
+pub fn authorize(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    peer: &Peer,
+    request: &RequestFacts<'_>,
+) -> Ruling {
+    let authz = &snapshot.security.authz;
+    if facts.direction == Direction::Outbound || authz.policies().is_empty() {
+        return Ruling::default();
+    }
+    let mode = snapshot.mesh().path_normalization;
+    let checked = canonical::host(request.head.authority)
+        .and_then(|_| canonical::path(mode, request.head.path));
+    let path = match checked {
+        Ok(path) => path,
+        Err(reason) => {
+            let denied = Denied {
+                policy: None,
+                reason: format!("policies cannot be applied to {reason}"),
+            };
+            return Ruling {
+                verdict: Verdict::Deny(denied),
+                ..Ruling::default()
+            };
+        }
+    };
+    let facts = Facts::new(facts, peer, Some(request), &path);
+    authz.rule(snapshot, &facts)
 }

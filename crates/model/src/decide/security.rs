@@ -40,7 +40,7 @@ impl Security {
         let providers = providers(mesh, previous);
         Self {
             modes: PeerModes::build(set, root),
-            authz: Authz::build(set, (scope, mesh), &providers, previous.map(|p| &p.authz)),
+            authz: Authz::build(set, (scope, mesh), previous.map(|p| &p.authz)),
             jwt: JwtRules::build(set, scope, root, previous.map(|p| &p.jwt)),
             no_jwt: previous.map(|p| p.no_jwt.clone()).unwrap_or_default(),
             providers,

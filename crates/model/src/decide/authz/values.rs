@@ -1,0 +1,330 @@
+//! Sets of values as policies write them: exact, `prefix*`, `*suffix`, `*`, path templates, networks, ports.
+
+use super::affix::{Affixes, End};
+use super::attribute::{Attr, Value};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use lateen_base::Str;
+use std::net::IpAddr;
+
+/// One value of a policy, in a form that can be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Pattern {
+    Exact(Str),
+    Prefix(Str),
+    Suffix(Str),
+    /// Any value.
+    Present,
+    Template(Template),
+    Net(IpNet),
+    Port(u16),
+    /// A value that cannot be read, such as a network of `when` that is none.
+    Unreadable,
+}
+
+impl Pattern {
+    /// Reads a value of `attr`.
+    pub fn read(attr: &Attr, text: &str) -> Self {
+        match attr {
+            _ if attr.is_address() => text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_or(Self::Unreadable, Self::net),
+            Attr::Port => text.parse().map_or(Self::Unreadable, Self::Port),
+            Attr::Host => Self::text(&host(text)),
+            Attr::Path => match Template::read(&upper(text)) {
+                Some(template) => Self::Template(template),
+                None => Self::text(&upper(text)),
+            },
+            _ => Self::text(text),
+        }
+    }
+
+    /// A network; one of IPv4 addresses written as IPv6 ones is a network of IPv4.
+    pub fn net(net: IpNet) -> Self {
+        Self::Net(match net {
+            IpNet::V6(v6) => match (v6.network().to_ipv4_mapped(), v6.prefix_len()) {
+                (Some(ip), 96..) => {
+                    let v4 = Ipv4Net::new(ip, v6.prefix_len() - 96);
+                    v4.map_or(net, |v4| IpNet::V4(v4.trunc()))
+                }
+                _ => net.trunc(),
+            },
+            IpNet::V4(_) => net.trunc(),
+        })
+    }
+
+    // Istio looks for the star at the front first.
+    fn text(text: &str) -> Self {
+        if text == "*" {
+            Self::Present
+        } else if let Some(suffix) = text.strip_prefix('*') {
+            Self::Suffix(suffix.into())
+        } else if let Some(prefix) = text.strip_suffix('*') {
+            Self::Prefix(prefix.into())
+        } else {
+            Self::Exact(text.into())
+        }
+    }
+}
+
+/// Hosts are compared in lower case, without a dot at the end.
+fn host(text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    if let Some(inner) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        return inner.to_owned();
+    }
+    match text.split_once(':') {
+        None => text.strip_suffix('.').unwrap_or(&text).to_owned(),
+        Some((name, port)) => format!("{}:{port}", name.strip_suffix('.').unwrap_or(name)),
+    }
+}
+
+/// Whether a host of a policy says which port: `example.com:8080`, `*:80`, `example.com:*`, `[::1]:80`.
+pub(super) fn names_port(host: &str) -> bool {
+    match host.rsplit_once(':') {
+        Some((name, _)) => !name.contains(':') || name.ends_with(']'),
+        None => false,
+    }
+}
+
+/// Percent-encodings in a policy's path with upper-case digits, as canonical paths have them.
+fn upper(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut left = 0;
+    for c in path.chars() {
+        if c == '%' {
+            left = 3;
+        }
+        out.push(if left > 0 { c.to_ascii_uppercase() } else { c });
+        left = usize::saturating_sub(left, 1);
+    }
+    out
+}
+
+/// A path with `{*}` (one segment) and `{**}` (any number of them, at most once and last), as Envoy's URI templates.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Template {
+    /// Texts around the single segments.
+    pieces: Vec<Str>,
+    /// The text after `{**}`; absent: there is no `{**}`.
+    tail: Option<Str>,
+}
+
+impl Template {
+    fn read(text: &str) -> Option<Self> {
+        if !text.contains("{*}") && !text.contains("{**}") {
+            return None;
+        }
+        let (head, tail) = match text.split_once("{**}") {
+            Some((head, tail)) => (head, Some(tail.into())),
+            None => (text, None),
+        };
+        Some(Self {
+            pieces: head.split("{*}").map(Str::from).collect(),
+            tail,
+        })
+    }
+
+    /// Whether `path` has this form.
+    pub fn matches(&self, path: &str) -> bool {
+        let mut rest = path;
+        for (at, piece) in self.pieces.iter().enumerate() {
+            if at > 0 {
+                let segment = rest.find('/').unwrap_or(rest.len());
+                if segment == 0 {
+                    return false;
+                }
+                rest = &rest[segment..];
+            }
+            match rest.strip_prefix(&**piece) {
+                Some(left) => rest = left,
+                None => return false,
+            }
+        }
+        match &self.tail {
+            Some(tail) => rest.ends_with(&**tail),
+            None => rest.is_empty(),
+        }
+    }
+
+    /// What every path of this form begins or ends with, whichever says more.
+    pub fn necessary(&self) -> Pattern {
+        let head = self.pieces.first().map_or("", |p| p);
+        let end = self.tail.as_deref().or(self.pieces.last().map(|p| &**p));
+        let end = end.unwrap_or("");
+        match head.len() >= end.len() {
+            true => Pattern::Prefix(head.into()),
+            false => Pattern::Suffix(end.into()),
+        }
+    }
+}
+
+/// Values of one list of a policy.
+#[derive(Debug)]
+pub(super) enum Set {
+    /// Whatever there is, also nothing.
+    Everything,
+    Text(Texts),
+    /// Hosts without a port, and with one.
+    Hosts(Texts, Texts),
+    Paths(Texts, Vec<Template>),
+    Nets(Nets),
+    /// Sorted.
+    Ports(Box<[u16]>),
+}
+
+impl Set {
+    /// The set of `patterns`. `unreadable`: whether a value that cannot be read stands for everything or for nothing.
+    pub fn new(attr: &Attr, patterns: &[Pattern], unreadable: bool) -> Self {
+        if unreadable && patterns.contains(&Pattern::Unreadable) {
+            return Self::Everything;
+        }
+        let all = || patterns.iter();
+        match attr {
+            _ if attr.is_address() => Self::Nets(Nets::new(all())),
+            Attr::Port => {
+                let ports = all().filter_map(|p| match p {
+                    Pattern::Port(port) => Some(*port),
+                    _ => None,
+                });
+                let mut ports: Vec<_> = ports.collect();
+                ports.sort_unstable();
+                Self::Ports(ports.into())
+            }
+            Attr::Host => {
+                let with_port = |p: &&Pattern| match p {
+                    Pattern::Exact(t) | Pattern::Prefix(t) | Pattern::Suffix(t) => names_port(t),
+                    _ => false,
+                };
+                let bare = all().filter(|p| !with_port(p));
+                Self::Hosts(Texts::new(bare), Texts::new(all().filter(with_port)))
+            }
+            Attr::Path => {
+                let templates = all().filter_map(|p| match p {
+                    Pattern::Template(template) => Some(template.clone()),
+                    _ => None,
+                });
+                Self::Paths(Texts::new(all()), templates.collect())
+            }
+            _ => Self::Text(Texts::new(all())),
+        }
+    }
+
+    /// Whether a value is in it.
+    pub fn has(&self, value: Value<'_>) -> bool {
+        match (self, value) {
+            (Self::Everything, _) => true,
+            (Self::Text(texts), Value::Text(text)) => texts.have(text),
+            (Self::Hosts(bare, with_port), Value::Host(host, full)) => {
+                bare.have(host) || with_port.have(full)
+            }
+            (Self::Paths(texts, templates), Value::Text(path)) => {
+                texts.have(path) || templates.iter().any(|t| t.matches(path))
+            }
+            (Self::Nets(nets), Value::Ip(ip)) => nets.have(ip),
+            (Self::Ports(ports), Value::Port(port)) => ports.binary_search(&port).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+/// Texts: exact ones, prefixes, suffixes, or any.
+#[derive(Debug)]
+pub(super) struct Texts {
+    any: bool,
+    /// Sorted.
+    exact: Box<[Str]>,
+    prefixes: Affixes<()>,
+    suffixes: Affixes<()>,
+}
+
+impl Texts {
+    fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Self {
+        let (mut any, mut exact) = (false, Vec::new());
+        let (mut prefixes, mut suffixes) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            match pattern {
+                Pattern::Exact(text) => exact.push(text.clone()),
+                Pattern::Prefix(text) => prefixes.push(text.clone()),
+                Pattern::Suffix(text) => suffixes.push(text.clone()),
+                Pattern::Present => any = true,
+                _ => {}
+            }
+        }
+        exact.sort_unstable();
+        let affixes = |end, mut texts: Vec<Str>| {
+            texts.sort_unstable();
+            texts.dedup();
+            Affixes::new(end, texts.into_iter().map(|text| (text, ())))
+        };
+        Self {
+            any,
+            exact: exact.into(),
+            prefixes: affixes(End::Prefix, prefixes),
+            suffixes: affixes(End::Suffix, suffixes),
+        }
+    }
+
+    fn have(&self, text: &str) -> bool {
+        self.any
+            || self.exact.binary_search_by(|e| (**e).cmp(text)).is_ok()
+            || self.prefixes.covers(text)
+            || self.suffixes.covers(text)
+    }
+}
+
+/// Networks as ranges that do not meet, in order. IPv4 addresses written as IPv6 ones are IPv4 addresses.
+#[derive(Debug)]
+pub(super) struct Nets {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Nets {
+    fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            match pattern {
+                Pattern::Net(IpNet::V4(net)) => v4.push(range4(net)),
+                Pattern::Net(IpNet::V6(net)) => v6.push(range6(net)),
+                _ => {}
+            }
+        }
+        Self {
+            v4: joined(v4),
+            v6: joined(v6),
+        }
+    }
+
+    fn have(&self, ip: IpAddr) -> bool {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => within(&self.v4, ip.to_bits()),
+            IpAddr::V6(ip) => within(&self.v6, ip.to_bits()),
+        }
+    }
+}
+
+fn range4(net: &Ipv4Net) -> (u32, u32) {
+    (net.network().to_bits(), net.broadcast().to_bits())
+}
+
+fn range6(net: &Ipv6Net) -> (u128, u128) {
+    (net.network().to_bits(), net.broadcast().to_bits())
+}
+
+fn joined<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    let mut out: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match out.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => out.push((from, to)),
+        }
+    }
+    out
+}
+
+fn within<T: Ord>(ranges: &[(T, T)], value: T) -> bool {
+    let after = ranges.partition_point(|(from, _)| *from <= value);
+    after.checked_sub(1).is_some_and(|at| value <= ranges[at].1)
+}
