@@ -1,11 +1,13 @@
 //! Decisions at a gateway: which ports it opens, and which server and route take what comes in.
 
+mod tls;
+
 use super::host::{HostTable, canonical};
 use super::inbound::own_workload;
 use super::l4::{L4Rule, SniTable, add_sni, by_sni};
 use super::plan::{
-    ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Peer, RequestHead,
-    RequestPlan, RouteFacts, TcpPlan,
+    ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Inside, Peer, RequestHead,
+    RequestPlan, RouteFacts, ServerFacts, TcpPlan,
 };
 use super::resources::ResourceSet;
 use super::routes::{self, Compiler, Rule};
@@ -17,6 +19,7 @@ use crate::route::{Redirect, RouteTable};
 use lateen_base::Str;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tls::{Section, TlsServer};
 
 /// A port that a gateway pod opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub struct GatewayListener {
     pub bind_port: u16,
     /// Port number in the Gateway object; of several that share the bound port, the oldest one's.
     pub port: u16,
-    /// What it speaks.
+    /// What it speaks; of servers with TLS, which share a port, the oldest one's.
     pub protocol: ServerProtocol,
     /// Whether binding needs a privilege (below 1024): a pod without it skips the listener and says so.
     pub privileged: bool,
@@ -41,7 +44,12 @@ pub(super) struct GatewayPort {
     numbers: BTreeSet<u16>,
     pub hosts: HostTable<GatewayHost>,
     tcp: Vec<Arc<L4Rule>>,
+    /// Rules for TLS that passes through.
     tls: SniTable,
+    /// Servers that end TLS.
+    pub servers: Vec<TlsServer>,
+    /// Whose each server name is.
+    names: HostTable<Section>,
 }
 
 /// One host on one port of a gateway.
@@ -55,7 +63,7 @@ pub(super) struct GatewayHost {
 
 /// Compiles the ports of every Gateway that selects this proxy, by the port bound in the pod: servers
 /// for 80 and for 8080 meet where a Service sends 80 to 8080. Of two servers that disagree on a port's
-/// protocol the older Gateway's wins; HTTP servers share a port.
+/// protocol the older Gateway's wins; HTTP servers share a port, and so do all that begin with TLS.
 pub(super) fn ports(
     set: &ResourceSet,
     compiler: &Compiler<'_>,
@@ -75,17 +83,11 @@ pub(super) fn ports(
     for gateway in gateways {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
         for server in &gateway.servers {
-            if matches!(
-                server.protocol,
-                ServerProtocol::TlsTerminate | ServerProtocol::Https
-            ) {
-                continue;
-            }
             let bind_port = targets.get(&server.port).copied().unwrap_or(server.port);
             let opened = ports
                 .entry(bind_port)
                 .or_insert_with(|| GatewayPort::new(bind_port, server, &targets));
-            if opened.listener.protocol != server.protocol {
+            if family(opened.listener.protocol) != family(server.protocol) {
                 continue;
             }
             opened.numbers.insert(server.port);
@@ -98,10 +100,24 @@ pub(super) fn ports(
             opened.add_server(compiler, (gateway, server, &name), bound);
         }
     }
-    for host in ports.values_mut().flat_map(|p| p.hosts.values_mut()) {
-        host.rules.sort_by_key(|rule| rule.is_catch_all());
+    for port in ports.values_mut() {
+        let secured = port.servers.iter_mut().map(|server| &mut server.hosts);
+        for hosts in secured.chain([&mut port.hosts]) {
+            for host in hosts.values_mut() {
+                host.rules.sort_by_key(|rule| rule.is_catch_all());
+            }
+        }
     }
     ports
+}
+
+/// Protocols that share a port: all that begin with TLS do.
+fn family(protocol: ServerProtocol) -> u8 {
+    match protocol {
+        ServerProtocol::Http => 0,
+        ServerProtocol::Tcp => 1,
+        ServerProtocol::TlsPassthrough | ServerProtocol::TlsTerminate | ServerProtocol::Https => 2,
+    }
 }
 
 /// Where the Services that select this pod send their ports.
@@ -133,6 +149,8 @@ impl GatewayPort {
             hosts: HostTable::default(),
             tcp: Vec::new(),
             tls: SniTable::default(),
+            servers: Vec::new(),
+            names: HostTable::default(),
         }
     }
 
@@ -148,6 +166,7 @@ impl GatewayPort {
                 slot.https_redirect = Some(gateway.origin.clone());
             }
         }
+        let ends = self.add_tls(gateway, server);
         for table in tables {
             let shared: Vec<_> = table
                 .hosts
@@ -157,46 +176,89 @@ impl GatewayPort {
             if shared.is_empty() {
                 continue;
             }
-            match server.protocol {
-                ServerProtocol::Http => {
-                    self.add_http(compiler, (gateway, server, name), table, &shared);
+            let ends = ends.and_then(|at| self.servers.get_mut(at));
+            match (server.protocol, ends) {
+                (ServerProtocol::Http, _) => {
+                    let rules = compiler.rules(table, server.port, name);
+                    let redirect = server.https_redirect.then_some(&gateway.origin);
+                    add_http(&mut self.hosts, &rules, redirect, &shared);
                 }
-                ServerProtocol::Tcp => self.tcp.extend(L4Rule::tcp(compiler, table, name)),
-                ServerProtocol::TlsPassthrough => {
-                    let rules = L4Rule::tls(compiler, table, name);
-                    let serves = |sni: &str| {
-                        shared
-                            .iter()
-                            .any(|host| host_covers(host, sni) || host_covers(sni, host))
-                    };
-                    add_sni(&mut self.tls, &rules, serves);
+                (ServerProtocol::Https, Some(ends)) => {
+                    let rules = compiler.rules(table, server.port, name);
+                    add_http(&mut ends.hosts, &rules, None, &shared);
                 }
-                ServerProtocol::TlsTerminate | ServerProtocol::Https => {}
+                (ServerProtocol::TlsTerminate, Some(ends)) => {
+                    ends.tcp.extend(L4Rule::tcp(compiler, table, name));
+                }
+                (ServerProtocol::Tcp, _) => self.tcp.extend(L4Rule::tcp(compiler, table, name)),
+                (ServerProtocol::TlsPassthrough, _) => {
+                    self.add_passthrough(&L4Rule::tls(compiler, table, name), &shared);
+                }
+                (ServerProtocol::Https | ServerProtocol::TlsTerminate, None) => {}
             }
         }
     }
 
-    fn add_http(
-        &mut self,
-        compiler: &Compiler<'_>,
-        (gateway, server, name): (&Gateway, &Server, &str),
-        table: &Arc<RouteTable>,
-        shared: &[Str],
-    ) {
-        let rules = compiler.rules(table, server.port, name);
-        for host in shared {
-            let slot = self.hosts.slot(host, GatewayHost::default);
-            let known = |rule: &Arc<Rule>| {
-                let same =
-                    |r: &Arc<Rule>| Arc::ptr_eq(&r.table, &rule.table) && r.index == rule.index;
-                slot.rules.iter().any(same)
+    /// Adds a server that ends TLS; its position among `servers`. The oldest server of a name has it.
+    fn add_tls(&mut self, gateway: &Gateway, server: &Server) -> Option<usize> {
+        let then = match server.protocol {
+            ServerProtocol::Https => Inside::Http,
+            ServerProtocol::TlsTerminate => Inside::Tcp,
+            _ => return None,
+        };
+        let key = server.tls.as_ref()?;
+        let at = self.servers.len();
+        for host in &server.hosts {
+            self.names.insert_first(&host.host, Section::Server(at));
+        }
+        self.servers.push(TlsServer {
+            facts: ServerFacts {
+                origin: gateway.origin.clone(),
+                name: server.name.clone(),
+                port: server.port,
+            },
+            key: Arc::new(key.clone()),
+            then,
+            hosts: HostTable::default(),
+            tcp: Vec::new(),
+        });
+        Some(at)
+    }
+
+    fn add_passthrough(&mut self, rules: &[Arc<L4Rule>], shared: &[Str]) {
+        let narrower = |sni: &str| {
+            let of = move |host: &Str| match host_covers(host, sni) {
+                true => Some(Str::from(sni)),
+                false => host_covers(sni, host).then(|| host.clone()),
             };
-            // Two servers of one port may both bring the same VirtualService.
-            let new: Vec<_> = rules.iter().filter(|r| !known(r)).cloned().collect();
-            slot.rules.extend(new);
-            if server.https_redirect {
-                slot.https_redirect = Some(gateway.origin.clone());
+            shared.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        for sni in rules.iter().flat_map(|rule| rule.server_names()) {
+            for name in narrower(sni) {
+                self.names.insert_first(&name, Section::Passthrough);
             }
+        }
+        add_sni(&mut self.tls, rules, |sni| !narrower(sni).is_empty());
+    }
+}
+
+fn add_http(
+    hosts: &mut HostTable<GatewayHost>,
+    rules: &[Arc<Rule>],
+    redirect: Option<&Origin>,
+    shared: &[Str],
+) {
+    for host in shared {
+        let slot = hosts.slot(host, GatewayHost::default);
+        let known = |rule: &Arc<Rule>| {
+            let same = |r: &Arc<Rule>| Arc::ptr_eq(&r.table, &rule.table) && r.index == rule.index;
+            slot.rules.iter().any(same)
+        };
+        // Two servers of one port may both bring the same VirtualService.
+        let new: Vec<_> = rules.iter().filter(|r| !known(r)).cloned().collect();
+        slot.rules.extend(new);
+        if let Some(origin) = redirect {
+            slot.https_redirect = Some(origin.clone());
         }
     }
 }
@@ -258,11 +320,17 @@ pub(super) fn connection(
     };
     let number = opened.listener.port;
     match opened.listener.protocol {
-        ServerProtocol::Http | ServerProtocol::Https => ConnectionPlan::Http,
-        ServerProtocol::TlsPassthrough => ConnectionPlan::Sni(TcpPlan::Refuse(no_route(format!(
-            "gateway port {number}: what came in is not TLS"
-        )))),
-        ServerProtocol::Tcp | ServerProtocol::TlsTerminate => {
+        ServerProtocol::Http => ConnectionPlan::Http,
+        ServerProtocol::TlsPassthrough | ServerProtocol::TlsTerminate | ServerProtocol::Https => {
+            let refuse = TcpPlan::Refuse(no_route(format!(
+                "gateway port {number}: what came in is not TLS"
+            )));
+            match opened.servers.is_empty() {
+                true => ConnectionPlan::Sni(refuse),
+                false => ConnectionPlan::Tls(refuse),
+            }
+        }
+        ServerProtocol::Tcp => {
             let rule = opened.tcp.iter().find(|rule| rule.takes(&facts, None));
             ConnectionPlan::Tcp(match rule {
                 Some(rule) => rule.plan(&snapshot.registry, &snapshot.clusters, number, dice),
@@ -281,13 +349,9 @@ pub(super) fn server_name(
     sni: &str,
     dice: u64,
 ) -> TcpPlan {
-    let Some((opened, facts)) = port(snapshot, facts) else {
-        return TcpPlan::Refuse(closed(facts));
-    };
-    let number = opened.listener.port;
-    match by_sni(&opened.tls, &facts, sni) {
-        Some(rule) => rule.plan(&snapshot.registry, &snapshot.clusters, number, dice),
-        None => TcpPlan::Refuse(no_route(format!("server name {sni:?} on port {number}"))),
+    match port(snapshot, facts) {
+        Some((opened, facts)) => tls::passed(snapshot, (opened, &facts), sni, dice),
+        None => TcpPlan::Refuse(closed(facts)),
     }
 }
 
@@ -298,24 +362,42 @@ pub(super) fn tls(
     sni: &str,
     dice: u64,
 ) -> GatewayTls {
-    GatewayTls::Passthrough(server_name(snapshot, facts, sni, dice))
+    match port(snapshot, facts) {
+        Some((opened, facts)) => tls::choose(snapshot, (opened, &facts), sni, dice),
+        None => GatewayTls::Refuse(closed(facts)),
+    }
 }
 
 /// Plan for what is inside TLS that ended here.
 pub(super) fn decrypted(
     snapshot: &Snapshot,
     facts: &ConnectionFacts,
-    _sni: &str,
+    sni: &str,
     dice: u64,
 ) -> ConnectionPlan {
-    connection(snapshot, facts, dice)
+    match port(snapshot, facts) {
+        Some((opened, facts)) => tls::decrypted(snapshot, (opened, &facts), sni, dice),
+        None => ConnectionPlan::Tcp(TcpPlan::Refuse(closed(facts))),
+    }
+}
+
+/// The hosts that a request of such a connection can be for.
+pub(super) fn hosts<'s>(
+    opened: &'s GatewayPort,
+    peer: &Peer,
+    host: &str,
+) -> Result<&'s HostTable<GatewayHost>, Fault> {
+    match family(opened.listener.protocol) == family(ServerProtocol::Https) {
+        true => tls::hosts(opened, peer, host),
+        false => Ok(&opened.hosts),
+    }
 }
 
 /// Plan for a request: redirect to `https` where the server says so, else the host's rules.
 pub(super) fn request(
     snapshot: &Snapshot,
     facts: &ConnectionFacts,
-    _peer: &Peer,
+    peer: &Peer,
     head: &RequestHead<'_>,
     dice: u64,
 ) -> RequestPlan {
@@ -323,7 +405,11 @@ pub(super) fn request(
         return RequestPlan::Refuse(closed(facts));
     };
     let host = canonical(head.authority);
-    let Some(served) = opened.hosts.find(&host) else {
+    let hosts = match hosts(opened, peer, &host) {
+        Ok(hosts) => hosts,
+        Err(fault) => return RequestPlan::Refuse(fault),
+    };
+    let Some(served) = hosts.find(&host) else {
         return RequestPlan::Refuse(no_route(host.into_owned()));
     };
     match &served.https_redirect {

@@ -287,7 +287,7 @@ fn rules_of<'s>(
         Direction::Inbound => ("the application's port, no routes".to_owned(), None),
         Direction::Gateway => {
             let opened = gateway::port(snapshot, facts).map(|(opened, _)| opened);
-            match opened.and_then(|o| o.hosts.find(host)) {
+            match opened.and_then(|o| gateway::hosts(o, &Peer::default(), host).ok()?.find(host)) {
                 Some(served) => ("served by the gateway".to_owned(), Some(&*served.rules)),
                 None => (
                     "no server or VirtualService of the gateway has it".to_owned(),

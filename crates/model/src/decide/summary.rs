@@ -49,10 +49,9 @@ impl Snapshot {
             })
         });
         let gateway = self.gateway.iter().flat_map(|(port, opened)| {
-            opened
-                .hosts
-                .iter()
-                .map(|(host, served)| summary(*port, host, &served.rules))
+            let secured = opened.servers.iter().flat_map(|server| server.hosts.iter());
+            let all = opened.hosts.iter().chain(secured);
+            all.map(|(host, served)| summary(*port, host, &served.rules))
         });
         let mut all: Vec<_> = sidecar.chain(gateway).collect();
         all.sort();
