@@ -505,10 +505,7 @@ fn spires_socket_is_mounted_where_it_is_asked_for() {
     let none: (usize, Vec<Value>) = (0, vec![]);
     assert_eq!(mounted(json!({}), app()), none);
     let template = json!({ "annotations": { "inject.istio.io/templates": "sidecar,spire" } });
-    assert_eq!(
-        mounted(template, app()),
-        (1, vec![json!("csi.spiffe.io")])
-    );
+    assert_eq!(mounted(template, app()), (1, vec![json!("csi.spiffe.io")]));
     let mut own = app();
     own["volumes"] = json!([{ "name": "workload-socket", "hostPath": { "path": "/run/spire" } }]);
     assert_eq!(mounted(json!({}), own), (1, vec![Value::Null]));

@@ -316,7 +316,7 @@ mod tests {
             let error = Target::read(uri).expect_err(uri).to_string();
             assert!(error.contains(part), "{uri}: {error}");
         };
-        refused("file:///etc/passwd", "scheme");
+        refused("file:///etc/passwd", "not a URI");
         refused("/keys", "scheme");
         refused("https://user:pass@host/keys", "user or password");
         refused("gopher://host/", "scheme");
