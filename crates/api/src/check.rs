@@ -2,17 +2,33 @@
 //! It says what users can do about each; Kubernetes' own error texts are the API server's business.
 
 use crate::fields::DurationText;
-use crate::notice::{Notice, Subject};
+use crate::notice::{Notice, Severity, Subject};
 use crate::path;
 use serde_json::{Map, Value};
 
 /// More notices than this about one object help nobody.
 const MOST: usize = 50;
 
+/// What a field is that the schema does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Without effect: said, and passed over.
+    Warning,
+    /// A reason to refuse the object: what is left could mean the opposite of what is meant.
+    Error,
+}
+
 /// Checks `value`, found at `path`, against `schema`. At most 50 notices.
-pub fn check(schema: &Value, value: &Value, path: &str, subject: &Subject) -> Vec<Notice> {
+pub fn check(
+    schema: &Value,
+    value: &Value,
+    path: &str,
+    subject: &Subject,
+    unknown: Unknown,
+) -> Vec<Notice> {
     let mut check = Check {
         subject,
+        unknown,
         notices: Vec::new(),
     };
     check.value(schema, value, path);
@@ -35,6 +51,20 @@ pub fn unknown_field<'a>(
         path::key(path, name),
         format!("unknown field, it has no effect{hint}"),
     )
+}
+
+/// The same notice for an object that is refused because of the field.
+fn refused_field(notice: Notice) -> Notice {
+    let message = notice.message.replacen(
+        "unknown field, it has no effect",
+        "unknown field, so the object could mean something else than it says",
+        1,
+    );
+    Notice {
+        severity: Severity::Error,
+        message,
+        ..notice
+    }
 }
 
 /// The name among `known` that is most like `name`, if any is close.
@@ -73,6 +103,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 struct Check<'a> {
     subject: &'a Subject,
+    unknown: Unknown,
     notices: Vec<Notice>,
 }
 
@@ -125,7 +156,11 @@ impl Check<'_> {
                 self.value(values, below, &path::key(path, name));
             } else if let Some(properties) = properties {
                 let known = properties.keys().map(String::as_str);
-                self.push(unknown_field(self.subject, path, name, known));
+                let notice = unknown_field(self.subject, path, name, known);
+                self.push(match self.unknown {
+                    Unknown::Warning => notice,
+                    Unknown::Error => refused_field(notice),
+                });
             }
         }
     }

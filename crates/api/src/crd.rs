@@ -1,6 +1,9 @@
 //! CustomResourceDefinitions, generated from the types of this crate with their documentation as descriptions.
 
+use crate::authorization_policy::AuthorizationPolicy;
 use crate::kinds::{KINDS, Kind, Support};
+use crate::peer_authentication::PeerAuthentication;
+use crate::request_authentication::RequestAuthentication;
 use crate::schema::structural;
 use crate::{destination_rule, gateway, service_entry, sidecar, virtual_service, workload_entry};
 use serde_json::{Value, json};
@@ -21,6 +24,18 @@ static SPECS: LazyLock<BTreeMap<&'static str, Value>> = LazyLock::new(|| {
         ("ServiceEntry", structural::<service_entry::ServiceEntry>()),
         ("Sidecar", structural::<sidecar::Sidecar>()),
         ("WorkloadEntry", workload_entry_spec()),
+        (
+            "PeerAuthentication",
+            keeping_unknown(structural::<PeerAuthentication>()),
+        ),
+        (
+            "RequestAuthentication",
+            keeping_unknown(structural::<RequestAuthentication>()),
+        ),
+        (
+            "AuthorizationPolicy",
+            keeping_unknown(structural::<AuthorizationPolicy>()),
+        ),
     ])
 });
 
@@ -33,6 +48,27 @@ fn workload_entry_spec() -> Value {
         "message": "address is missing: give an address, or a network whose gateway is used",
     }]);
     spec
+}
+
+/// Lets the API server keep fields that the schema does not have, instead of silently removing them: a policy without
+/// its misspelt half could allow what it was written to forbid. The admission webhook refuses such fields by name.
+fn keeping_unknown(mut schema: Value) -> Value {
+    fn walk(schema: &mut Value) {
+        let Some(map) = schema.as_object_mut() else {
+            return;
+        };
+        if let Some(Value::Object(properties)) = map.get_mut("properties") {
+            properties.values_mut().for_each(walk);
+            map.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
+        }
+        for key in ["items", "additionalProperties"] {
+            if let Some(below) = map.get_mut(key) {
+                walk(below);
+            }
+        }
+    }
+    walk(&mut schema);
+    schema
 }
 
 /// The structural schema of `spec` for a typed Istio kind. Absent for every other kind.

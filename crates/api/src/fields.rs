@@ -140,6 +140,25 @@ pub struct MatchLabels {
     pub match_labels: Labels,
 }
 
+/// An object that a policy is attached to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["kind", "name"]))]
+pub struct TargetReference {
+    /// Its API group; Kubernetes' core group when empty.
+    #[schemars(length(max = 253))]
+    pub group: Option<String>,
+    /// Its kind: Gateway, GatewayClass, Service or ServiceEntry.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace, which must be the policy's own; leave it out.
+    #[schemars(length(max = 253))]
+    pub namespace: Option<String>,
+}
+
 /// A port that a gateway, sidecar listener or service entry declares.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

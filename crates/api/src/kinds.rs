@@ -132,6 +132,14 @@ const ISTIO: Kind = Kind {
     support: Support::Typed,
 };
 
+/// What Istio's security kinds share.
+const SECURE: Kind = Kind {
+    group: SECURITY,
+    versions: &["v1", "v1beta1"],
+    categories: &["istio-io", "security-istio-io"],
+    ..ISTIO
+};
+
 /// An Istio kind that is known by name only.
 const fn later(
     group: &'static str,
@@ -254,6 +262,32 @@ pub static KINDS: &[Kind] = &[
         ],
         ..ISTIO
     },
+    Kind {
+        kind: "AuthorizationPolicy",
+        plural: "authorizationpolicies",
+        singular: "authorizationpolicy",
+        short_names: &["ap"],
+        columns: &[column("Action", ".spec.action", "What a match means"), AGE],
+        ..SECURE
+    },
+    Kind {
+        kind: "PeerAuthentication",
+        plural: "peerauthentications",
+        singular: "peerauthentication",
+        short_names: &["pa"],
+        columns: &[
+            column("Mode", ".spec.mtls.mode", "The mode of mutual TLS"),
+            AGE,
+        ],
+        ..SECURE
+    },
+    Kind {
+        kind: "RequestAuthentication",
+        plural: "requestauthentications",
+        singular: "requestauthentication",
+        short_names: &["ra"],
+        ..SECURE
+    },
     later(
         NETWORKING,
         THREE,
@@ -271,24 +305,6 @@ pub static KINDS: &[Kind] = &[
         &["v1beta1"],
         "ProxyConfig",
         ("proxyconfig", "proxyconfigs"),
-    ),
-    later(
-        SECURITY,
-        &["v1", "v1beta1"],
-        "AuthorizationPolicy",
-        ("authorizationpolicy", "authorizationpolicies"),
-    ),
-    later(
-        SECURITY,
-        &["v1", "v1beta1"],
-        "PeerAuthentication",
-        ("peerauthentication", "peerauthentications"),
-    ),
-    later(
-        SECURITY,
-        &["v1", "v1beta1"],
-        "RequestAuthentication",
-        ("requestauthentication", "requestauthentications"),
     ),
     later(
         "telemetry.istio.io",

@@ -8,11 +8,13 @@
 //! It knows names, types and rules of single objects. It does not know what they mean together (that is
 //! `translate`), and does no IO.
 
+pub mod authorization_policy;
 pub mod check;
 pub mod crd;
 pub mod destination_rule;
 pub mod fields;
 pub mod gateway;
+pub mod jwks;
 pub mod kinds;
 pub mod kubernetes;
 pub mod mesh_config;
@@ -20,6 +22,8 @@ pub mod meta;
 pub mod notice;
 pub mod object;
 pub mod path;
+pub mod peer_authentication;
+pub mod request_authentication;
 pub mod schema;
 pub mod service_entry;
 pub mod sidecar;

@@ -1,12 +1,16 @@
 //! MeshConfig as users write it: key `mesh` of ConfigMap `istio` (Istio: `MeshConfig`), in the part that is used.
 //! Defaults are applied by whoever uses a field; absence here means that the user said nothing.
 
-use crate::check::check;
+pub mod providers;
+
+use crate::check::{Unknown, check};
 use crate::fields::{DurationText, Labels};
+use crate::gateway::TlsProtocol;
 use crate::meta::Meta;
 use crate::notice::{Notice, Place, Severity, Subject, any_error};
 use crate::schema::structural;
 use crate::sidecar::OutboundTrafficPolicy;
+use providers::ExtensionProvider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +46,55 @@ pub struct MeshConfig {
     pub enable_prometheus_merge: Option<bool>,
     /// Defaults for proxies.
     pub default_config: Option<ProxyConfig>,
+    /// Other trust domains whose members count as the mesh's own.
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    pub trust_domain_aliases: Vec<String>,
+    /// TLS between members of the mesh.
+    #[serde(rename = "meshMTLS")]
+    pub mesh_mtls: Option<TlsConfig>,
+    /// TLS with everybody else.
+    pub tls_defaults: Option<TlsConfig>,
+    /// What is done to paths before anything looks at them.
+    pub path_normalization: Option<PathNormalization>,
+    /// Services that policies refer to by name.
+    #[schemars(length(max = 256))]
+    pub extension_providers: Vec<ExtensionProvider>,
+}
+
+/// Settings of TLS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TlsConfig {
+    /// Lowest protocol version; TLS 1.2 when absent.
+    pub min_protocol_version: Option<TlsProtocol>,
+    /// Cipher suites of TLS 1.2.
+    pub cipher_suites: Vec<String>,
+    /// Elliptic curves.
+    pub ecdh_curves: Vec<String>,
+}
+
+/// What is done to paths.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathNormalization {
+    /// The way; BASE when absent.
+    pub normalization: Option<NormalizationType>,
+}
+
+/// Ways to normalise paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NormalizationType {
+    /// BASE.
+    Default,
+    /// Nothing is done.
+    None,
+    /// RFC 3986: dot segments are removed, a backslash is a slash.
+    Base,
+    /// As BASE, and runs of slashes become one.
+    MergeSlashes,
+    /// As MERGE_SLASHES, after encoded slashes were decoded.
+    DecodeAndMergeSlashes,
 }
 
 /// Encodings of the access log.
@@ -75,10 +128,43 @@ pub struct ProxyConfig {
     pub status_port: Option<i32>,
     /// Environment variables of proxies.
     pub proxy_metadata: Labels,
+    /// What is in front of gateways.
+    pub gateway_topology: Option<Topology>,
+}
+
+/// What is in front of gateways.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Topology {
+    /// Proxies whose X-Forwarded-For is believed; 0 when absent.
+    #[schemars(range(max = 100))]
+    pub num_trusted_proxies: Option<u32>,
+    /// What becomes of X-Forwarded-Client-Cert; SANITIZE_SET when absent.
+    pub forward_client_cert_details: Option<ForwardClientCertDetails>,
+    /// PROXY protocol from the load balancer.
+    pub proxy_protocol: Option<Value>,
+}
+
+/// What becomes of X-Forwarded-Client-Cert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ForwardClientCertDetails {
+    /// The default.
+    Undefined,
+    /// Removed.
+    Sanitize,
+    /// Kept when the peer showed a certificate.
+    ForwardOnly,
+    /// Added to when the peer showed a certificate.
+    AppendForward,
+    /// Replaced by the peer's certificate.
+    SanitizeSet,
+    /// Kept, whoever sent it.
+    AlwaysForwardOnly,
 }
 
 /// Fields that Istio has and Lateen does not use yet: they are named as such, not as mistakes.
-const LATER: [&str; 38] = [
+const LATER: [&str; 33] = [
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
@@ -100,24 +186,22 @@ const LATER: [&str; 38] = [
     "defaultTrafficPolicy",
     "localityLbSetting",
     "zoneAwareLbSetting",
-    "pathNormalization",
     "discoverySelectors",
     "serviceSettings",
     "serviceScopeConfigs",
     "serviceEntryVisibility",
-    "trustDomainAliases",
     "caCertificates",
     "ca",
     "certificates",
-    "meshMTLS",
-    "tlsDefaults",
     "verifyCertificateAtClient",
     "defaultProviders",
     "inboundClusterStatName",
     "outboundClusterStatName",
-    "extensionProviders",
     "configSources",
 ];
+
+/// The sentence about a field that is accepted, kept and without effect.
+const NOT_YET: &str = "is not in force yet: it has no effect";
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(structural::<MeshConfig>);
 
@@ -146,25 +230,56 @@ pub fn parse(text: &str) -> (Option<MeshConfig>, Vec<Notice>) {
     if let Value::Object(map) = &mut value {
         for name in LATER {
             if map.remove(name).is_some() {
-                let message = "is not in force yet: it has no effect";
-                notices.push(Notice::new(Severity::Info, &subject, name, message));
+                notices.push(Notice::new(Severity::Info, &subject, name, NOT_YET));
             }
         }
+        for field in providers::later(map) {
+            notices.push(Notice::new(Severity::Info, &subject, field, NOT_YET));
+        }
     }
-    notices.extend(check(&SCHEMA, &value, "", &subject));
+    notices.extend(check(&SCHEMA, &value, "", &subject, Unknown::Warning));
+    let config = match any_error(&notices) {
+        true => None,
+        false => decode(value, &subject, &mut notices),
+    };
     for notice in &mut notices {
         notice.place = Some(place(lines(&notice.field)));
     }
-    if any_error(&notices) {
-        return (None, notices);
-    }
-    match serde_json::from_value(value) {
-        Ok(config) => (Some(config), notices),
+    (config, notices)
+}
+
+/// The configuration; absent when something in it cannot be used.
+fn decode(value: Value, subject: &Subject, notices: &mut Vec<Notice>) -> Option<MeshConfig> {
+    let config: MeshConfig = match serde_json::from_value(value) {
+        Ok(config) => config,
         Err(e) => {
-            notices.push(Notice::error(&subject, "", e.to_string()));
-            (None, notices)
+            notices.push(Notice::error(subject, "", e.to_string()));
+            return None;
+        }
+    };
+    let mut bad = Vec::new();
+    let domain = config.trust_domain.iter();
+    let domain = domain.map(|d| ("trustDomain".to_owned(), d));
+    let aliases = config.trust_domain_aliases.iter().enumerate();
+    let aliases = aliases.map(|(i, d)| (format!("trustDomainAliases[{i}]"), d));
+    for (field, text) in domain.chain(aliases) {
+        if !text.is_empty() && !is_trust_domain(text) {
+            let message = format!(
+                "{text:?} is not a trust domain: use lower-case letters, digits, dots, - and _"
+            );
+            bad.push(Notice::error(subject, field, message));
         }
     }
+    bad.extend(providers::check(&config.extension_providers, subject));
+    let is_good = bad.is_empty();
+    notices.extend(bad);
+    is_good.then_some(config)
+}
+
+/// SPIFFE-ID §2.1.
+fn is_trust_domain(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    text.len() <= 255 && text.bytes().all(allowed)
 }
 
 fn place(line: usize) -> Place {

@@ -1,12 +1,15 @@
-//! Objects of every kind, decoded from JSON: the six typed Istio kinds, Kubernetes' kinds, and the rest by name.
+//! Objects of every kind, decoded from JSON: the typed Istio kinds, Kubernetes' kinds, and the rest by name.
 
-use crate::check::{check, unknown_field};
+use crate::authorization_policy::AuthorizationPolicy;
+use crate::check::{Unknown, check, unknown_field};
 use crate::crd::spec_schema;
 use crate::destination_rule::DestinationRule;
 use crate::gateway::Gateway;
 use crate::kinds::{self, Kind, Support};
 use crate::meta::{Config, Meta};
 use crate::notice::{Notice, Subject, any_error};
+use crate::peer_authentication::PeerAuthentication;
+use crate::request_authentication::RequestAuthentication;
 use crate::service_entry::ServiceEntry;
 use crate::sidecar::Sidecar;
 use crate::virtual_service::VirtualService;
@@ -29,6 +32,12 @@ pub enum Object {
     Sidecar(Config<Sidecar>),
     /// A WorkloadEntry.
     WorkloadEntry(Config<WorkloadEntry>),
+    /// A PeerAuthentication.
+    PeerAuthentication(Config<PeerAuthentication>),
+    /// A RequestAuthentication.
+    RequestAuthentication(Config<RequestAuthentication>),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(Config<AuthorizationPolicy>),
     /// An object of a Kubernetes kind.
     Kubernetes(Untyped),
     /// An object of a kind that has no effect yet, or that Lateen does not know.
@@ -58,6 +67,9 @@ impl Object {
             Self::ServiceEntry(_) => "ServiceEntry",
             Self::Sidecar(_) => "Sidecar",
             Self::WorkloadEntry(_) => "WorkloadEntry",
+            Self::PeerAuthentication(_) => "PeerAuthentication",
+            Self::RequestAuthentication(_) => "RequestAuthentication",
+            Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
             Self::Kubernetes(object) | Self::Unsupported(object) => &object.kind,
         }
     }
@@ -71,6 +83,9 @@ impl Object {
             Self::ServiceEntry(object) => &object.meta,
             Self::Sidecar(object) => &object.meta,
             Self::WorkloadEntry(object) => &object.meta,
+            Self::PeerAuthentication(object) => &object.meta,
+            Self::RequestAuthentication(object) => &object.meta,
+            Self::AuthorizationPolicy(object) => &object.meta,
             Self::Kubernetes(object) | Self::Unsupported(object) => &object.meta,
         }
     }
@@ -178,6 +193,15 @@ fn frame(value: &Value, subject: &Subject) -> Vec<Notice> {
     notices
 }
 
+/// What a field is that the kind does not have. Without it, what is left of a policy could mean less than its author
+/// meant: `rules: [{form: …}]` would match everything.
+fn unknown(kind: &Kind) -> Unknown {
+    match kind.group {
+        "security.istio.io" => Unknown::Error,
+        _ => Unknown::Warning,
+    }
+}
+
 /// Decodes an object of a typed kind.
 fn typed(
     kind: &Kind,
@@ -194,7 +218,8 @@ fn typed(
         };
         for name in map.as_object().into_iter().flatten().map(|(name, _)| name) {
             if !known.contains(&name.as_str()) {
-                notices.push(unknown_field(&subject, below, name, known.iter().copied()));
+                let known = known.iter().copied();
+                notices.push(unknown_field(&subject, below, name, known));
             }
         }
     }
@@ -203,7 +228,7 @@ fn typed(
         spec = Value::Object(serde_json::Map::new());
     }
     if let Some(schema) = spec_schema(kind.kind) {
-        notices.extend(check(schema, &spec, "spec", &subject));
+        notices.extend(check(schema, &spec, "spec", &subject, unknown(kind)));
     }
     if any_error(&notices) {
         return (None, notices);
@@ -215,6 +240,9 @@ fn typed(
         "DestinationRule" => decode(meta, spec).map(Object::DestinationRule),
         "ServiceEntry" => decode(meta, spec).map(Object::ServiceEntry),
         "Sidecar" => decode(meta, spec).map(Object::Sidecar),
+        "PeerAuthentication" => decode(meta, spec).map(Object::PeerAuthentication),
+        "RequestAuthentication" => decode(meta, spec).map(Object::RequestAuthentication),
+        "AuthorizationPolicy" => decode(meta, spec).map(Object::AuthorizationPolicy),
         _ => decode(meta, spec).map(Object::WorkloadEntry),
     };
     match object {

@@ -2,14 +2,21 @@
 //! Errors mean that the object must not be put in force (the admission webhook refuses it, translation keeps the
 //! last good value). What several objects mean together is `translate`'s.
 
+mod attachment;
+mod authorization_policy;
 mod destination_rule;
 mod gateway;
+mod peer_authentication;
+mod request_authentication;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
 
+pub use authorization_policy::{authorization_policy, condition_key};
 pub use destination_rule::destination_rule;
 pub use gateway::gateway;
+pub use peer_authentication::peer_authentication;
+pub use request_authentication::request_authentication;
 pub use service_entry::{service_entry, workload_entry};
 pub use sidecar::sidecar;
 pub use virtual_service::virtual_service;
@@ -34,6 +41,9 @@ pub fn validate(object: &Object) -> Vec<Notice> {
         Object::ServiceEntry(config) => service_entry(config),
         Object::Sidecar(config) => sidecar(config),
         Object::WorkloadEntry(config) => workload_entry(config),
+        Object::PeerAuthentication(config) => peer_authentication(config),
+        Object::RequestAuthentication(config) => request_authentication(config),
+        Object::AuthorizationPolicy(config) => authorization_policy(config),
         Object::Kubernetes(_) | Object::Unsupported(_) => Vec::new(),
     }
 }
@@ -156,7 +166,7 @@ impl Findings {
 }
 
 /// The sentence about a host that cannot be used. Absent: it can.
-fn bad_host(host: &str) -> Option<String> {
+pub(crate) fn bad_host(host: &str) -> Option<String> {
     if host.is_empty() {
         return Some("is empty: name a host".into());
     }

@@ -4,7 +4,7 @@
 
 mod tree;
 
-use crate::check::check;
+use crate::check::{Unknown, check};
 use crate::notice::{Notice, Place, Subject, any_error};
 use crate::object::{Object, Untyped, from_json};
 use crate::path::{Step, steps};
@@ -160,7 +160,7 @@ fn check_kubernetes(untyped: &Untyped) -> Vec<Notice> {
     let subject = Subject::new(&untyped.kind, &untyped.meta);
     kinds::find(&untyped.api_version, &untyped.kind)
         .and_then(kubernetes::schema)
-        .map(|schema| check(&schema, &untyped.value, "", &subject))
+        .map(|schema| check(&schema, &untyped.value, "", &subject, Unknown::Warning))
         .unwrap_or_default()
 }
 
