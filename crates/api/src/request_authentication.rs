@@ -73,6 +73,11 @@ pub struct JwtRule {
 }
 
 impl JwtRule {
+    /// The key set as written in the object; an empty one counts as absent.
+    pub fn inline_keys(&self) -> Option<&str> {
+        self.jwks.as_deref().filter(|text| !text.is_empty())
+    }
+
     /// Address of the key set as written, in either spelling; empty ones count as absent.
     pub fn key_address(&self) -> Option<&str> {
         let addresses = [&self.jwks_uri, &self.jwks_uri_old];

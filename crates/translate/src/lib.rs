@@ -8,12 +8,16 @@
 //! together. Nothing here waits, does IO or keeps state; what an object means never depends on who asks.
 
 pub mod analyze;
+pub mod authorization_policy;
 pub mod destination_rule;
 pub mod endpoint_slice;
 pub mod gateway;
 pub mod mesh;
 pub mod names;
+pub mod peer_authentication;
+pub mod policy;
 pub mod protocol;
+pub mod request_authentication;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;
@@ -51,6 +55,21 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
             services: &[],
             mesh,
         }),
+        Object::PeerAuthentication(config) => {
+            peer_authentication::peer_authentication(peer_authentication::Inputs { config, mesh })
+        }
+        Object::RequestAuthentication(config) => {
+            request_authentication::request_authentication(request_authentication::Inputs {
+                config,
+                mesh,
+            })
+        }
+        Object::AuthorizationPolicy(config) => {
+            authorization_policy::authorization_policy(authorization_policy::Inputs {
+                config,
+                mesh,
+            })
+        }
         Object::Kubernetes(_) | Object::Unsupported(_) => Translated::default(),
     }
 }

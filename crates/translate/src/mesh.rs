@@ -1,13 +1,18 @@
 //! Mesh-wide settings: MeshConfig as written → the model's, with Istio's defaults.
 
-use crate::{NOT_YET, Translated};
-use lateen_api::mesh_config::{AccessLogEncoding, MeshConfig};
+mod providers;
+
+use crate::{NOT_YET, Translated, tls};
+use lateen_api::mesh_config::{
+    AccessLogEncoding, ForwardClientCertDetails, MeshConfig, NormalizationType,
+};
 use lateen_api::meta::Meta;
 use lateen_api::notice::{Notice, Severity, Subject};
 use lateen_api::sidecar::OutboundMode as Written;
 use lateen_base::Str;
-use lateen_model::mesh::{MeshSettings, OutboundMode};
+use lateen_model::mesh::{ForwardClientCert, MeshSettings, OutboundMode, PathNormalization};
 use lateen_model::resource::Resource;
+use lateen_model::tls::TlsVersion;
 use std::time::Duration;
 
 /// What every transform may need to know of the mesh.
@@ -51,8 +56,19 @@ pub fn settings(mesh: &Mesh) -> Translated {
     if written.is_some_and(|policy| policy.egress_proxy.is_some()) {
         not_yet("outboundTrafficPolicy.egressProxy");
     }
-    if config.enable_auto_mtls == Some(true) {
-        not_yet("enableAutoMtls");
+    if config.tls_defaults.is_some() {
+        not_yet("tlsDefaults");
+    }
+    if let Some(tls) = &config.mesh_mtls {
+        let lists = [
+            ("meshMTLS.cipherSuites", &tls.cipher_suites),
+            ("meshMTLS.ecdhCurves", &tls.ecdh_curves),
+        ];
+        for (field, list) in lists {
+            if !list.is_empty() {
+                not_yet(field);
+            }
+        }
     }
     for field in proxy_defaults(config) {
         not_yet(&format!("defaultConfig.{field}"));
@@ -66,6 +82,8 @@ pub fn settings(mesh: &Mesh) -> Translated {
         Some(mode) => outbound_mode(mode, "outboundTrafficPolicy.mode", &subject, &mut notices),
         None => OutboundMode::AllowAny,
     };
+    let defaults = config.default_config.as_ref();
+    let topology = defaults.and_then(|defaults| defaults.gateway_topology.as_ref());
     let format = config.access_log_format.as_deref().unwrap_or_default();
     let settings = MeshSettings {
         outbound,
@@ -73,7 +91,16 @@ pub fn settings(mesh: &Mesh) -> Translated {
         access_log_format: (!format.is_empty()).then(|| format.into()),
         domain: mesh.domain.clone(),
         root_namespace: root_namespace(config).into(),
-        ..MeshSettings::default()
+        trust_domain: trust_domain(config).into(),
+        trust_domain_aliases: aliases(config),
+        auto_mtls: config.enable_auto_mtls != Some(false),
+        mesh_tls_min: mesh_tls_min(config, &subject, &mut notices),
+        path_normalization: path_normalization(config),
+        trusted_proxies: topology.and_then(|t| t.num_trusted_proxies).unwrap_or(0),
+        forward_client_cert: topology
+            .and_then(|t| t.forward_client_cert_details)
+            .map_or(ForwardClientCert::SanitizeSet, forward_client_cert),
+        authz_providers: providers::providers(mesh),
     };
     crate::done(Resource::MeshSettings(settings), notices)
 }
@@ -83,6 +110,7 @@ fn proxy_defaults(config: &MeshConfig) -> Vec<&'static str> {
     let Some(defaults) = &config.default_config else {
         return Vec::new();
     };
+    let topology = defaults.gateway_topology.as_ref();
     let other = |port: Option<i32>, usual| port.is_some_and(|port| port != usual);
     [
         ("drainDuration", defaults.drain_duration.is_some()),
@@ -92,6 +120,10 @@ fn proxy_defaults(config: &MeshConfig) -> Vec<&'static str> {
         ),
         ("proxyAdminPort", other(defaults.proxy_admin_port, 15000)),
         ("statusPort", other(defaults.status_port, 15020)),
+        (
+            "gatewayTopology.proxyProtocol",
+            topology.is_some_and(|t| t.proxy_protocol.is_some()),
+        ),
     ]
     .into_iter()
     .filter_map(|(field, is_given)| is_given.then_some(field))
@@ -105,6 +137,61 @@ pub fn root_namespace(config: &MeshConfig) -> &str {
         .as_deref()
         .filter(|name| !name.is_empty())
         .unwrap_or("istio-system")
+}
+
+/// The trust domain of the mesh: `cluster.local` unless the configuration says otherwise.
+pub fn trust_domain(config: &MeshConfig) -> &str {
+    config
+        .trust_domain
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("cluster.local")
+}
+
+/// Other trust domains of the mesh, each once.
+fn aliases(config: &MeshConfig) -> Vec<Str> {
+    let own = trust_domain(config);
+    let mut aliases: Vec<Str> = Vec::new();
+    for alias in &config.trust_domain_aliases {
+        if !alias.is_empty() && alias != own && !aliases.iter().any(|known| **known == **alias) {
+            aliases.push(alias.as_str().into());
+        }
+    }
+    aliases
+}
+
+fn mesh_tls_min(config: &MeshConfig, subject: &Subject, notices: &mut Vec<Notice>) -> TlsVersion {
+    let written = config.mesh_mtls.as_ref();
+    let mut warn = |name: &str, message: String| {
+        let field = format!("meshMTLS.{name}");
+        notices.push(Notice::warning(subject, field, message));
+    };
+    let written = written.and_then(|tls| tls.min_protocol_version);
+    tls::version(written, "minProtocolVersion", &mut warn).unwrap_or(TlsVersion::V1_2)
+}
+
+fn path_normalization(config: &MeshConfig) -> PathNormalization {
+    let written = config.path_normalization.as_ref();
+    match written.and_then(|path| path.normalization) {
+        None | Some(NormalizationType::Default | NormalizationType::Base) => {
+            PathNormalization::Base
+        }
+        Some(NormalizationType::None) => PathNormalization::None,
+        Some(NormalizationType::MergeSlashes) => PathNormalization::MergeSlashes,
+        Some(NormalizationType::DecodeAndMergeSlashes) => PathNormalization::DecodeAndMergeSlashes,
+    }
+}
+
+fn forward_client_cert(written: ForwardClientCertDetails) -> ForwardClientCert {
+    match written {
+        ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        ForwardClientCertDetails::Undefined | ForwardClientCertDetails::SanitizeSet => {
+            ForwardClientCert::SanitizeSet
+        }
+    }
 }
 
 /// The model's outbound mode; `field` is named in a notice when the mode is not in force yet.
@@ -126,60 +213,4 @@ pub(crate) fn outbound_mode(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, want: MeshSettings, said: &[&str]) {
-        let (config, notices) = lateen_api::mesh_config::parse(text);
-        assert_eq!(notices, [], "{text}");
-        let mesh = Mesh {
-            config: config.expect("good"),
-            ..Mesh::default()
-        };
-        let (resources, notices) = settings(&mesh);
-        assert_eq!(resources, [Resource::MeshSettings(want)], "{text}");
-        let notices = notices.iter().map(|n| &*n.field).collect::<Vec<_>>();
-        assert_eq!(notices, said, "{text}");
-    }
-
-    #[test]
-    fn defaults_are_istios() {
-        let defaults = MeshSettings {
-            access_log: false,
-            ..MeshSettings::default()
-        };
-        check("", defaults.clone(), &[]);
-        check(
-            "accessLogFile: /dev/stdout\nconnectTimeout: 10s\n",
-            MeshSettings {
-                access_log: true,
-                ..defaults.clone()
-            },
-            &[],
-        );
-        check(
-            "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\nrootNamespace: x\naccessLogFormat: a\n",
-            MeshSettings {
-                outbound: OutboundMode::RegistryOnly,
-                root_namespace: "x".into(),
-                access_log_format: Some("a".into()),
-                ..defaults.clone()
-            },
-            &[],
-        );
-        check(
-            "accessLogEncoding: JSON\nconnectTimeout: 1s\naccessLogFile: /tmp/x\n",
-            defaults.clone(),
-            &["accessLogEncoding", "connectTimeout", "accessLogFile"],
-        );
-        check(
-            "enableAutoMtls: true\ndefaultConfig: {statusPort: 15020, proxyAdminPort: 1, drainDuration: 5s}\n",
-            defaults,
-            &[
-                "enableAutoMtls",
-                "defaultConfig.drainDuration",
-                "defaultConfig.proxyAdminPort",
-            ],
-        );
-    }
-}
+mod tests;

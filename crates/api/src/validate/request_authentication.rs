@@ -38,7 +38,7 @@ fn rule(f: &mut Findings, field: &str, rule: &JwtRule) {
         );
     }
     keys(f, field, rule);
-    if address.is_none() && rule.jwks.is_none() && !issuer.is_empty() {
+    if address.is_none() && rule.inline_keys().is_none() && !issuer.is_empty() {
         // The keys are then found at the issuer's own address.
         if let Some(reason) = bad_address(issuer) {
             f.warning(
@@ -80,7 +80,7 @@ fn keys(f: &mut Findings, field: &str, rule: &JwtRule) {
             "is the same as jwksUri: keep one of them",
         );
     }
-    if rule.jwks.is_some() && rule.key_address().is_some() {
+    if rule.inline_keys().is_some() && rule.key_address().is_some() {
         f.error(
             field,
             "jwks and jwksUri exclude each other: keep one of them",
@@ -91,7 +91,7 @@ fn keys(f: &mut Findings, field: &str, rule: &JwtRule) {
     {
         f.error(format!("{field}.jwksUri"), reason);
     }
-    if let Some(text) = &rule.jwks {
+    if let Some(text) = rule.inline_keys() {
         let field = format!("{field}.jwks");
         match jwks::read(text) {
             Ok(set) if set.has_symmetric => f.error(
