@@ -10,14 +10,18 @@
 //! `translate`'s business, how they travel is `xds`'s. It never listens to or sends the mesh's traffic.
 
 mod bundle;
+pub mod ca;
 mod certificate;
 pub mod config;
+mod credentials;
 mod engine;
 mod graph;
 mod http;
 pub mod inject;
+pub mod jwks;
 pub mod metrics;
 mod pages;
+mod roots;
 mod run;
 mod source;
 mod status;
