@@ -17,3 +17,6 @@ pub mod trust;
 
 pub use pem::PemError;
 pub use trust::peer_id;
+
+#[cfg(test)]
+mod fixture;

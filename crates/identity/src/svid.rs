@@ -3,7 +3,7 @@
 
 use crate::certificate::{Facts, show};
 use crate::pem::{self, PemError};
-use crate::trust::{TrustError, peer_id};
+use crate::trust::{TrustError, not_after, peer_id};
 use lateen_model::identity::SpiffeId;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -63,10 +63,7 @@ impl Svid {
             kept -= 1;
         }
         chain.truncate(kept);
-        let mut not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into()) * 64;
-        for der in &chain {
-            not_after = not_after.min(facts(der)?.not_after);
-        }
+        let not_after = not_after(&chain)?;
         let leaf = facts(&chain[0])?;
         certified(chain.clone(), &key)?;
         Ok(Self {

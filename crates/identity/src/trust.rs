@@ -140,31 +140,31 @@ pub fn peer_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, TrustError> {
     }
 }
 
-/// Whether every certificate of a chain that was verified before is still within its dates. For resumed sessions, in
-/// which TLS verifies nothing anew.
+/// Whose a chain is that was verified before, when every certificate of it is still within its dates. For resumed
+/// sessions, in which TLS verifies nothing anew.
 ///
 /// # Errors
 /// One has expired or cannot be read.
 pub fn still_valid(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<SpiffeId, TrustError> {
     let id = peer_id(chain)?;
-    for der in chain {
-        let facts = Facts::of(der).map_err(TrustError::Malformed)?;
-        if now > facts.not_after {
-            let at = show(facts.not_after);
-            return Err(TrustError::Expired { id, at });
-        }
+    let end = not_after(chain)?;
+    if now > end {
+        return Err(TrustError::Expired { id, at: show(end) });
     }
     Ok(id)
 }
 
-/// When the leaf of a chain ends.
+/// When the first certificate of a chain ends.
 ///
 /// # Errors
-/// There is no certificate, or it cannot be read.
+/// There is none, or one cannot be read.
 pub fn not_after(chain: &[CertificateDer<'_>]) -> Result<SystemTime, TrustError> {
-    let leaf = chain.first().ok_or(TrustError::NoCertificate)?;
-    let facts = Facts::of(leaf).map_err(TrustError::Malformed)?;
-    Ok(facts.not_after)
+    let mut first = None;
+    for der in chain {
+        let end = Facts::of(der).map_err(TrustError::Malformed)?.not_after;
+        first = Some(first.map_or(end, |first: SystemTime| first.min(end)));
+    }
+    first.ok_or(TrustError::NoCertificate)
 }
 
 // === impl TrustBundles ===
