@@ -1,5 +1,7 @@
 //! What a proxy is told when it starts. Nothing here changes while it runs.
 
+use crate::app_health::AppProbes;
+use lateen_identity::source;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::resource::Resource;
 use lateen_net::http::Limits;
@@ -7,6 +9,7 @@ use lateen_telemetry::logging::LogLevel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A proxy's configuration.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct Config {
     pub scope: Scope,
     /// `host:port` of the control plane; absent: none is asked, `resources` is all there is.
     pub discovery: Option<String>,
+    /// How the proxy proves who it is; absent: it does not, and nobody who wants proof talks to it.
+    pub identity: Option<Identity>,
     /// Resources to start from. With `discovery` they hold until the control plane has answered.
     pub resources: Option<Vec<Resource>>,
     /// File that keeps the last good configuration across restarts; absent: none.
@@ -27,6 +32,8 @@ pub struct Config {
     pub drain: DrainTimes,
     /// The application's own metrics, merged into `/stats/prometheus` on the merged port; absent: none.
     pub app_metrics: Option<AppMetrics>,
+    /// Probes of the application that are made here on the kubelet's behalf, on the merged port.
+    pub app_probes: AppProbes,
     /// Bounds on HTTP peers.
     pub limits: Limits,
     /// How the destination of captured connections is found.
@@ -44,12 +51,14 @@ impl Config {
         Self {
             scope,
             discovery: None,
+            identity: None,
             resources: None,
             cache: None,
             ports: Ports::default(),
             concurrency: 0,
             drain,
             app_metrics: None,
+            app_probes: AppProbes::default(),
             limits: Limits::default(),
             destinations: Destinations::Kernel,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -65,6 +74,47 @@ impl Config {
             n => n,
         }
     }
+}
+
+/// How a proxy proves who it is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Where certificates come from.
+    pub certificates: Certificates,
+    /// Folder that keeps the certificate across restarts, readable by its owner only; absent: nothing is kept.
+    pub cache: Option<PathBuf>,
+    /// How the control plane is believed; absent: configuration comes in plain text, which a control plane serves only
+    /// when it was asked to.
+    pub control_plane: Option<ControlPlane>,
+}
+
+/// Where certificates come from.
+#[derive(Debug)]
+pub enum Certificates {
+    /// The mesh's CA.
+    Authority {
+        /// `host:port` of the CA.
+        address: String,
+        /// How it is believed, and how it believes the proxy before there is a certificate.
+        server: ControlPlane,
+        /// Lifetime to ask for; zero: the CA's default.
+        lifetime: Duration,
+    },
+    /// The SPIFFE Workload API (SPIRE) on this Unix socket.
+    WorkloadApi(PathBuf),
+    /// Somebody else renews them.
+    Given(watch::Receiver<source::State>),
+}
+
+/// How the control plane is believed, and how it believes the proxy.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    /// Names of which its certificate must carry one.
+    pub names: Vec<String>,
+    /// File with the roots that it is verified with, as PEM; read anew for each connection.
+    pub roots: PathBuf,
+    /// File with the service account's token, read anew for each connection; absent: the certificate must do.
+    pub token: Option<PathBuf>,
 }
 
 /// Ports that a proxy opens; port 0 lets the kernel choose.

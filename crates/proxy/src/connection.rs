@@ -1,29 +1,44 @@
-//! One accepted connection: where it was going, what it speaks, and who serves it.
+//! One accepted connection: where it was going, whether it is the mesh's TLS, what it speaks, and who serves it.
+//!
+//! ```text
+//! inbound:  PeerAuthentication -> peek -> end mutual TLS, or plain -> decide -> HTTP | bytes
+//! gateway:  peek the server name -> end TLS, pass it through, or plain -> decide -> HTTP | bytes
+//! outbound: decide -> HTTP | bytes
+//! ```
+
+mod first;
 
 use crate::config::Destinations;
 use crate::drain::Stage;
+use crate::exchange::Open;
+use crate::live::{Chain, Review};
+use crate::security;
 use crate::serve;
 use crate::tcp;
+use crate::tls::{self, Ended};
 use crate::upstream::Dialed;
 use crate::worker::{Entry, Worker};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use first::{Found, first_words, hello};
+use lateen_filters::Client;
 use lateen_model::decide;
-use lateen_model::decide::plan::{ConnectionFacts, ConnectionPlan, Direction, TcpPlan};
-use lateen_net::detect::{self, ClientHello, Guess};
+use lateen_model::decide::plan::{
+    ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, TcpPlan,
+};
+use lateen_model::identity::SpiffeId;
+use lateen_model::security::MtlsMode;
+use lateen_model::workload::Workload;
+use lateen_net::detect::{ClientHello, Guess};
 use lateen_net::http::Version;
 use lateen_net::listen::reset_on_close;
 use lateen_net::original::{canonical, original_destination};
-use lateen_net::stream::Stream;
-use std::io;
+use lateen_net::stream::{Stream, Watch};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-
-/// How long a connection waits for its client when the endpoint that would speak first cannot be reached:
-/// an HTTP client still deserves an answer that says so.
-const UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// What every part of the serving of a connection knows.
 pub(crate) struct Conn {
@@ -33,6 +48,14 @@ pub(crate) struct Conn {
     pub(crate) local: SocketAddr,
     /// Server name of the client's hello; empty when it sent none.
     pub(crate) server_name: String,
+    /// What TLS says about the client.
+    pub(crate) peer: Peer,
+    /// The client's certificates, leaf first; empty: it showed none.
+    pub(crate) certificates: Chain,
+    /// The socket, for whoever has to end it.
+    pub(crate) watch: Watch,
+    /// What headers are told of the client; made when first needed.
+    pub(crate) client: OnceCell<Rc<Client>>,
 }
 
 /// Serves one connection to its end.
@@ -42,21 +65,23 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
         return;
     };
     let local = facts_local(&facts, &stream);
-    let plan = {
-        let live = worker.shared.live.load();
-        decide::connection(&live.snapshot, &facts, fastrand::u64(..))
-    };
+    let stream = Stream::new(stream, Bytes::new());
     let conn = Conn {
         worker,
         facts,
         local,
         server_name: String::new(),
+        peer: Peer::default(),
+        certificates: Chain::from([]),
+        watch: stream.watch(),
+        client: OnceCell::new(),
     };
-    match plan {
-        ConnectionPlan::Http => serve_http(conn, stream).await,
-        ConnectionPlan::Tcp(plan) => tcp::serve(conn, stream, Bytes::new(), plan, None).await,
-        ConnectionPlan::Detect(plan) => detect(conn, stream, plan).await,
-        ConnectionPlan::Sni(plan) => serve_tls(conn, stream, plan).await,
+    match conn.facts.direction {
+        Direction::Inbound => inbound(conn, stream).await,
+        Direction::Outbound | Direction::Gateway => {
+            let plan = conn.plan();
+            follow(conn, stream, plan, None, None).await;
+        }
     }
 }
 
@@ -95,6 +120,194 @@ fn facts(
     })
 }
 
+impl Conn {
+    fn plan(&self) -> ConnectionPlan {
+        let live = self.worker.shared.live.load();
+        decide::connection(&live.snapshot, &self.facts, fastrand::u64(..))
+    }
+
+    /// The plan for TLS that is not ended here.
+    fn passed(&mut self, hello: ClientHello) -> TcpPlan {
+        self.server_name = hello.server_name.unwrap_or_default();
+        let live = self.worker.shared.live.load();
+        decide::server_name(
+            &live.snapshot,
+            &self.facts,
+            &self.server_name,
+            fastrand::u64(..),
+        )
+    }
+
+    /// Takes over what a handshake told.
+    fn ended(&mut self, ended: Ended) -> Stream {
+        self.server_name = ended.peer.server_name.to_string();
+        self.peer = ended.peer;
+        self.certificates = ended.chain;
+        self.watch = ended.stream.watch();
+        ended.stream
+    }
+
+    /// Names both ends in an exchange, as far as they are known before the upstream is.
+    pub(crate) fn label(&self, open: &mut Open) {
+        let labels = &self.worker.labels;
+        let own = self.worker.shared.member.load();
+        let own = own.as_ref().map(|member| &member.svid.id);
+        if self.facts.direction == Direction::Inbound {
+            let live = self.worker.shared.live.load();
+            let workload = live.snapshot.workload_at(self.facts.source.ip());
+            let identity = self.peer.identity.as_ref();
+            open.source = labels.peer(workload, identity);
+            open.destination = labels.own(own.filter(|_| identity.is_some()));
+        } else {
+            open.source = labels.own(None);
+        }
+    }
+
+    /// Names the far end in an exchange once it is known; `identity` is who it proved to be.
+    pub(crate) fn label_upstream(
+        &self,
+        open: &mut Open,
+        workload: Option<&Arc<Workload>>,
+        identity: Option<&SpiffeId>,
+    ) {
+        if self.facts.direction == Direction::Inbound {
+            return;
+        }
+        let labels = &self.worker.labels;
+        open.destination = labels.peer(workload, identity);
+        if identity.is_some() {
+            let own = self.worker.shared.member.load();
+            open.source = labels.own(own.as_ref().map(|member| &member.svid.id));
+        }
+    }
+}
+
+/// What was found out before a plan could be made.
+type Early = Option<Found>;
+
+/// From the mesh to the application: PeerAuthentication says whether mutual TLS must, may or cannot be.
+async fn inbound(mut conn: Conn, mut stream: Stream) {
+    let wanted = {
+        let live = conn.worker.shared.live.load();
+        decide::peer_mode(&live.snapshot, &conn.facts)
+    };
+    match wanted.mode {
+        MtlsMode::Disable => {
+            let plan = conn.plan();
+            follow(conn, stream, plan, None, None).await;
+        }
+        MtlsMode::Strict => match hello(&mut stream, tls::PATIENCE).await {
+            Ok(Some(_)) => end_mesh(conn, stream, None).await,
+            Ok(None) => {
+                let fault = Fault {
+                    reason: FaultReason::NotMutualTls,
+                    origin: wanted.origin,
+                    subject: format!(
+                        "{} on port {}",
+                        conn.facts.source.ip(),
+                        conn.facts.destination.port()
+                    ),
+                };
+                tcp::refuse(&conn, &stream, &fault);
+            }
+            Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
+        },
+        MtlsMode::Permissive => {
+            let plan = conn.plan();
+            let mut dialed = None;
+            let ahead = match &plan {
+                ConnectionPlan::Tcp(plan) | ConnectionPlan::Detect(plan) => Some(plan),
+                ConnectionPlan::Http | ConnectionPlan::Sni(_) | ConnectionPlan::Tls(_) => None,
+            };
+            let found = match first_words(&conn, &mut stream, ahead, &mut dialed).await {
+                Ok(found) => found,
+                Err(error) => return tracing::debug!("{} left: {error}", conn.facts.source),
+            };
+            match found {
+                Found::Client(Guess::Tls(hello)) if tls::is_mesh(&hello) => {
+                    end_mesh(conn, stream, dialed).await;
+                }
+                // TLS of the application's own is none of ours, also where the port is declared HTTP.
+                Found::Client(Guess::Tls(hello)) => {
+                    let plan = conn.passed(hello);
+                    tcp::serve(conn, stream, plan, dialed).await;
+                }
+                found => follow(conn, stream, plan, Some(found), dialed).await,
+            }
+        }
+    }
+}
+
+/// Ends the mesh's TLS; what is inside is decided then.
+async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) {
+    let watch = stream.watch();
+    match tls::end_mesh(&conn.worker.shared, stream).await {
+        Err(fault) => tcp::refuse_politely(&conn, &watch, &fault).await,
+        Ok(ended) => {
+            let stream = conn.ended(ended);
+            let plan = {
+                let live = conn.worker.shared.live.load();
+                let snapshot = &live.snapshot;
+                decide::secured(snapshot, &conn.facts, &conn.peer.alpn, fastrand::u64(..))
+            };
+            follow(conn, stream, plan, None, dialed).await;
+        }
+    }
+}
+
+/// A gateway's TLS: the server name decides who ends it.
+async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
+    let sni = hello.server_name;
+    let shared = Arc::clone(&conn.worker.shared);
+    let decided = {
+        let live = shared.live.load();
+        decide::gateway_tls(
+            &live.snapshot,
+            &conn.facts,
+            sni.as_deref(),
+            fastrand::u64(..),
+        )
+    };
+    conn.server_name = sni.clone().unwrap_or_default();
+    let watch = stream.watch();
+    match decided {
+        GatewayTls::Passthrough(plan) => tcp::serve(conn, stream, plan, None).await,
+        GatewayTls::Refuse(fault) => tcp::refuse(&conn, &stream, &fault),
+        GatewayTls::Terminate { key, server, then } => {
+            match tls::end_gateway(&shared, stream, (&key, &server, then)).await {
+                Err(fault) => tcp::refuse_politely(&conn, &watch, &fault).await,
+                Ok(ended) => {
+                    let stream = conn.ended(ended);
+                    let plan = {
+                        let live = shared.live.load();
+                        let snapshot = &live.snapshot;
+                        let dice = fastrand::u64(..);
+                        decide::gateway_decrypted(snapshot, &conn.facts, sni.as_deref(), dice)
+                    };
+                    Box::pin(follow(conn, stream, plan, None, None)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves a connection by its plan. `found` is what its first bytes were, where somebody has looked already.
+async fn follow(
+    conn: Conn,
+    stream: Stream,
+    plan: ConnectionPlan,
+    found: Early,
+    dialed: Option<Dialed>,
+) {
+    match plan {
+        ConnectionPlan::Http => serve_http(conn, stream, found).await,
+        ConnectionPlan::Tcp(plan) => tcp::serve(conn, stream, plan, dialed).await,
+        ConnectionPlan::Detect(plan) => detect(conn, stream, plan, found, dialed).await,
+        ConnectionPlan::Sni(plan) => serve_tls(conn, stream, plan, false).await,
+        ConnectionPlan::Tls(plan) => serve_tls(conn, stream, plan, true).await,
+    }
+}
+
 async fn http(conn: Conn, stream: Stream, version: Version) {
     let shared = conn.worker.shared.clone();
     let direction = conn.facts.direction;
@@ -106,84 +319,76 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
         }
     };
     let limits = conn.worker.shared.limits;
+    let review = Review::Http(conn.facts, conn.peer.clone());
+    let held = conn.hold(review);
+    let worker = Rc::clone(&conn.worker);
+    let watch = conn.watch.clone();
     let conn = Rc::new(conn);
     let respond = move |request, busy| serve::answer(Rc::clone(&conn), version, request, busy);
-    if let Err(error) = lateen_net::http::serve(stream, version, &limits, drain, respond).await {
-        tracing::debug!("connection ended: {error}");
+    let served = lateen_net::http::serve(stream, version, &limits, drain, respond);
+    tokio::select! {
+        done = served => {
+            if let Err(error) = done {
+                tracing::debug!("connection ended: {error}");
+            }
+        }
+        fault = async { match &held {
+            Some(held) => held.cut().await,
+            None => std::future::pending().await,
+        } } => {
+            worker.say(&fault, || crate::fault::sentence(&fault, None));
+            reset_on_close(watch.tcp());
+        }
     }
 }
 
 /// The port is declared HTTP: only the version is open.
-async fn serve_http(conn: Conn, stream: TcpStream) {
-    let mut first = BytesMut::new();
-    let version = loop {
-        match detect::guess(&first) {
-            Guess::Http2 => break Version::Http2,
-            Guess::Unsure => match read_more(&stream, &mut first).await {
-                Ok(0) if first.is_empty() => return,
-                Ok(0) | Err(_) => break Version::Http1,
-                Ok(_) => {}
-            },
-            // What is not HTTP is refused by the HTTP engine, in HTTP's words.
-            Guess::Http1 | Guess::Tls(_) | Guess::Other => break Version::Http1,
-        }
+async fn serve_http(conn: Conn, mut stream: Stream, found: Early) {
+    let found = match found {
+        Some(found) => Ok(found),
+        None => first_words(&conn, &mut stream, None, &mut None).await,
     };
-    http(conn, Stream::new(stream, first.freeze()), version).await;
+    let version = match found {
+        Ok(Found::Client(Guess::Http2)) => Version::Http2,
+        Ok(Found::Left) => return,
+        // What is not HTTP is refused by the HTTP engine, in HTTP's words.
+        _ => Version::Http1,
+    };
+    http(conn, stream, version).await;
 }
 
-/// The port is declared TLS: the server name decides.
-async fn serve_tls(mut conn: Conn, stream: TcpStream, plan: TcpPlan) {
-    let mut first = BytesMut::new();
-    loop {
-        match detect::guess(&first) {
-            Guess::Unsure => match read_more(&stream, &mut first).await {
-                Ok(0) | Err(_) => {
-                    return tcp::serve(conn, stream, first.freeze(), plan, None).await;
-                }
-                Ok(_) => {}
-            },
-            Guess::Tls(hello) => {
-                let plan = named(&mut conn, hello);
-                return tcp::serve(conn, stream, first.freeze(), plan, None).await;
-            }
-            Guess::Http1 | Guess::Http2 | Guess::Other => {
-                return tcp::serve(conn, stream, first.freeze(), plan, None).await;
-            }
+/// The port is declared TLS: the server name decides; at some gateways TLS may end here.
+async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool) {
+    // Our own application may take its time.
+    let limit = match conn.facts.direction {
+        Direction::Outbound => Duration::MAX,
+        Direction::Inbound | Direction::Gateway => tls::PATIENCE,
+    };
+    match hello(&mut stream, limit).await {
+        Ok(Some(hello)) if ends => end_gateway(conn, stream, hello).await,
+        Ok(Some(hello)) => {
+            let plan = conn.passed(hello);
+            tcp::serve(conn, stream, plan, None).await;
         }
+        Ok(None) => tcp::serve(conn, stream, plan, None).await,
+        Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
     }
 }
 
-fn named(conn: &mut Conn, hello: ClientHello) -> TcpPlan {
-    conn.server_name = hello.server_name.unwrap_or_default();
-    let live = conn.worker.shared.live.load();
-    decide::server_name(
-        &live.snapshot,
-        &conn.facts,
-        &conn.server_name,
-        fastrand::u64(..),
-    )
-}
-
-/// What the first bytes of an undeclared port turned out to be.
-enum Found {
-    Client(Guess),
-    /// The server spoke first, or the client ended without a word.
-    Bytes,
-    /// Nobody is there to speak to.
-    Gone,
-}
-
 /// The port is not declared: the first side to speak decides, so the upstream side is called while we wait.
-async fn detect(mut conn: Conn, stream: TcpStream, plan: TcpPlan) {
-    let mut first = BytesMut::new();
-    let mut dialed = None;
-    let found = match first_words(&conn, &stream, &plan, &mut first, &mut dialed).await {
-        Ok(found) => found,
-        Err(error) => return tracing::debug!("{} left: {error}", conn.facts.source),
+async fn detect(
+    mut conn: Conn,
+    mut stream: Stream,
+    plan: TcpPlan,
+    found: Early,
+    mut dialed: Option<Dialed>,
+) {
+    let found = match found {
+        Some(found) => Ok(found),
+        None => first_words(&conn, &mut stream, Some(&plan), &mut dialed).await,
     };
-    let first = first.freeze();
     match found {
-        Found::Client(guess @ (Guess::Http1 | Guess::Http2)) => {
+        Ok(Found::Client(guess @ (Guess::Http1 | Guess::Http2))) => {
             let version = if guess == Guess::Http2 {
                 Version::Http2
             } else {
@@ -192,89 +397,33 @@ async fn detect(mut conn: Conn, stream: TcpStream, plan: TcpPlan) {
             if let Some(spare) = dialed.filter(|_| version == Version::Http1) {
                 conn.worker.upstream.offer(spare).await;
             }
-            http(conn, Stream::new(stream, first), version).await;
+            http(conn, stream, version).await;
         }
-        Found::Client(Guess::Tls(hello)) => {
-            let plan = named(&mut conn, hello);
-            tcp::serve(conn, stream, first, plan, dialed).await;
+        Ok(Found::Client(Guess::Tls(hello))) => {
+            let plan = conn.passed(hello);
+            tcp::serve(conn, stream, plan, dialed).await;
         }
-        Found::Client(_) | Found::Bytes => tcp::serve(conn, stream, first, plan, dialed).await,
-        Found::Gone => tcp::serve(conn, stream, first, plan, None).await,
+        Ok(Found::Client(_) | Found::Bytes | Found::Left) => {
+            tcp::serve(conn, stream, plan, dialed).await;
+        }
+        Ok(Found::Gone) => tcp::serve(conn, stream, plan, None).await,
+        Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
     }
 }
 
-async fn first_words(
-    conn: &Conn,
-    stream: &TcpStream,
-    plan: &TcpPlan,
-    first: &mut BytesMut,
-    dialed: &mut Option<Dialed>,
-) -> io::Result<Found> {
-    // Most clients have spoken already: then nobody is called in vain.
-    tokio::task::yield_now().await;
-    if read_now(stream, first)? == Some(0) {
-        return Ok(Found::Bytes);
+impl Conn {
+    /// Puts the connection under review; one of our own application needs none.
+    pub(crate) fn hold(&self, review: Review) -> Option<crate::live::Held> {
+        if self.facts.direction == Direction::Outbound {
+            return None;
+        }
+        let chain = Rc::clone(&self.certificates);
+        Some(self.worker.watchlist.hold(self.watch.clone(), chain, review))
     }
-    let call = async {
-        match plan {
-            TcpPlan::Forward { cluster, .. } => {
-                conn.worker.upstream.dial(cluster, &conn.facts).await.ok()
-            }
-            // Nothing to call: HTTP clients are told why, others are reset once they have spoken.
-            TcpPlan::Refuse(_) => std::future::pending().await,
-        }
-    };
-    let mut call = pin!(call);
-    let mut calling = true;
-    let mut patience = pin!(tokio::time::sleep(Duration::MAX));
-    loop {
-        match detect::guess(first) {
-            Guess::Unsure => {}
-            guess => return Ok(Found::Client(guess)),
-        }
-        let server_speaks = async {
-            match dialed.as_ref() {
-                Some(dialed) => dialed.stream.readable().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            got = read_more(stream, first) => {
-                if got? == 0 {
-                    return Ok(Found::Bytes);
-                }
-            }
-            // An error shows again when the connection is used.
-            _ = server_speaks => return Ok(Found::Bytes),
-            answer = call.as_mut(), if calling => {
-                calling = false;
-                if answer.is_none() {
-                    patience.as_mut().reset(tokio::time::Instant::now() + UNREACHABLE);
-                }
-                *dialed = answer;
-            }
-            () = patience.as_mut() => return Ok(Found::Gone),
-        }
-    }
-}
 
-/// Reads what is there; none when nothing is there yet.
-fn read_now(stream: &TcpStream, into: &mut BytesMut) -> io::Result<Option<usize>> {
-    into.reserve(2048);
-    match stream.try_read_buf(into) {
-        Ok(n) => Ok(Some(n)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-// Nothing is lost when this is dropped between its await and its return.
-async fn read_more(stream: &TcpStream, into: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        if let Some(n) = read_now(stream, into)? {
-            return Ok(n);
-        }
+    /// Whether policies for connections let it in.
+    pub(crate) fn is_admitted(&self) -> bool {
+        let live = self.worker.shared.live.load();
+        security::admit(&live.snapshot, &self.facts, &self.peer).is_ok()
     }
 }

@@ -3,11 +3,11 @@
 use crate::admin::{Admin, Server, serve};
 use crate::config::Config;
 use crate::drain::Stage;
+use crate::identity::{self, Keeper};
 use crate::shared::{Live, Shared};
 use crate::start::{hand_out, per_worker};
 use crate::worker::{Command, Entry};
 use lateen_model::decide::resources::ResourceSet;
-use lateen_model::gateway::ServerProtocol;
 use lateen_model::mesh::Role;
 use lateen_net::dial::exempt;
 use lateen_xds::client::{self, Update};
@@ -15,10 +15,10 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
 
 /// Updates that may wait to be applied.
-const QUEUE: usize = 64;
+pub(crate) const QUEUE: usize = 64;
 
 /// Listeners of the proxy's own servers.
 pub(crate) struct Servers {
@@ -35,6 +35,8 @@ pub(crate) struct Control {
     pub(crate) admin: Admin,
     pub(crate) config: Config,
     pub(crate) servers: Servers,
+    /// Where configuration comes in; taken once.
+    pub(crate) updates: Option<(Sender<Update>, Receiver<Update>)>,
 }
 
 /// Runs until the proxy has ended.
@@ -110,33 +112,48 @@ fn stop(control: &Control) {
     }
 }
 
-/// Applies configuration as it comes; never returns while there may be more.
+/// Applies configuration and certificates as they come; never returns while there may be more.
 async fn follow(control: &mut Control) {
+    let mut identity = control.config.identity.take();
+    let control_plane = identity.as_mut().and_then(|i| i.control_plane.take());
     let mut state = State {
         resources: ResourceSet::default(),
         synced: false,
         open: BTreeSet::new(),
+        keeper: identity.map(Keeper::start),
     };
+    if let Some(keeper) = &state.keeper {
+        control.admin.follow(keeper.state());
+    }
     if let Some(resources) = control.config.resources.take() {
         state.resources.apply(resources, []);
         state.synced = true;
         publish(control, &mut state);
     }
-    let (sender, updates) = channel(QUEUE);
+    certify(control, &mut state);
+    let (sender, updates) = control.updates.take().unwrap_or_else(|| channel(QUEUE));
     // Held here, so that the queue stays open without a control plane.
     let held = sender.clone();
     if let Some(address) = control.config.discovery.clone() {
+        let connect = match (&control_plane, &state.keeper) {
+            (Some(control_plane), Some(keeper)) => {
+                identity::connect(&address, control_plane, &keeper.state())
+            }
+            _ => client::plain(&address, |socket| {
+                exempt(socket);
+                Ok(())
+            }),
+        };
         let options = client::Options {
             address,
+            connect,
+            token: control_plane.and_then(|c| c.token),
             scope: control.shared.scope.clone(),
             node_id: client::node_id(&control.shared.scope),
             version: control.config.version.clone(),
             cache: control.config.cache.clone(),
         };
-        tokio::spawn(client::run_with(options, sender, |socket| {
-            exempt(socket);
-            Ok(())
-        }));
+        tokio::spawn(client::run(options, sender));
     }
     apply_all(control, &mut state, updates).await;
     drop(held);
@@ -147,10 +164,28 @@ struct State {
     synced: bool,
     /// A gateway's listeners.
     open: BTreeSet<Entry>,
+    /// Absent: the proxy has no identity.
+    keeper: Option<Keeper>,
 }
 
 async fn apply_all(control: &Control, state: &mut State, mut updates: Receiver<Update>) {
-    while let Some(first) = updates.recv().await {
+    loop {
+        let renewed = async {
+            match &mut state.keeper {
+                Some(keeper) => keeper.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let first = tokio::select! {
+            first = updates.recv() => match first {
+                Some(first) => first,
+                None => return,
+            },
+            () = renewed => {
+                certify(control, state);
+                continue;
+            }
+        };
         let mut differs = false;
         let mut next = Some(first);
         // What has come together is compiled together.
@@ -183,10 +218,30 @@ fn publish(control: &Control, state: &mut State) {
         state.resources.len()
     );
     shared.live.store(Arc::new(live));
+    // Trust comes with configuration: both are in force before anybody is told.
+    let trust = state.keeper.as_mut().is_some_and(|k| k.refresh(shared));
+    tell(control, trust);
     if shared.scope.role == Role::Gateway {
         gateway_listeners(control, state);
     }
     control.admin.synced();
+}
+
+/// Puts a new certificate in force.
+fn certify(control: &Control, state: &mut State) {
+    if let Some(keeper) = &mut state.keeper
+        && keeper.refresh(&control.shared)
+    {
+        tell(control, true);
+    }
+}
+
+/// Has live connections looked at again.
+fn tell(control: &Control, trust: bool) {
+    for worker in &control.workers {
+        // A worker that is gone has no connections.
+        let _ = worker.send(Command::Review(trust));
+    }
 }
 
 /// Opens and closes a gateway's ports; those that stay are not touched.
@@ -196,7 +251,6 @@ fn gateway_listeners(control: &Control, state: &mut State) {
         .snapshot
         .gateway_listeners()
         .iter()
-        .filter(|l| l.protocol != ServerProtocol::TlsTerminate)
         .map(|l| Entry::Gateway { bind: l.bind_port })
         .collect();
     for gone in state.open.difference(&wanted) {

@@ -2,6 +2,7 @@
 
 use lateen_base::Str;
 use lateen_model::decide::cluster::Cluster;
+use lateen_model::identity::SpiffeId;
 use lateen_model::mesh::Scope;
 use lateen_model::workload::Workload;
 use lateen_telemetry::metrics::{Peer, Target};
@@ -20,9 +21,13 @@ type Of<V, L> = (Arc<V>, Arc<L>);
 pub(crate) struct Labels {
     cluster: Str,
     own: Arc<Peer>,
+    /// This proxy's own workload where it has proved who it is.
+    proved: RefCell<Option<(SpiffeId, Arc<Peer>)>>,
     unknown: Arc<Peer>,
     // Keyed by address; the value keeps the address taken.
     peers: RefCell<HashMap<usize, Of<Workload, Peer>>>,
+    /// Peers that have proved who they are, by that and by the address of their workload.
+    members: RefCell<HashMap<(SpiffeId, usize), (Option<Arc<Workload>>, Arc<Peer>)>>,
     targets: RefCell<HashMap<usize, Of<Cluster, Target>>>,
     hosts: RefCell<HashMap<(Str, String), Arc<Target>>>,
     no_target: Arc<Target>,
@@ -44,6 +49,8 @@ impl Labels {
         Self {
             cluster: known(&scope.cluster),
             own,
+            proved: RefCell::default(),
+            members: RefCell::default(),
             unknown: Arc::new(Peer::unknown()),
             peers: RefCell::default(),
             targets: RefCell::default(),
@@ -56,13 +63,34 @@ impl Labels {
         }
     }
 
-    /// This proxy's own workload.
-    pub(crate) fn own(&self) -> Arc<Peer> {
-        Arc::clone(&self.own)
+    /// This proxy's own workload; `identity` is what it proved to be in the exchange, if it did.
+    pub(crate) fn own(&self, identity: Option<&SpiffeId>) -> Arc<Peer> {
+        let Some(identity) = identity else {
+            return Arc::clone(&self.own);
+        };
+        let mut proved = self.proved.borrow_mut();
+        match &*proved {
+            Some((known, peer)) if known == identity => Arc::clone(peer),
+            _ => {
+                let peer = Arc::new(Peer {
+                    principal: identity.uri().into(),
+                    ..(*self.own).clone()
+                });
+                *proved = Some((identity.clone(), Arc::clone(&peer)));
+                peer
+            }
+        }
     }
 
-    /// A workload, or nobody known.
-    pub(crate) fn peer(&self, workload: Option<&Arc<Workload>>) -> Arc<Peer> {
+    /// A workload, or nobody known; `identity` is what it proved to be in the exchange, if it did.
+    pub(crate) fn peer(
+        &self,
+        workload: Option<&Arc<Workload>>,
+        identity: Option<&SpiffeId>,
+    ) -> Arc<Peer> {
+        if let Some(identity) = identity {
+            return self.member(workload, identity);
+        }
         let Some(workload) = workload else {
             return Arc::clone(&self.unknown);
         };
@@ -72,6 +100,24 @@ impl Labels {
         let (_, peer) = peers
             .entry(key)
             .or_insert_with(|| (Arc::clone(workload), Arc::new(self.describe(workload))));
+        Arc::clone(peer)
+    }
+
+    fn member(&self, workload: Option<&Arc<Workload>>, identity: &SpiffeId) -> Arc<Peer> {
+        let mut members = self.members.borrow_mut();
+        bound(&mut members);
+        let at = workload.map_or(0, |workload| Arc::as_ptr(workload) as usize);
+        let (_, peer) = members.entry((identity.clone(), at)).or_insert_with(|| {
+            let plain = workload.map_or_else(|| (*self.unknown).clone(), |w| self.describe(w));
+            // Istio: the certificate's namespace counts before what is known by address.
+            let namespace = identity.namespace().map_or(plain.namespace, Str::from);
+            let peer = Peer {
+                principal: identity.uri().into(),
+                namespace,
+                ..plain
+            };
+            (workload.cloned(), Arc::new(peer))
+        });
         Arc::clone(peer)
     }
 

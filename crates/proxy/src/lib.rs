@@ -2,28 +2,40 @@
 //!
 //! ```text
 //! control thread: xds updates -> Snapshot -> ArcSwap        admin, readiness, metrics, drain
-//! worker threads: accept -> decide::connection -> detect -> HTTP: decide::request -> filters -> upstream::send
-//!                                                        -> TCP:  upstream::dial -> copy
+//!                 certificates from the CA -> Membership -> ArcSwap
+//! worker threads: accept -> end TLS -> decide::connection -> detect -> HTTP: decide::request -> filters -> upstream::send
+//!                                                                   -> TCP:  admit -> upstream::dial -> copy
 //! ```
 //! It knows the model only: no Kubernetes, no user's YAML. It reads no environment: everything is in [`Config`].
 
 mod admin;
+mod app_health;
+mod authorize;
 mod body;
 mod config;
 mod connection;
 mod control;
 mod drain;
 mod exchange;
+mod external;
 mod fault;
+mod head;
+mod identity;
 mod labels;
+mod live;
+mod security;
 mod serve;
 mod shared;
 mod start;
 mod tcp;
+mod tls;
 mod upstream;
 mod worker;
 
-pub use config::{AppMetrics, Config, Destinations, DrainTimes, Ports};
+pub use app_health::{AppProbes, AppProbesError};
+pub use config::{
+    AppMetrics, Certificates, Config, ControlPlane, Destinations, DrainTimes, Identity, Ports,
+};
 pub use start::{Addresses, Proxy, ProxyError, run};
 
 #[cfg(test)]

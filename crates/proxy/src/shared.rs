@@ -2,7 +2,9 @@
 
 use crate::config::{Destinations, Ports};
 use crate::drain::Drain;
-use arc_swap::ArcSwap;
+use crate::identity::Membership;
+use crate::tls::{Origins, Servers};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::{MeshSettings, Scope};
@@ -30,9 +32,29 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) destinations: Destinations,
     pub(crate) live: ArcSwap<Live>,
+    /// What proves who this proxy is, and whom it believes; absent: it has no certificate yet, or never will.
+    pub(crate) member: ArcSwapOption<Membership>,
+    /// Why there is no certificate.
+    pub(crate) no_member: ArcSwap<String>,
+    /// TLS settings of gateway servers.
+    pub(crate) servers: Servers,
+    /// TLS settings towards endpoints outside of the mesh.
+    pub(crate) origins: Origins,
     pub(crate) drain: Drain,
     pub(crate) metrics: Metrics,
     pub(crate) log: LogWriter,
+}
+
+impl Shared {
+    /// Counts the certificates of the mesh that this proxy has had; 0 while it has none.
+    pub(crate) fn generation(&self) -> u64 {
+        self.member.load().as_ref().map_or(0, |m| m.generation)
+    }
+
+    /// Why there is no certificate, as part of a sentence.
+    pub(crate) fn why_no_certificate(&self) -> String {
+        self.no_member.load().to_string()
+    }
 }
 
 impl Live {

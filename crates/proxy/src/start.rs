@@ -6,7 +6,8 @@ use crate::control::{self, Control};
 use crate::drain::{Drain, Stage};
 use crate::shared::{Live, Shared};
 use crate::worker::{self, Command, Entry};
-use arc_swap::ArcSwap;
+use crate::tls::{Origins, Servers};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::mesh::Role;
 use lateen_net::listen::{ListenError, listen, listen_everywhere};
@@ -18,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 
 /// Metric series without traffic are forgotten after this time.
 const EXPIRE: Duration = Duration::from_secs(3600);
@@ -59,6 +60,9 @@ pub struct Proxy {
     addresses: Addresses,
     drain: Drain,
     threads: Vec<JoinHandle<()>>,
+    /// Resources as a control plane would send them.
+    #[cfg(test)]
+    pub(crate) feed: tokio::sync::mpsc::Sender<lateen_xds::client::Update>,
 }
 
 impl Proxy {
@@ -74,6 +78,13 @@ impl Proxy {
             ports: config.ports,
             destinations: config.destinations,
             live: ArcSwap::from_pointee(Live::compile(ResourceSet::default(), &config.scope, None)),
+            member: ArcSwapOption::empty(),
+            no_member: ArcSwap::from_pointee(String::from(match config.identity {
+                Some(_) => "the first answer of the CA has not come yet",
+                None => "it was started without an identity",
+            })),
+            servers: Servers::default(),
+            origins: Origins::default(),
             drain: Drain::new(),
             metrics: Metrics::new(&config.version, EXPIRE),
             log: LogWriter::start(log)?,
@@ -93,12 +104,16 @@ impl Proxy {
         let servers = plan.hand_out(&workers);
         let drain = shared.drain.clone();
         let admin = Admin::new(&shared, &config, addresses);
+        let updates = channel(control::QUEUE);
+        #[cfg(test)]
+        let feed = updates.0.clone();
         let control = Control {
             shared,
             workers,
             admin,
             config,
             servers,
+            updates: Some(updates),
         };
         let thread = std::thread::Builder::new().name("control".to_owned());
         threads.push(thread.spawn(move || control::run(control))?);
@@ -106,6 +121,8 @@ impl Proxy {
             addresses,
             drain,
             threads,
+            #[cfg(test)]
+            feed,
         })
     }
 

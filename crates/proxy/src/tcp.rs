@@ -1,47 +1,54 @@
-//! Connections that are copied byte for byte: called, counted, and accounted for at their end.
+//! Connections that are copied byte for byte: admitted, called, counted, and accounted for at their end.
 
 use crate::connection::Conn;
 use crate::exchange::{Kind, Ledger, Open};
 use crate::fault;
+use crate::live::{Held, Review};
+use crate::security;
 use crate::upstream::{Dialed, Failed};
-use bytes::Bytes;
 use lateen_model::decide::cluster::Cluster;
-use lateen_model::decide::plan::{Direction, Fault, FaultReason, TcpPlan};
+use lateen_model::decide::plan::{Fault, FaultReason, TcpPlan};
 use lateen_model::name::Origin;
-use lateen_net::copy::{Counts, both_ways, write_all};
-use lateen_net::listen::reset_on_close;
+use lateen_net::copy::{Counts, streams};
 use lateen_net::original::canonical;
+use lateen_net::stream::{Stream, Watch};
 use lateen_telemetry::metrics::TcpSeen;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// How often a connection that goes on adds its bytes to the metrics (Istio: 15 s).
 const REPORT: Duration = Duration::from_secs(15);
 
-/// Serves a connection by `plan`. `prefix` was already read from the client; `dialed` may be a connection that was
-/// opened while the client was still silent.
+/// How long a client that was refused may take to read the alert that says why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Serves a connection by `plan`. `dialed` may be a connection that was opened while the client was still silent.
 pub(crate) async fn serve(
     conn: Conn,
-    client: TcpStream,
-    prefix: Bytes,
+    mut client: Stream,
     plan: TcpPlan,
     dialed: Option<Dialed>,
 ) {
     let mut open = begin(&conn);
+    if let Err(refused) = admit(&conn) {
+        deny(&conn, &mut open, &refused.fault, refused.termination);
+        client.reset_on_close();
+        return;
+    }
+    let held = conn.hold(Review::Tcp(conn.facts, conn.peer.clone()));
     match plan {
         TcpPlan::Refuse(fault) => {
             conn.worker.say(&fault, || fault::sentence(&fault, None));
-            refuse(&mut open, &fault, None);
+            note(&mut open, &fault, None);
             if fault.reason == FaultReason::NotInRegistry {
                 // Istio: connections that REGISTRY_ONLY refuses go to a cluster that has no endpoint.
                 let live = conn.worker.shared.live.load();
                 describe(&conn, &mut open, live.snapshot.black_hole());
                 open.record.flags = "UH".into();
             }
-            reset_on_close(&client);
+            client.reset_on_close();
         }
         TcpPlan::Forward { cluster, origin } => {
             describe(&conn, &mut open, &cluster);
@@ -51,19 +58,48 @@ pub(crate) async fn serve(
                 None => conn.worker.upstream.dial(&cluster, &conn.facts).await,
             };
             match dialed {
-                Ok(dialed) => copy(&conn, &mut open, &client, &prefix, dialed).await,
+                Ok(dialed) => copy(&conn, &mut open, (&mut client, held.as_ref()), dialed).await,
                 Err(failed) => {
                     unreachable(&conn, &mut open, &cluster, origin, &failed);
-                    reset_on_close(&client);
+                    client.reset_on_close();
                 }
             }
         }
     }
 }
 
+/// Accounts for a connection that is refused before there is a plan for it; its closing will be a reset.
+pub(crate) fn refuse(conn: &Conn, client: &Stream, fault: &Fault) {
+    let mut open = begin(conn);
+    conn.worker.say(fault, || fault::sentence(fault, None));
+    note(&mut open, fault, None);
+    client.reset_on_close();
+}
+
+/// As [`refuse`], for a client that TLS has told why: it gets the time to read that.
+pub(crate) async fn refuse_politely(conn: &Conn, client: &Watch, fault: &Fault) {
+    let mut open = begin(conn);
+    conn.worker.say(fault, || fault::sentence(fault, None));
+    note(&mut open, fault, None);
+    drop(open);
+    client.linger(LAST_WORD).await;
+}
+
+fn admit(conn: &Conn) -> Result<(), security::Refused> {
+    let live = conn.worker.shared.live.load();
+    security::audit(&live.snapshot, &conn.facts, &conn.peer);
+    security::admit(&live.snapshot, &conn.facts, &conn.peer)
+}
+
+fn deny(conn: &Conn, open: &mut Open, fault: &Fault, termination: String) {
+    conn.worker.say(fault, || fault::sentence(fault, None));
+    note(open, fault, None);
+    open.record.termination = termination.into();
+}
+
 fn begin(conn: &Conn) -> Open {
     let labels = &conn.worker.labels;
-    let unknown = labels.peer(None);
+    let unknown = labels.peer(None, None);
     let kind = Kind::Tcp(TcpSeen::default());
     let direction = conn.facts.direction;
     let mut open = conn
@@ -74,13 +110,7 @@ fn begin(conn: &Conn) -> Open {
     open.record.local = Some(conn.local);
     open.record.remote = Some(conn.facts.source);
     open.record.server_name = conn.server_name.as_str().into();
-    if direction == Direction::Inbound {
-        let live = conn.worker.shared.live.load();
-        open.source = labels.peer(live.snapshot.workload_at(conn.facts.source.ip()));
-        open.destination = labels.own();
-    } else {
-        open.source = labels.own();
-    }
+    conn.label(&mut open);
     open
 }
 
@@ -89,7 +119,7 @@ fn describe(conn: &Conn, open: &mut Open, cluster: &Arc<Cluster>) {
     open.target = conn.worker.labels.target(Some(cluster), None);
 }
 
-fn refuse(open: &mut Open, fault: &Fault, failed: Option<&Failed>) {
+fn note(open: &mut Open, fault: &Fault, failed: Option<&Failed>) {
     let verdict = fault::verdict(fault, failed);
     open.record.flags = verdict.flags;
     open.record.transport_failure = verdict.transport;
@@ -109,38 +139,61 @@ fn unreachable(
     };
     conn.worker
         .say(&fault, || fault::sentence(&fault, Some(failed)));
-    refuse(open, &fault, Some(failed));
+    note(open, &fault, Some(failed));
     open.record.upstream_host = failed.address;
-    if conn.facts.direction != Direction::Inbound {
-        open.destination = conn.worker.labels.peer(failed.workload.as_ref());
-    }
+    conn.label_upstream(open, failed.workload.as_ref(), None);
 }
 
-async fn copy(conn: &Conn, open: &mut Open, client: &TcpStream, prefix: &Bytes, dialed: Dialed) {
-    open.record.upstream_host = Some(dialed.address());
+async fn copy(
+    conn: &Conn,
+    open: &mut Open,
+    (client, held): (&mut Stream, Option<&Held>),
+    mut dialed: Dialed,
+) {
+    let address = dialed.address();
+    open.record.upstream_host = Some(address);
     open.record.upstream_local = dialed.stream.local_addr().ok().map(canonical);
-    if conn.facts.direction != Direction::Inbound {
-        open.destination = conn.worker.labels.peer(dialed.workload.as_ref());
-    }
+    conn.label_upstream(open, dialed.workload.as_ref(), dialed.security().identity());
     let counts = Counts::default();
     let ledger = open.ledger();
     report(open, &ledger, &counts);
-    let copying = async {
-        write_all(&dialed.stream, prefix, &counts.forward).await?;
-        both_ways(client, &dialed.stream, &counts).await
-    };
-    let mut copying = pin!(copying);
-    let done = loop {
-        tokio::select! {
-            done = copying.as_mut() => break done,
-            () = tokio::time::sleep(REPORT) => report(open, &ledger, &counts),
+    let cut = async {
+        match held {
+            Some(held) => held.cut().await,
+            None => std::future::pending().await,
         }
     };
-    if let Err(error) = done {
-        tracing::debug!("copying to {} ended: {error}", dialed.address());
+    let done = {
+        let mut copying = pin!(streams(client, &mut dialed.stream, &counts));
+        let mut cut = pin!(cut);
+        loop {
+            tokio::select! {
+                done = copying.as_mut() => break Ok(done),
+                fault = cut.as_mut() => break Err(fault),
+                () = tokio::time::sleep(REPORT) => report(open, &ledger, &counts),
+            }
+        }
+    };
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("copying to {address} ended: {error}"),
+        Err(fault) => {
+            let refused = admit_again(conn);
+            let termination = refused.unwrap_or_else(|| "peer_no_longer_trusted".to_owned());
+            deny(conn, open, &fault, termination);
+            client.reset_on_close();
+            dialed.stream.reset_on_close();
+        }
     }
     open.record.received = counts.forward.get();
     open.record.sent = counts.back.get();
+}
+
+// The policy that a live connection was cut for.
+fn admit_again(conn: &Conn) -> Option<String> {
+    let live = conn.worker.shared.live.load();
+    let refused = security::admit(&live.snapshot, &conn.facts, &conn.peer).err()?;
+    Some(refused.termination)
 }
 
 // Adds what happened since the last report; the rest is added when the connection is over.

@@ -14,18 +14,23 @@ mod loads;
 mod pool;
 mod replay;
 mod retry;
+mod secure;
 mod send;
 
 pub(crate) use dial::Dialed;
 pub(crate) use failure::Failed;
 pub(crate) use loads::Load;
 pub(crate) use replay::Replay;
+pub(crate) use secure::Security;
 pub(crate) use send::{Order, Sent, UNREACHED};
 
+use crate::live::Watchlist;
 use crate::shared::Shared;
 use balance::Turns;
 use dns::Names;
-use lateen_model::decide::cluster::{Cluster, Discovery, Endpoint};
+use lateen_base::Str;
+use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery};
+use lateen_model::identity::SpiffeId;
 use lateen_model::workload::Workload;
 use loads::Loads;
 use pool::{Connection, Place, Pool};
@@ -40,6 +45,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// A worker's way out.
 pub(crate) struct Upstream {
     shared: Arc<Shared>,
+    watchlist: Rc<Watchlist>,
     pool: Rc<Pool>,
     loads: Loads,
     turns: Turns,
@@ -51,6 +57,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Picked {
     pub(crate) address: SocketAddr,
     pub(crate) workload: Option<Arc<Workload>>,
+    /// How it is called.
+    pub(crate) security: Security,
     /// Whether there are others that were not tried yet.
     pub(crate) more: bool,
 }
@@ -73,10 +81,11 @@ impl Lease {
 }
 
 impl Upstream {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, watchlist: &Rc<Watchlist>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            pool: Rc::new(Pool::new(shared.limits)),
+            watchlist: Rc::clone(watchlist),
+            pool: Rc::new(Pool::new(shared, watchlist)),
             loads: Loads::default(),
             turns: Turns::default(),
             names: Names::default(),
@@ -99,45 +108,106 @@ impl Upstream {
         (!Arc::ptr_eq(current, cluster)).then(|| Arc::clone(current))
     }
 
-    /// Chooses an endpoint of `cluster` that is not in `tried`; none when there is no other.
+    /// Certificates have changed: idle connections that used the old ones go.
+    pub(crate) fn renewed(&self) {
+        self.pool.renewed();
+    }
+
+    /// Chooses an endpoint of `cluster` that is not in `tried`; none when there is no other. `host` is what the
+    /// client called it, for TLS settings that do not say.
     async fn pick(
         &self,
         cluster: &Arc<Cluster>,
         original: SocketAddr,
+        host: Option<&str>,
         tried: &[SocketAddr],
     ) -> Option<Picked> {
-        let alone = |address: SocketAddr| {
-            (!tried.contains(&address)).then_some(Picked {
-                address,
-                workload: None,
-                more: false,
-            })
+        let unknown = |address: SocketAddr, more: bool| Picked {
+            address,
+            workload: None,
+            security: inside(cluster, None, host),
+            more,
         };
         match &cluster.discovery {
             Discovery::Endpoints(endpoints) => {
                 let at = self.turns.pick(cluster, endpoints, &self.loads, tried)?;
-                let Endpoint {
-                    address, workload, ..
-                } = &endpoints[at];
-                let more = endpoints.len() > tried.len() + 1;
+                let endpoint = &endpoints[at];
                 Some(Picked {
-                    address: *address,
-                    workload: Some(Arc::clone(workload)),
-                    more,
+                    address: endpoint.address,
+                    workload: Some(Arc::clone(&endpoint.workload)),
+                    security: inside(cluster, endpoint.identity.as_ref(), host),
+                    more: endpoints.len() > tried.len() + 1,
                 })
             }
-            Discovery::OriginalDestination => alone(original),
-            Discovery::Fixed(address) => alone(*address),
+            Discovery::OriginalDestination if tried.contains(&original) => None,
+            Discovery::OriginalDestination => Some(self.at_original(cluster, original, host)),
+            Discovery::Fixed(address) => {
+                (!tried.contains(address)).then(|| unknown(*address, false))
+            }
             Discovery::Dns(hosts) => {
                 let addresses = self.names.resolve(hosts).await;
                 let free: Vec<_> = addresses.iter().filter(|a| !tried.contains(a)).collect();
                 let address = **free.get(fastrand::usize(..free.len().max(1)))?;
-                Some(Picked {
-                    address,
-                    workload: None,
-                    more: free.len() > 1,
-                })
+                Some(unknown(address, free.len() > 1))
             }
         }
+    }
+
+    /// An address that the client chose itself may be a member of the mesh.
+    fn at_original(&self, cluster: &Cluster, address: SocketAddr, host: Option<&str>) -> Picked {
+        let live = self.shared.live.load();
+        let snapshot = &live.snapshot;
+        let workload = snapshot.workload_at(address.ip()).map(Arc::clone);
+        let security = match &cluster.tls {
+            ClusterTls::Mesh { server_name, .. } => match snapshot.identity_at(address) {
+                Some((identity, name)) if server_name.is_empty() => Security::Mesh {
+                    server_name: name,
+                    identity: Some(identity),
+                    sans: Vec::new(),
+                },
+                known => inside(cluster, known.map(|(identity, _)| identity).as_ref(), host),
+            },
+            ClusterTls::Plain | ClusterTls::Origin(_) => outside(cluster, host),
+        };
+        Picked {
+            address,
+            workload,
+            security,
+            more: false,
+        }
+    }
+}
+
+/// How an endpoint of the mesh is called.
+fn inside(cluster: &Cluster, identity: Option<&SpiffeId>, host: Option<&str>) -> Security {
+    match &cluster.tls {
+        ClusterTls::Mesh {
+            server_name,
+            sans,
+            required,
+        } if *required || identity.is_some() => Security::Mesh {
+            server_name: server_name.clone(),
+            identity: identity.cloned(),
+            sans: sans.clone(),
+        },
+        _ => outside(cluster, host),
+    }
+}
+
+/// How an address outside of the mesh is called.
+fn outside(cluster: &Cluster, host: Option<&str>) -> Security {
+    let ClusterTls::Origin(settings) = &cluster.tls else {
+        return Security::Plain;
+    };
+    // Istio: the request's host where the settings name no server, else the service's.
+    let service = || {
+        let service = cluster.service.as_ref()?;
+        (!service.key.hostname.starts_with('*')).then(|| service.key.hostname.clone())
+    };
+    let asked = || host.map(|host| Str::from(lateen_model::decide::host::canonical(host).as_ref()));
+    let server_name = settings.sni.clone().or_else(asked).or_else(service);
+    Security::Origin {
+        settings: Arc::clone(settings),
+        server_name: server_name.unwrap_or_else(|| Str::from("")),
     }
 }

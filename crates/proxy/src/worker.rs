@@ -1,8 +1,10 @@
 //! One worker thread: its listeners, its way out, its ledger. Nothing here is shared but the snapshot.
 
+use crate::authorize::Guard;
 use crate::connection;
 use crate::exchange::Ledger;
 use crate::labels::Labels;
+use crate::live::Watchlist;
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 use lateen_model::decide::plan::{Fault, FaultReason};
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Open(Entry, TcpListener),
     /// Accept no longer; connections stay.
     Close(Entry),
+    /// Policies have changed; with `true`, certificates or trust as well: look at live connections again.
+    Review(bool),
     /// Account for what is finished and end.
     Stop,
 }
@@ -48,6 +52,9 @@ pub(crate) struct Worker {
     pub(crate) upstream: Upstream,
     pub(crate) ledger: Rc<Ledger>,
     pub(crate) labels: Labels,
+    /// Connections that are looked at again when policies change.
+    pub(crate) watchlist: Rc<Watchlist>,
+    pub(crate) guard: Guard,
     said: RefCell<HashMap<(FaultReason, String), Instant>>,
 }
 
@@ -82,10 +89,13 @@ pub(crate) fn run(shared: Arc<Shared>, commands: UnboundedReceiver<Command>) {
 }
 
 fn work(runtime: &LocalRuntime, shared: Arc<Shared>, commands: UnboundedReceiver<Command>) {
+    let watchlist = Rc::new(Watchlist::default());
     let worker = Rc::new(Worker {
-        upstream: Upstream::new(&shared),
+        upstream: Upstream::new(&shared, &watchlist),
+        watchlist,
         ledger: Ledger::new(&shared),
         labels: Labels::new(&shared.scope),
+        guard: Guard::default(),
         said: RefCell::default(),
         shared,
     });
@@ -113,6 +123,15 @@ async fn obey(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
                 for task in accepting.remove(&entry).unwrap_or_default() {
                     task.abort();
                 }
+            }
+            Command::Review(trust) => {
+                if trust {
+                    worker.upstream.renewed();
+                }
+                let worker = Rc::clone(worker);
+                tokio::task::spawn_local(async move {
+                    worker.watchlist.review(&worker.shared, trust).await;
+                });
             }
             Command::Stop => return,
         }

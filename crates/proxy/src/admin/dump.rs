@@ -7,7 +7,7 @@
 
 use super::Admin;
 use super::pages::discovery;
-use lateen_model::decide::cluster::{Cluster, Discovery, Endpoint};
+use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery, Endpoint};
 use lateen_model::name::Origin;
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ impl Admin {
             "version": self.version,
             "generation": live.generation,
             "state": self.state(),
+            "identity": self.identity(),
             "scope": self.shared.scope,
             "listeners": self.listeners(),
             "clusters": snapshot.clusters().map(|c| cluster(c)).collect::<Vec<_>>(),
@@ -63,6 +64,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "discovery": discovery(cluster),
         "balancer": cluster.balancer,
         "protocol": cluster.protocol,
+        "tls": tls(&cluster.tls),
         "connect_timeout_ms": cluster.connect_timeout.as_millis() as u64,
         "endpoints": endpoints,
     })
@@ -73,9 +75,21 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "address": endpoint.address.to_string(),
         "weight": endpoint.weight,
         "health": endpoint.health,
+        "identity": endpoint.identity,
         "workload": &*endpoint.workload.name,
         "namespace": &*endpoint.workload.namespace,
     })
+}
+
+// Paths and names only: what is behind them is shown nowhere.
+fn tls(tls: &ClusterTls) -> Value {
+    match tls {
+        ClusterTls::Plain => json!({ "mode": "DISABLE" }),
+        ClusterTls::Mesh { server_name, sans, required } => json!({
+            "mode": "ISTIO_MUTUAL", "sni": &**server_name, "sans": sans, "required": required,
+        }),
+        ClusterTls::Origin(settings) => json!(**settings),
+    }
 }
 
 fn origin(origin: &Origin) -> String {

@@ -12,6 +12,7 @@ use std::fmt::Write;
 const HELP: &str = "\
 /ready             whether it is ready
 /config_dump       the configuration in force (JSON)
+/certs             certificates in force (JSON)
 /clusters          clusters and their endpoints (?format=json)
 /listeners         ports it listens on (?format=json)
 /stats             a few gauges (?format=prometheus)
@@ -30,6 +31,7 @@ impl Admin {
         match path {
             "/" | "/help" => text(StatusCode::OK, HELP),
             "/config_dump" => json(&self.dump()),
+            "/certs" => json(&self.certificates()),
             "/clusters" if as_json => json(&self.clusters_json()),
             "/clusters" => text(StatusCode::OK, &self.clusters_text()),
             "/listeners" if as_json => json(&Value::Array(self.listeners())),

@@ -52,6 +52,7 @@ impl Admin {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
         }
+        self.certificate_metrics(&mut out);
         out
     }
 

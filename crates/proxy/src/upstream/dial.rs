@@ -1,18 +1,20 @@
 //! One connection to a cluster, for bytes that are not HTTP.
 
 use super::pool::Place;
-use super::{Failed, Load, Upstream};
+use super::secure::{self, ConnectError, Connected, Purpose, Security};
+use super::{Failed, Load, Picked, Upstream};
 use crate::config::Destinations;
+use crate::live::{Held, Review};
 use lateen_model::decide::cluster::{Cluster, Discovery};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason};
 use lateen_model::workload::Workload;
 use lateen_net::capture::{PASSTHROUGH_SOURCE, PASSTHROUGH_SOURCE_V6};
 use lateen_net::dial::DialError;
+use lateen_net::stream::Stream;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Endpoints tried before giving up.
 pub(super) const MOST_ENDPOINTS: usize = 8;
@@ -25,8 +27,10 @@ const RECHECK: Duration = Duration::from_millis(50);
 
 /// A connection to an endpoint of a cluster.
 pub(crate) struct Dialed {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     place: Place,
+    /// Keeps an eye on the endpoint's certificate; absent without TLS.
+    _held: Option<Held>,
     pub(crate) workload: Option<Arc<Workload>>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) _load: Load,
@@ -36,6 +40,11 @@ impl Dialed {
     /// The endpoint's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.place.address
+    }
+
+    /// How it is secured.
+    pub(crate) fn security(&self) -> &Security {
+        &self.place.security
     }
 }
 
@@ -48,23 +57,31 @@ impl Upstream {
     ) -> Result<Dialed, Failed> {
         let mut tried = Vec::new();
         let mut failed = Failed::new(FaultReason::NoEndpoint);
+        let mut again = true;
         while tried.len() < MOST_ENDPOINTS {
-            let Some(picked) = self.pick(cluster, facts.destination, &tried).await else {
+            let picked = self.pick(cluster, facts.destination, None, &tried).await;
+            let Some(picked) = picked else {
                 break;
             };
             let load = self.loads.begin(picked.address);
-            let place = self.place(picked.address, facts.direction);
-            let dialing = place.dial(patience(cluster, picked.more));
-            match self.unless_gone(cluster, picked.address, dialing).await {
-                Ok(stream) => {
+            let place = self.place(&picked, facts.direction);
+            let timeout = patience(cluster, picked.more);
+            let connecting = secure::connect(&self.shared, &place, Purpose::Bytes, timeout);
+            match self.unless_gone(cluster, picked.address, connecting).await {
+                Ok(Connected { stream, chain }) => {
+                    let held = (!chain.is_empty())
+                        .then(|| self.watchlist.hold(stream.watch(), chain, Review::Endpoint));
                     return Ok(Dialed {
                         stream,
                         place,
+                        _held: held,
                         workload: picked.workload,
                         cluster: Arc::clone(cluster),
                         _load: load,
                     });
                 }
+                // Certificates may just have been renewed at either end.
+                Err(error) if error.is_handshake() && std::mem::take(&mut again) => {}
                 Err(error) => {
                     tried.push(picked.address);
                     failed.reason = FaultReason::ConnectFailed;
@@ -84,12 +101,12 @@ impl Upstream {
         &self,
         cluster: &Cluster,
         address: SocketAddr,
-        connecting: impl Future<Output = Result<T, DialError>>,
-    ) -> Result<T, DialError> {
+        connecting: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
         tokio::select! {
             biased;
             done = connecting => done,
-            () = self.gone(cluster, address) => Err(DialError::OutOfUse { address }),
+            () = self.gone(cluster, address) => Err(DialError::OutOfUse { address }.into()),
         }
     }
 
@@ -109,19 +126,37 @@ impl Upstream {
 
     /// Keeps a connection that turned out not to be needed, for an HTTP/1 request to the same endpoint.
     pub(crate) async fn offer(&self, dialed: Dialed) {
-        self.pool.offer(dialed.place, dialed.stream).await;
+        // One that agreed on another protocol cannot be used for HTTP.
+        if *dialed.security() == Security::Plain {
+            self.pool.offer(dialed.place, dialed.stream).await;
+        }
     }
 
     /// Where and from where an endpoint is called. The application is called from an address that capture leaves
     /// alone (Istio: 127.0.0.6), or the call would come back to us.
-    pub(super) fn place(&self, address: SocketAddr, direction: Direction) -> Place {
+    pub(super) fn place(&self, picked: &Picked, direction: Direction) -> Place {
+        let address = picked.address;
         let captured = self.shared.destinations == Destinations::Kernel;
         let source = match address {
             _ if !captured || direction != Direction::Inbound => None,
             SocketAddr::V4(_) => Some(IpAddr::V4(PASSTHROUGH_SOURCE)),
             SocketAddr::V6(_) => Some(IpAddr::V6(PASSTHROUGH_SOURCE_V6)),
         };
-        Place { address, source }
+        Place {
+            address,
+            source,
+            security: picked.security.clone(),
+            generation: self.generation(&picked.security),
+        }
+    }
+
+    /// Which certificates a new connection would use.
+    fn generation(&self, security: &Security) -> u64 {
+        match security {
+            Security::Plain => 0,
+            Security::Mesh { .. } => self.shared.generation(),
+            Security::Origin { settings, .. } => self.shared.origins.generation(&self.shared, settings),
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Connections kept for the next request: idle HTTP/1 ones, and one shared HTTP/2 connection per endpoint.
 
-use lateen_net::dial::{Dial, DialError, dial};
-use lateen_net::http::{Limits, Sender, Version, open};
+use super::secure::{self, ConnectError, Connected, Purpose, Security};
+use crate::live::{Held, Review, Watchlist};
+use crate::shared::Shared;
+use lateen_net::http::{Sender, Version, open};
 use lateen_net::stream::{Stream, Watch};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How long an idle connection is kept.
@@ -18,26 +20,16 @@ const MOST: usize = 64;
 /// A connection used within this time is not asked again whether it still lives.
 const FRESH: Duration = Duration::from_millis(5);
 
-/// An endpoint, and the address that it is called from: connections of different sources are not interchangeable,
-/// as capture tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// An endpoint, and how it is called: connections of different places are not interchangeable, as capture tells sources
+/// apart, and peers tell certificates apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) address: SocketAddr,
     /// Absent: the kernel chooses.
     pub(super) source: Option<IpAddr>,
-}
-
-impl Place {
-    pub(super) async fn dial(self, timeout: Duration) -> Result<TcpStream, DialError> {
-        dial(
-            self.address,
-            &Dial {
-                timeout,
-                source: self.source,
-            },
-        )
-        .await
-    }
+    pub(super) security: Security,
+    /// Of the certificates in use; 0 without TLS.
+    pub(super) generation: u64,
 }
 
 /// A connection to an endpoint.
@@ -47,13 +39,16 @@ pub(super) struct Connection {
     /// Whether it has served a request before.
     pub(super) reused: bool,
     used: Instant,
+    /// Keeps an eye on the endpoint's certificate; absent without TLS.
+    held: Option<Rc<Held>>,
 }
 
 /// A worker's connections.
 pub(super) struct Pool {
-    limits: Limits,
+    shared: Arc<Shared>,
+    watchlist: Rc<Watchlist>,
     idle: RefCell<HashMap<Place, Vec<Connection>>>,
-    shared: RefCell<HashMap<Place, Rc<Slot>>>,
+    slots: RefCell<HashMap<Place, Rc<Slot>>>,
 }
 
 /// The place of an HTTP/2 connection; the lock is held by whoever opens it, so that the rest wait and share it.
@@ -64,22 +59,23 @@ struct Slot {
 }
 
 impl Pool {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, watchlist: &Rc<Watchlist>) -> Self {
         Self {
-            limits,
+            shared: Arc::clone(shared),
+            watchlist: Rc::clone(watchlist),
             idle: RefCell::default(),
-            shared: RefCell::default(),
+            slots: RefCell::default(),
         }
     }
 
     /// A connection that can take a request at once: a kept one, unless `fresh` is asked for, else a new one.
     pub(super) async fn connection(
         self: &Rc<Self>,
-        place: Place,
+        place: &Place,
         version: Version,
         timeout: Duration,
         fresh: bool,
-    ) -> Result<Connection, DialError> {
+    ) -> Result<Connection, ConnectError> {
         match version {
             Version::Http1 => {
                 if let Some(kept) = self.take_idle(place).filter(|_| !fresh) {
@@ -88,7 +84,7 @@ impl Pool {
                 self.open(place, version, timeout).await
             }
             Version::Http2 => {
-                let slot = Rc::clone(self.shared.borrow_mut().entry(place).or_default());
+                let slot = self.slot(place);
                 if fresh {
                     slot.connection.take();
                 }
@@ -114,36 +110,52 @@ impl Pool {
         }
     }
 
-    async fn open(
-        &self,
-        place: Place,
-        version: Version,
-        timeout: Duration,
-    ) -> Result<Connection, DialError> {
-        let stream = place.dial(timeout).await?;
-        self.wrap(stream, version)
-            .await
-            .map_err(|error| DialError::Refused {
-                address: place.address,
-                source: std::io::Error::other(error),
-            })
+    fn slot(&self, place: &Place) -> Rc<Slot> {
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get(place) {
+            return Rc::clone(slot);
+        }
+        Rc::clone(slots.entry(place.clone()).or_default())
     }
 
-    async fn wrap(&self, stream: TcpStream, version: Version) -> Result<Connection, hyper::Error> {
-        let stream = Stream::new(stream, bytes::Bytes::new());
+    async fn open(
+        &self,
+        place: &Place,
+        version: Version,
+        timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
+        let purpose = match version {
+            Version::Http1 => Purpose::Http1,
+            Version::Http2 => Purpose::Http2,
+        };
+        let connected = secure::connect(&self.shared, place, purpose, timeout).await?;
+        self.wrap(connected, version)
+            .await
+            .map_err(|error| ConnectError::Http(error.to_string()))
+    }
+
+    async fn wrap(
+        &self,
+        connected: Connected,
+        version: Version,
+    ) -> Result<Connection, hyper::Error> {
+        let Connected { stream, chain } = connected;
         let watch = stream.watch();
-        let sender = open(stream, version, &self.limits).await?;
+        let held = (!chain.is_empty())
+            .then(|| Rc::new(self.watchlist.hold(watch.clone(), chain, Review::Endpoint)));
+        let sender = open(stream, version, &self.shared.limits).await?;
         Ok(Connection {
             sender,
             watch,
             reused: false,
             used: Instant::now(),
+            held,
         })
     }
 
-    fn take_idle(&self, place: Place) -> Option<Connection> {
+    fn take_idle(&self, place: &Place) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&place)?;
+        let kept = idle.get_mut(place)?;
         // The most recently used is the least likely to have been closed.
         while let Some(connection) = kept.pop() {
             if connection.is_usable() {
@@ -177,16 +189,22 @@ impl Pool {
     }
 
     /// Keeps a connection that was opened for something else and never used.
-    pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: TcpStream) {
-        if let Ok(connection) = self.wrap(stream, Version::Http1).await {
+    pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: Stream) {
+        let connected = Connected {
+            stream,
+            chain: Rc::from([]),
+        };
+        if let Ok(connection) = self.wrap(connected, Version::Http1).await {
             self.keep(place, connection);
         }
     }
 
     fn keep(&self, place: Place, connection: Connection) {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(place).or_default();
-        if kept.len() < MOST {
+        let kept = idle.entry(place.clone()).or_default();
+        // A certificate may have been renewed while the request was under way.
+        let stale = matches!(place.security, Security::Mesh { .. }) && place.generation != self.shared.generation();
+        if !stale && kept.len() < MOST {
             kept.push(connection);
         }
     }
@@ -197,7 +215,7 @@ impl Pool {
             kept.retain(|c| c.used.elapsed() < IDLE && !c.watch.is_spent());
             !kept.is_empty()
         });
-        self.shared.borrow_mut().retain(|_, slot| {
+        self.slots.borrow_mut().retain(|_, slot| {
             Rc::strong_count(slot) > 1
                 || slot
                     .connection
@@ -205,6 +223,17 @@ impl Pool {
                     .as_ref()
                     .is_some_and(|c| c.sender.is_ready() && c.used.elapsed() < 10 * IDLE)
         });
+    }
+
+    /// Lets go of connections that were opened with the mesh's certificates of before: what is under way on them is
+    /// finished, new requests open new ones.
+    pub(super) fn renewed(&self) {
+        let current = self.shared.generation();
+        let stays = |place: &Place| {
+            !matches!(place.security, Security::Mesh { .. }) || place.generation == current
+        };
+        self.idle.borrow_mut().retain(|place, _| stays(place));
+        self.slots.borrow_mut().retain(|place, _| stays(place));
     }
 }
 
@@ -220,6 +249,7 @@ impl Connection {
             watch: self.watch.clone(),
             reused: true,
             used: self.used,
+            held: self.held.clone(),
         })
     }
 }

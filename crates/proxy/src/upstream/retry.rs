@@ -1,11 +1,11 @@
 //! Whether a try is followed by another. Free while no byte was sent; otherwise as the policy says.
 
 use super::dial::MOST_ENDPOINTS;
+use super::secure::ConnectError;
 use super::{Failed, Picked};
 use http::{Method, Response, StatusCode};
 use lateen_model::decide::plan::FaultReason;
 use lateen_model::route::RetryPolicy;
-use lateen_net::dial::DialError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PAUSE: u64 = 25;
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// No connection.
-    Connect(DialError),
+    Connect(ConnectError),
     /// The connection ended before a response.
     Ended {
         /// Whether it had served a request before.
@@ -62,6 +62,8 @@ pub(super) struct Course<'a> {
     policy: &'a RetryPolicy,
     left: u32,
     stale: u32,
+    /// Whether a failed handshake was tried again.
+    shook: bool,
     /// Endpoints that the next try avoids.
     pub(super) tried: Vec<SocketAddr>,
     /// Whether the next try needs a new connection.
@@ -85,6 +87,7 @@ impl<'a> Course<'a> {
             policy,
             left: policy.attempts,
             stale: 0,
+            shook: false,
             tried: Vec::new(),
             fresh: false,
             attempts: 0,
@@ -120,6 +123,11 @@ impl<'a> Course<'a> {
     /// Decides what follows a try at `picked`.
     pub(super) fn after(&mut self, trouble: &Trouble, picked: &Picked, request: Request) -> Next {
         match trouble {
+            Trouble::Connect(error) if error.is_handshake() && !self.shook => {
+                self.shook = true;
+                self.fresh = true;
+                Next::Again(Duration::ZERO)
+            }
             Trouble::Connect(_) => {
                 self.tried.push(picked.address);
                 // Nothing was sent: another endpoint costs nothing.

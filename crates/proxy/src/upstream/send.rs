@@ -2,7 +2,7 @@
 
 use super::dial::patience;
 use super::retry::{Course, Next, Request, Trouble};
-use super::{Failed, Lease, Picked, Replay, Upstream};
+use super::{Failed, Lease, Picked, Replay, Security, Upstream};
 use http::header::{COOKIE, HOST, HeaderMap};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
@@ -46,6 +46,8 @@ pub(crate) struct Sent {
     pub(crate) address: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) workload: Option<Arc<Workload>>,
+    /// How it was reached.
+    pub(crate) security: Security,
     pub(crate) attempts: u32,
     /// From sending the last try to its response's head.
     pub(crate) time: Duration,
@@ -64,9 +66,10 @@ impl Upstream {
         let mut cluster = Arc::clone(&order.plan.cluster);
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
+        let host = order.head.headers.get(HOST).and_then(|h| h.to_str().ok());
         loop {
             let picked = match self
-                .pick(&cluster, order.facts.destination, &course.tried)
+                .pick(&cluster, order.facts.destination, host, &course.tried)
                 .await
             {
                 Some(picked) => picked,
@@ -133,9 +136,9 @@ impl Upstream {
     ) -> Result<Sent, Trouble> {
         let load = self.loads.begin(picked.address);
         let version = version(order);
-        let place = self.place(picked.address, order.facts.direction);
+        let place = self.place(picked, order.facts.direction);
         let timeout = patience(&order.plan.cluster, picked.more);
-        let connecting = self.pool.connection(place, version, timeout, course.fresh);
+        let connecting = self.pool.connection(&place, version, timeout, course.fresh);
         let connecting = self.unless_gone(&order.plan.cluster, picked.address, connecting);
         let mut connection = within(order.deadline, connecting)
             .await
@@ -159,7 +162,7 @@ impl Upstream {
             .ok_or(late)?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
-            untouched: failure.unsent.is_some() || failure.refused,
+            untouched: failure.unsent.is_some() || failure.refused || refused_certificate(&failure.error),
             reason: failure.error.to_string(),
         })?;
         Ok(Sent {
@@ -173,10 +176,41 @@ impl Upstream {
             address: picked.address,
             local,
             workload: picked.workload.clone(),
+            security: picked.security.clone(),
             attempts: course.attempts,
             time: began.elapsed(),
         })
     }
+}
+
+/// Whether the endpoint ended the connection over our certificate: with TLS 1.3 it says so only after we have begun to
+/// send, and it has not looked at the request.
+fn refused_certificate(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
+            let io = inner.downcast_ref::<std::io::Error>()?;
+            io.get_ref()?.downcast_ref::<rustls::Error>()
+        });
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            use rustls::AlertDescription as Alert;
+            return matches!(
+                alert,
+                Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::CertificateRequired
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+                    | Alert::DecryptError
+                    | Alert::HandshakeFailure
+            );
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 // A declared HTTP port is called with HTTP/1, whatever the client spoke (Istio), but for gRPC, which has no HTTP/1 form.

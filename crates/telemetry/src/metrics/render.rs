@@ -125,7 +125,7 @@ fn request_labels(series: &RequestSeries) -> String {
     label(
         &mut out,
         "connection_security_policy",
-        security(series.reporter),
+        security(series.reporter, &series.source),
     );
     out
 }
@@ -144,16 +144,17 @@ fn tcp_labels(series: &TcpSeries) -> String {
     label(
         &mut out,
         "connection_security_policy",
-        security(series.reporter),
+        security(series.reporter, &series.source),
     );
     out
 }
 
-// Istio: only the server's side knows; plaintext until there is mutual TLS.
-fn security(reporter: Reporter) -> &'static str {
+// Istio: only the server's side knows. A principal is known by mutual TLS only.
+fn security(reporter: Reporter, source: &Peer) -> &'static str {
     match reporter {
         Reporter::Source => "unknown",
-        Reporter::Destination => "none",
+        Reporter::Destination if &*source.principal == "unknown" => "none",
+        Reporter::Destination => "mutual_tls",
     }
 }
 

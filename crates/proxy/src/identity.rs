@@ -1,0 +1,207 @@
+//! The proxy's own identity: its certificate, and whom it believes, put in force together whenever one of them changes.
+//! Where certificates come from is in `lateen_identity::source`.
+
+use crate::config::{Certificates, ControlPlane, Identity};
+use crate::shared::Shared;
+use lateen_base::Str;
+use lateen_identity::istiod::{Connector, RootsSource};
+use lateen_identity::ca::KeyKind;
+use lateen_identity::source::{self, AuthorityOptions, Clock, Origin, State};
+use lateen_identity::svid::Svid;
+use lateen_identity::tls::MeshTls;
+use lateen_identity::trust::TrustBundles;
+use lateen_model::security::TrustBundle;
+use lateen_model::tls::TlsVersion;
+use lateen_net::dial::exempt;
+use lateen_xds::client::{Connect, Io};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Who the proxy is and whom it believes; replaced as a whole.
+pub(crate) struct Membership {
+    /// Settings for both ends of the mesh's TLS.
+    pub(crate) tls: Arc<MeshTls>,
+    /// The certificate.
+    pub(crate) svid: Arc<Svid>,
+    /// The roots.
+    pub(crate) bundles: TrustBundles,
+    /// Counts replacements, from 1.
+    pub(crate) generation: u64,
+    made_of: MadeOf,
+}
+
+/// What a [`Membership`] was made of: nothing is made anew of the same.
+#[derive(PartialEq)]
+struct MadeOf {
+    bundles: Vec<Arc<TrustBundle>>,
+    aliases: Vec<Str>,
+    own: Str,
+    min: TlsVersion,
+}
+
+/// Keeps the shared [`Membership`] true.
+pub(crate) struct Keeper {
+    state: watch::Receiver<State>,
+    /// Tells the source whom the proxy believes: a certificate that is not believed itself is renewed.
+    believed: watch::Sender<TrustBundles>,
+    generation: u64,
+    said: Option<String>,
+}
+
+impl Keeper {
+    /// Starts asking for certificates.
+    pub(crate) fn start(identity: Identity) -> Self {
+        let (believed, heard) = watch::channel(TrustBundles::default());
+        let (sender, state) = watch::channel(State::default());
+        let origin = match identity.certificates {
+            Certificates::Given(state) => return Self::of(state, believed),
+            Certificates::WorkloadApi(socket) => Origin::WorkloadApi(socket),
+            Certificates::Authority {
+                address,
+                server,
+                lifetime,
+            } => Origin::Authority(AuthorityOptions {
+                connector: connector(&address, &server, &state),
+                token: server.token,
+                lifetime,
+                key: KeyKind::default(),
+            }),
+        };
+        let options = source::Options {
+            origin,
+            cache: identity.cache,
+            renew: Arc::default(),
+            believed: Some(heard),
+            clock: Clock::machine(),
+        };
+        tokio::spawn(source::run(options, sender));
+        Self::of(state, believed)
+    }
+
+    fn of(state: watch::Receiver<State>, believed: watch::Sender<TrustBundles>) -> Self {
+        Self {
+            state,
+            believed,
+            generation: 0,
+            said: None,
+        }
+    }
+
+    /// What is known of the certificate.
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Resolves when there is news of the certificate; never, when there will be none.
+    pub(crate) async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Puts certificate and trust in force; says whether anything changed.
+    pub(crate) fn refresh(&mut self, shared: &Shared) -> bool {
+        let state = self.state.borrow_and_update().clone();
+        let Some(svid) = state.svid else {
+            let why = state.last_error.unwrap_or_else(|| "the CA has not answered yet".to_owned());
+            if self.said.as_ref() != Some(&why) {
+                tracing::info!("no certificate yet: {why}");
+                self.said = Some(why.clone());
+            }
+            shared.no_member.store(Arc::new(why));
+            return false;
+        };
+        let live = shared.live.load();
+        let mesh = live.snapshot.mesh();
+        let own = svid.id.trust_domain();
+        let mut bundles = live.snapshot.trust_bundles().to_vec();
+        // Until configuration tells of the roots, or where it does not know them (SPIRE), the issuer's word counts.
+        let issuer = TrustBundle {
+            trust_domain: own.into(),
+            roots: state.roots.as_str().into(),
+            crls: "".into(),
+        };
+        let told = (!state.roots.is_empty()).then(|| Arc::new(issuer));
+        for bundle in state.bundles.into_iter().chain(told) {
+            if bundles.iter().all(|b| b.trust_domain != bundle.trust_domain) {
+                bundles.push(bundle);
+            }
+        }
+        let made_of = MadeOf {
+            bundles,
+            aliases: mesh.trust_domain_aliases.clone(),
+            own: own.into(),
+            min: mesh.mesh_tls_min,
+        };
+        let current = shared.member.load();
+        let same = |m: &&Arc<Membership>| Arc::ptr_eq(&m.svid, &svid) && m.made_of == made_of;
+        if current.as_ref().filter(same).is_some() {
+            return false;
+        }
+        self.replace(shared, svid, made_of)
+    }
+
+    fn replace(&mut self, shared: &Shared, svid: Arc<Svid>, made_of: MadeOf) -> bool {
+        let (bundles, notices) = TrustBundles::of(&made_of.bundles, &made_of.own, &made_of.aliases);
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        let tls = match MeshTls::new(&svid, &bundles, made_of.min) {
+            Ok(tls) => tls,
+            Err(error) => {
+                tracing::warn!("the new certificate cannot be used: {error}; the last one stays in force");
+                return false;
+            }
+        };
+        self.generation += 1;
+        self.believed.send_replace(bundles.clone());
+        tracing::info!(
+            "certificate {} of {} in force, {}",
+            svid.serial,
+            svid.id,
+            if bundles.is_empty() { "no roots known yet" } else { "with the roots of the mesh" },
+        );
+        shared.member.store(Some(Arc::new(Membership {
+            tls,
+            svid,
+            bundles,
+            generation: self.generation,
+            made_of,
+        })));
+        true
+    }
+}
+
+/// The way to a server of the control plane: shows the certificate once there is one.
+fn connector(address: &str, server: &ControlPlane, state: &watch::Receiver<State>) -> Connector {
+    let (shown, known) = (state.clone(), state.clone());
+    Connector {
+        address: address.to_owned(),
+        names: server.names.clone(),
+        roots: RootsSource {
+            file: Some(server.roots.clone()),
+            known: Some(Arc::new(move || known.borrow().roots.clone())),
+        },
+        client: Some(Arc::new(move || shown.borrow().svid.clone())),
+        prepare: |socket| {
+            exempt(socket);
+            Ok(())
+        },
+    }
+}
+
+/// How connections for configuration are opened by TLS.
+pub(crate) fn connect(
+    address: &str,
+    control_plane: &ControlPlane,
+    state: &watch::Receiver<State>,
+) -> Connect {
+    let connector = Arc::new(connector(address, control_plane, state));
+    Arc::new(move || {
+        let connector = Arc::clone(&connector);
+        Box::pin(async move {
+            let stream = connector.connect().await?;
+            Ok(Box::new(stream) as Box<dyn Io>)
+        })
+    })
+}
