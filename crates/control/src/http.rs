@@ -1,6 +1,7 @@
 //! A small HTTP server for the control plane's own pages and webhooks: bounded in connections, heads, bodies
 //! and time. Routing is the caller's.
 
+use crate::pages::guard::Peer;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -32,7 +33,7 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 /// The TLS settings in force; they change when the certificate is renewed.
 pub(crate) type TlsSettings = watch::Receiver<Arc<rustls::ServerConfig>>;
 
-/// Serves until `shutdown`; requests under way are finished.
+/// Serves until `shutdown`; requests under way are finished. A request's extensions have its [`Peer`].
 pub(crate) async fn serve<H, F>(
     listener: TcpListener,
     tls: Option<TlsSettings>,
@@ -53,8 +54,8 @@ pub(crate) async fn serve<H, F>(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, Peer(peer)),
             Err(e) => {
                 tracing::warn!("accepting a connection failed: {e}");
                 // Out of file descriptors: give others time to close theirs.
@@ -70,11 +71,11 @@ pub(crate) async fn serve<H, F>(
         connections.spawn(async move {
             let _permit = permit;
             match acceptor {
-                None => connection(stream, handle, shutdown).await,
+                None => connection((stream, peer), handle, shutdown).await,
                 Some(acceptor) => {
                     let shaken = tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await;
                     if let Ok(Ok(stream)) = shaken {
-                        connection(stream, handle, shutdown).await;
+                        connection((stream, peer), handle, shutdown).await;
                     }
                 }
             }
@@ -84,13 +85,14 @@ pub(crate) async fn serve<H, F>(
     connections.wait().await;
 }
 
-async fn connection<S, H, F>(stream: S, handle: H, shutdown: CancellationToken)
+async fn connection<S, H, F>((stream, peer): (S, Peer), handle: H, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let answer = handle(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });

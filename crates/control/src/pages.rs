@@ -1,15 +1,20 @@
 //! The pages on 8080 and 15014: readiness, metrics, version, debug. They read; nothing is changed here, and no
-//! secret is within their reach.
+//! secret is within their reach. Debug pages are not for everybody: [`guard`] says who sees what.
 
+pub(crate) mod guard;
 mod proxies;
+#[cfg(test)]
+mod tests;
 
+use crate::ca;
 use crate::engine::{Ask, Page};
 use crate::http::{Answer, json, text};
 use crate::metrics::{Figures, Metrics};
+use guard::{Guard, View};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use lateen_model::resource::Kind;
-use lateen_xds::server::Store;
+use lateen_xds::server::{ProxyStatus, Store};
 use serde_json::{Value, json as value};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -23,7 +28,9 @@ pub(crate) struct Pages {
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) counts: watch::Receiver<Counts>,
     pub(crate) ask: Ask,
+    pub(crate) ca: watch::Receiver<ca::Page>,
     pub(crate) version: Arc<str>,
+    pub(crate) guard: Guard,
 }
 
 /// Sizes of the mesh, published by the engine after each commit.
@@ -34,7 +41,7 @@ pub(crate) struct Counts {
 }
 
 /// The debug pages and what they show.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 11] = [
     ("/debug/syncz", "what each proxy was sent and acknowledged"),
     (
         "/debug/configz",
@@ -53,6 +60,10 @@ const PAGES: [(&str, &str); 10] = [
         "/debug/config_dump?proxyID=NAME.NAMESPACE",
         "the resources that a proxy may have",
     ),
+    (
+        "/debug/ca",
+        "the CA: what signs and which roots are trusted",
+    ),
     ("/debug/list", "this list"),
 ];
 
@@ -65,23 +76,63 @@ impl Pages {
                 "these pages are only read\n",
             );
         }
-        let query = request.uri().query().unwrap_or_default();
         match request.uri().path().trim_end_matches('/') {
             "/ready" => self.ready(),
             "/metrics" => self.metrics(),
             "/version" => json(&value!({ "version": &*self.version, "name": "lateen" })),
-            "/debug" | "/debug/list" => json(&list()),
-            "/debug/syncz" => json(&proxies::sync(&self.store.proxies())),
-            "/debug/adsz" => json(&proxies::detail(&self.store.proxies())),
-            "/debug/connections" => json(&proxies::connections(&self.store.proxies())),
-            "/debug/config_dump" => self.config_dump(query),
-            "/debug/configz" => self.page(Page::Configuration).await,
-            "/debug/registryz" => self.page(Page::Resources(Kind::Service)).await,
-            "/debug/endpointz" => self.page(Page::Resources(Kind::Workload)).await,
-            "/debug/push_status" => self.page(Page::PushStatus).await,
-            "/debug/graph" => self.page(Page::Graph).await,
+            path if path == "/debug" || path.starts_with("/debug/") => self.debug(&request).await,
             _ => text(StatusCode::NOT_FOUND, "no such page; see /debug/list\n"),
         }
+    }
+
+    async fn debug(&self, request: &Request<Incoming>) -> Answer {
+        let view = match self
+            .guard
+            .admit(request.extensions(), request.headers())
+            .await
+        {
+            Ok(view) => view,
+            Err(refusal) => {
+                let mut answer = text(refusal.status(), format!("{refusal}\n"));
+                if refusal.status() == StatusCode::UNAUTHORIZED {
+                    let scheme = http::HeaderValue::from_static("Bearer");
+                    let headers = answer.headers_mut();
+                    headers.insert(http::header::WWW_AUTHENTICATE, scheme);
+                }
+                return answer;
+            }
+        };
+        let query = request.uri().query().unwrap_or_default();
+        let proxies = self.proxies(&view);
+        match (request.uri().path().trim_end_matches('/'), &view) {
+            ("/debug" | "/debug/list", _) => json(&list()),
+            ("/debug/syncz", _) => json(&proxies::sync(&proxies)),
+            ("/debug/adsz", _) => json(&proxies::detail(&proxies)),
+            ("/debug/connections", _) => json(&proxies::connections(&proxies)),
+            ("/debug/config_dump", _) => self.config_dump(query, &proxies),
+            (_, View::Namespace(namespace)) => text(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "accounts of namespace {namespace} see only pages about their own proxies: syncz, adsz, \
+                     connections, config_dump\n"
+                ),
+            ),
+            ("/debug/configz", View::All) => self.page(Page::Configuration).await,
+            ("/debug/registryz", View::All) => self.page(Page::Resources(Kind::Service)).await,
+            ("/debug/endpointz", View::All) => self.page(Page::Resources(Kind::Workload)).await,
+            ("/debug/push_status", View::All) => self.page(Page::PushStatus).await,
+            ("/debug/graph", View::All) => self.page(Page::Graph).await,
+            _ => text(StatusCode::NOT_FOUND, "no such page; see /debug/list\n"),
+        }
+    }
+
+    /// The connected proxies that a view includes.
+    fn proxies(&self, view: &View) -> Vec<ProxyStatus> {
+        let mut proxies = self.store.proxies();
+        if let View::Namespace(namespace) = view {
+            proxies.retain(|proxy| proxy.scope.namespace == *namespace);
+        }
+        proxies
     }
 
     fn ready(&self) -> Answer {
@@ -127,12 +178,11 @@ impl Pages {
         }
     }
 
-    fn config_dump(&self, query: &str) -> Answer {
+    fn config_dump(&self, query: &str, proxies: &[ProxyStatus]) -> Answer {
         let wanted = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("proxyID="))
             .unwrap_or_default();
-        let proxies = self.store.proxies();
         let Some(proxy) = proxies
             .iter()
             .find(|proxy| proxies::is_called(proxy, wanted))
