@@ -15,8 +15,18 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
-/// Sends a request with `headers` through the chain of `direction`; ids become `ID`.
+fn context(direction: Direction, source: &str, client: Client) -> Context {
+    let edge = Edge::of(&MeshSettings::default());
+    Context::new(direction, source.parse().unwrap(), Rc::new(client), edge)
+}
+
+/// Sends a stranger's request with `headers` through the chain of `direction`; ids become `ID`.
 fn check(direction: Direction, source: &str, headers: &[(&str, &str)], want: &[&str]) {
+    let cx = context(direction, source, Client::default());
+    check_in(cx, headers, want);
+}
+
+fn check_in(mut cx: Context, headers: &[(&str, &str)], want: &[&str]) {
     let mut request = Request::get("/").body(()).unwrap();
     for (name, value) in headers {
         request.headers_mut().append(
@@ -25,8 +35,7 @@ fn check(direction: Direction, source: &str, headers: &[(&str, &str)], want: &[&
         );
     }
     let (mut head, ()) = request.into_parts();
-    let mut cx = Context::new(direction, source.parse().unwrap());
-    for filter in chain(direction) {
+    for filter in chain(cx.direction) {
         filter.on_request(&mut cx, &mut head);
     }
     if head.headers["x-request-id"].len() == 36 {
@@ -118,6 +127,120 @@ fn the_edge_trusts_nobody_outside() {
     );
 }
 
+const SPOOFED: [(&str, &str); 7] = [
+    ("x-envoy-internal", "true"),
+    ("x-envoy-original-path", "/public"),
+    ("x-envoy-peer-metadata", "QQ=="),
+    ("x-envoy-attempt-count", "1"),
+    (
+        "x-forwarded-client-cert",
+        "URI=spiffe://cluster.local/ns/a/sa/admin",
+    ),
+    ("x-lateen-unreached", "1"),
+    ("x-envoyer", "kept"),
+];
+
+#[test]
+fn nobody_but_members_may_say_what_proxies_say() {
+    let want = [
+        "x-envoyer: kept",
+        "x-forwarded-proto: http",
+        "x-request-id: ID",
+    ];
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        // A private address makes nobody a member.
+        check(direction, "10.0.0.1:1", &SPOOFED, &want);
+    }
+    let member = Client {
+        is_member: true,
+        is_encrypted: true,
+        certificate: Some("By=a;Hash=1".parse().unwrap()),
+    };
+    let cx = context(Direction::Inbound, "10.0.0.1:1", member);
+    let want = [
+        "x-envoy-attempt-count: 1",
+        "x-envoy-internal: true",
+        "x-envoy-original-path: /public",
+        "x-envoy-peer-metadata: QQ==",
+        "x-envoyer: kept",
+        "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/a/sa/admin,By=a;Hash=1",
+        "x-forwarded-proto: http",
+        "x-lateen-unreached: 1",
+        "x-request-id: ID",
+    ];
+    check_in(cx, &SPOOFED, &want);
+}
+
+#[test]
+fn gateways_tell_of_certificates_as_the_mesh_says() {
+    use ForwardClientCert as Mode;
+    let told = ("x-forwarded-client-cert", "theirs");
+    for (mode, shown, want) in [
+        (Mode::Sanitize, true, None),
+        (Mode::Sanitize, false, None),
+        (Mode::SanitizeSet, true, Some("ours")),
+        (Mode::SanitizeSet, false, None),
+        (Mode::AppendForward, true, Some("theirs,ours")),
+        (Mode::AppendForward, false, None),
+        (Mode::ForwardOnly, true, Some("theirs")),
+        (Mode::ForwardOnly, false, None),
+        (Mode::AlwaysForwardOnly, false, Some("theirs")),
+    ] {
+        let client = Client {
+            is_encrypted: true,
+            certificate: shown.then(|| "ours".parse().unwrap()),
+            ..Client::default()
+        };
+        let mut cx = context(Direction::Gateway, "203.0.113.9:1", client);
+        cx.edge.client_cert = mode;
+        let mut want: Vec<String> = want
+            .map(|v| format!("x-forwarded-client-cert: {v}"))
+            .into_iter()
+            .collect();
+        want.insert(0, "x-envoy-external-address: 203.0.113.9".to_owned());
+        for rest in [
+            "x-forwarded-for: 203.0.113.9",
+            "x-forwarded-proto: https",
+            "x-request-id: ID",
+        ] {
+            want.push(rest.to_owned());
+        }
+        let want: Vec<&str> = want.iter().map(String::as_str).collect();
+        check_in(cx, &[told], &want);
+    }
+}
+
+#[test]
+fn the_client_is_whom_trusted_proxies_name() {
+    let told: &[&str] = &["1.1.1.1, 2.2.2.2", "3.3.3.3"];
+    for (direction, member, trusted, told, want) in [
+        (Direction::Gateway, false, 0, told, "9.9.9.9"),
+        (Direction::Gateway, false, 1, told, "3.3.3.3"),
+        (Direction::Gateway, false, 3, told, "1.1.1.1"),
+        (Direction::Gateway, false, 4, told, "9.9.9.9"),
+        (Direction::Gateway, false, 1, &["junk"], "9.9.9.9"),
+        (Direction::Gateway, false, 1, &[], "9.9.9.9"),
+        (Direction::Gateway, false, 1, &["::ffff:4.4.4.4"], "4.4.4.4"),
+        (Direction::Inbound, true, 5, told, "3.3.3.3"),
+        (Direction::Inbound, true, 0, &[], "9.9.9.9"),
+        // Whoever is no member tells nothing.
+        (Direction::Inbound, false, 0, told, "9.9.9.9"),
+    ] {
+        let client = Client {
+            is_member: member,
+            ..Client::default()
+        };
+        let mut cx = context(direction, "9.9.9.9:1", client);
+        cx.edge.trusted_proxies = trusted;
+        let mut headers = HeaderMap::new();
+        for value in told {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        let got = cx.client_address(&headers);
+        assert_eq!(got.to_string(), want, "{direction:?} {trusted} {told:?}");
+    }
+}
+
 #[test]
 fn responses_are_signed_and_timed() {
     for (direction, server) in [
@@ -128,7 +251,7 @@ fn responses_are_signed_and_timed() {
             .header("server", "app")
             .header("connection", "close");
         let (mut head, ()) = response.body(()).unwrap().into_parts();
-        let mut cx = Context::new(direction, "10.0.0.1:1".parse().unwrap());
+        let mut cx = context(direction, "10.0.0.1:1", Client::default());
         cx.upstream_time = Some(Duration::from_micros(12_900));
         for filter in chain(direction) {
             filter.on_response(&mut cx, &mut head);

@@ -15,24 +15,28 @@ pub(crate) struct Verdict {
     pub(crate) transport: Cow<'static, str>,
 }
 
-/// The answer to a refused request. gRPC clients are told in their own way, with status 200 (Envoy: local replies).
+/// The answer to a refused request.
 pub(crate) fn reply(fault: &Fault, failed: Option<&Failed>, grpc: bool) -> Response<Body> {
-    let text = body(fault, failed);
+    told(fault.status(), &body(fault, failed), grpc)
+}
+
+/// An answer of our own with a text. gRPC clients are told in their own way, with status 200 (Envoy: local replies).
+pub(crate) fn told(status: u16, text: &str, grpc: bool) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     if grpc {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(grpc_code(fault.status())));
-        insert_message(headers, &text);
+        headers.insert("grpc-status", HeaderValue::from(grpc_code(status)));
+        insert_message(headers, text);
         return response;
     }
     *response.status_mut() =
-        StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     if !text.is_empty() {
         response
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        *response.body_mut() = Body::full(Bytes::from(text));
+        *response.body_mut() = Body::full(Bytes::from(text.to_owned()));
     }
     response
 }
@@ -82,7 +86,18 @@ fn body(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::Timeout => "upstream request timeout".to_owned(),
         FaultReason::BadRequest => "Bad Request".to_owned(),
         FaultReason::TooLarge => "Request Header Fields Too Large".to_owned(),
-        FaultReason::NoRoute
+        FaultReason::Denied => "RBAC: access denied".to_owned(),
+        FaultReason::BodyTooLarge => "Payload Too Large".to_owned(),
+        FaultReason::Overloaded => "envoy overloaded".to_owned(),
+        FaultReason::Misdirected => "Misdirected Request".to_owned(),
+        // What these say is said where they are found.
+        FaultReason::Unauthenticated
+        | FaultReason::AuthzRefused
+        | FaultReason::AuthzUnavailable
+        // No HTTP client gets to hear of these.
+        | FaultReason::NotMutualTls
+        | FaultReason::HandshakeFailed
+        | FaultReason::NoRoute
         | FaultReason::NoCluster
         | FaultReason::NoSubset
         | FaultReason::NotInRegistry => String::new(),
@@ -126,6 +141,27 @@ fn details(reason: FaultReason, transport: &str) -> String {
         FaultReason::Timeout => "response_timeout".to_owned(),
         FaultReason::BadRequest => "http1.codec_error".to_owned(),
         FaultReason::TooLarge => "request_headers_too_large".to_owned(),
+        FaultReason::BodyTooLarge => "request_payload_too_large".to_owned(),
+        FaultReason::Overloaded => "overload".to_owned(),
+        FaultReason::Misdirected => "misdirected_request".to_owned(),
+        FaultReason::Denied => "rbac_access_denied_matched_policy[none]".to_owned(),
+        FaultReason::Unauthenticated => "jwt_authn_access_denied".to_owned(),
+        FaultReason::AuthzRefused => "ext_authz_denied".to_owned(),
+        FaultReason::AuthzUnavailable => "ext_authz_error".to_owned(),
+        FaultReason::NotMutualTls | FaultReason::HandshakeFailed => String::new(),
+    }
+}
+
+/// Why nothing came back, as part of a sentence.
+pub(crate) fn cause(failed: &Failed) -> String {
+    match failed.reason {
+        FaultReason::NoEndpoint => "it has no endpoint that is ready".to_owned(),
+        FaultReason::Timeout => "it did not answer in time".to_owned(),
+        FaultReason::ConnectFailed if !failed.transport.is_empty() => {
+            format!("it cannot be reached: {}", failed.transport)
+        }
+        FaultReason::ConnectFailed => "it cannot be reached".to_owned(),
+        _ => "it ended the connection before it answered".to_owned(),
     }
 }
 
@@ -154,6 +190,17 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::Timeout => format!("{subject} did not answer in time"),
         FaultReason::BadRequest => format!("{subject} is no valid request"),
         FaultReason::TooLarge => format!("{subject} has too large a head"),
+        FaultReason::BodyTooLarge => format!("{subject} was refused"),
+        FaultReason::Overloaded => format!("{subject}: the proxy has nothing to spare for it"),
+        FaultReason::Misdirected => format!(
+            "{subject} belongs to another server of the gateway than the connection's server name"
+        ),
+        FaultReason::Denied => format!("access denied to {subject}"),
+        FaultReason::Unauthenticated => format!("a request's token was refused: {subject}"),
+        FaultReason::AuthzRefused => format!("the provider {subject} refused a request"),
+        FaultReason::AuthzUnavailable => format!("the provider {subject}"),
+        FaultReason::NotMutualTls => format!("{subject} is not the mesh's mutual TLS, which is required"),
+        FaultReason::HandshakeFailed => format!("TLS failed with {subject}"),
     };
     match &fault.origin {
         Some(origin) => format!("{what} (from {origin})"),

@@ -1,19 +1,22 @@
 //! The spine: one request from its head to its response. HTTP versions differ only below this.
 //!
 //! ```text
-//! canonical head -> decide::request -> filters -> rewrite, edits -> upstream::send -> filters, edits -> client
+//! canonical head -> filters -> authorize -> decide::request -> rewrite, edits -> upstream::send
+//!                -> filters, edits -> client
 //! ```
 
+use crate::authorize::{self, Asked, Passed, Refusal};
 use crate::body::{ResponseBody, grpc_status};
 use crate::connection::Conn;
 use crate::drain::Stage;
 use crate::exchange::{Kind, Open};
 use crate::fault;
+use crate::head;
 use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
-use lateen_filters::{Context, chain, edits, reply};
+use lateen_filters::{Client, Context, Edge, chain, client_cert, edits, reply};
 use lateen_model::decide;
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{
@@ -22,7 +25,6 @@ use lateen_model::decide::plan::{
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -35,10 +37,16 @@ pub(crate) async fn answer(
     busy: Busy,
 ) -> Response<Body> {
     let mut open = begin(&conn, &request, busy);
-    let mut cx = Context::new(conn.facts.direction, conn.facts.source);
-    let client = upgrade(&mut request);
+    let (edge, mode) = {
+        let live = conn.worker.shared.live.load();
+        let mesh = live.snapshot.mesh();
+        (Edge::of(mesh), mesh.path_normalization)
+    };
+    let mut cx = Context::new(conn.facts.direction, conn.facts.source, client(&conn), edge);
+    let upgraded = upgrade(&mut request);
     let (mut head, body) = request.into_parts();
-    let mut response = match canonical_head(&mut head, conn.facts.destination) {
+    let body = Replay::new(body, Rc::clone(&open.received));
+    let mut response = match head::settle(&mut head, conn.facts.destination, mode) {
         Err(subject) => {
             let fault = Fault {
                 reason: FaultReason::BadRequest,
@@ -49,32 +57,33 @@ pub(crate) async fn answer(
         }
         Ok(authority) => {
             describe(&mut open, &head, &authority);
-            match decide_request(&conn, &head, &authority) {
-                RequestPlan::Forward(plan) => {
+            let remote = cx.client_address(&head.headers);
+            for filter in chain(cx.direction) {
+                filter.on_request(&mut cx, &mut head);
+            }
+            capture_request(&mut open, &head.headers);
+            let scheme = scheme(&conn);
+            let asked = Asked {
+                conn: &conn,
+                open: &mut open,
+                head: &mut head,
+                authority: &authority,
+                scheme,
+                remote,
+                body: &body,
+            };
+            match authorize::check(asked).await {
+                Err(refusal) => turn_away(&conn, &mut cx, open, &refusal),
+                Ok(passed) => {
                     let call = Call {
                         conn: &conn,
                         version,
-                        plan: &plan,
-                        client,
+                        client: upgraded,
+                        authority: &authority,
+                        passed,
                     };
-                    call.forward(&mut cx, open, head, body).await
+                    call.route(&mut cx, open, head, body).await
                 }
-                RequestPlan::Redirect { redirect, route } => {
-                    let answer = reply::redirect(&plain(&head, &authority), &redirect);
-                    let answer = answer.map(|()| Body::Empty);
-                    direct(&conn, &mut cx, open, (&route, &[]), answer)
-                }
-                RequestPlan::Direct {
-                    status,
-                    body,
-                    route,
-                    response_edits,
-                } => {
-                    let answer = reply::direct(status, !body.is_empty());
-                    let answer = answer.map(|()| Body::full(Bytes::from(body)));
-                    direct(&conn, &mut cx, open, (&route, &response_edits), answer)
-                }
-                RequestPlan::Refuse(fault) => refuse(&conn, &mut cx, open, &fault, None),
             }
         }
     };
@@ -90,22 +99,43 @@ pub(crate) async fn answer(
     response
 }
 
+/// What headers are told of a connection's client.
+fn client(conn: &Conn) -> Rc<Client> {
+    let make = || {
+        let own = conn.worker.shared.member.load();
+        // The certificate that we showed is the mesh's only where the client is of the mesh.
+        let own = own.as_ref().filter(|_| conn.peer.identity.is_some());
+        let own = own.map(|own| own.svid.id.uri());
+        let with_pem = conn.facts.direction == Direction::Gateway;
+        let leaf = conn.certificates.first();
+        Rc::new(Client {
+            is_member: conn.peer.identity.is_some(),
+            is_encrypted: conn.peer.tls,
+            certificate: leaf.and_then(|leaf| client_cert::element(own, leaf, with_pem)),
+        })
+    };
+    Rc::clone(conn.client.get_or_init(make))
+}
+
+// TLS between sidecars is none that the application or its routes would know of.
+fn scheme(conn: &Conn) -> &'static str {
+    if conn.peer.tls && conn.facts.direction == Direction::Gateway {
+        "https"
+    } else {
+        "http"
+    }
+}
+
 fn begin(conn: &Conn, request: &Request<Incoming>, busy: Busy) -> Open {
     let labels = &conn.worker.labels;
-    let unknown = labels.peer(None);
+    let unknown = labels.peer(None, None);
     let target = labels.target(None, None);
     let mut open = conn
         .worker
         .ledger
         .open(conn.facts.direction, Kind::Request, &unknown, target);
     open.hold(busy);
-    if conn.facts.direction == Direction::Inbound {
-        let live = conn.worker.shared.live.load();
-        open.source = labels.peer(live.snapshot.workload_at(conn.facts.source.ip()));
-        open.destination = labels.own();
-    } else {
-        open.source = labels.own();
-    }
+    conn.label(&mut open);
     open.grpc = is_grpc(request.headers());
     let record = &mut open.record;
     record.protocol = Some(match request.version() {
@@ -116,6 +146,9 @@ fn begin(conn: &Conn, request: &Request<Incoming>, busy: Busy) -> Open {
     record.method = Some(request.method().clone());
     record.local = Some(conn.local);
     record.remote = Some(conn.facts.source);
+    if !conn.server_name.is_empty() {
+        record.server_name = conn.server_name.as_str().into();
+    }
     open
 }
 
@@ -125,53 +158,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Gives the request the one form that every later step sees: `Host` is present and is the authority.
-/// HTTP/1.0 knows no `Host`: there the address that was called stands for it. Fails with what is wrong.
-fn canonical_head(head: &mut request::Parts, called: SocketAddr) -> Result<String, String> {
-    // An authority in the request line is the one that counts (RFC 9112 §3.2.2).
-    let authority = match head.uri.authority() {
-        Some(authority) => authority.as_str().to_owned(),
-        None => match head.headers.get(HOST) {
-            Some(host) => host
-                .to_str()
-                .map_err(|_| "a Host header that is no text")?
-                .to_owned(),
-            None if head.version == http::Version::HTTP_10 => called.to_string(),
-            None => return Err("a request without Host".to_owned()),
-        },
-    };
-    if head.headers.get_all(HOST).iter().nth(1).is_some() {
-        return Err("a request with more than one Host".to_owned());
-    }
-    let host = HeaderValue::from_str(&authority).map_err(|_| "an authority that is no text")?;
-    head.headers.insert(HOST, host);
-    Ok(authority)
-}
-
-fn plain<'a>(head: &'a request::Parts, authority: &'a str) -> RequestHead<'a> {
-    RequestHead {
-        method: &head.method,
-        authority,
-        path: head.uri.path_and_query().map_or("/", |p| p.as_str()),
-        // TLS is not terminated yet.
-        scheme: "http",
-        headers: &head.headers,
-    }
-}
-
-fn decide_request(conn: &Conn, head: &request::Parts, authority: &str) -> RequestPlan {
-    let live = conn.worker.shared.live.load();
-    decide::request(
-        &live.snapshot,
-        &conn.facts,
-        &plain(head, authority),
-        fastrand::u64(..),
-    )
-}
-
 fn describe(open: &mut Open, head: &request::Parts, authority: &str) {
-    let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-    open.record.path = Some(path.to_owned());
+    open.record.path = Some(head::path(head).to_owned());
     open.record.authority = Some(authority.to_owned());
     capture_request(open, &head.headers);
 }
@@ -261,6 +249,20 @@ fn refuse(
     finish_own(cx, open, &[], answer)
 }
 
+/// A request that may not pass.
+fn turn_away(conn: &Conn, cx: &mut Context, mut open: Open, refusal: &Refusal) -> Response<Body> {
+    conn.worker
+        .say(&refusal.fault, || fault::sentence(&refusal.fault, None));
+    open.record.flags = match refusal.fault.flag() {
+        "-" => "".into(),
+        flag => flag.into(),
+    };
+    open.record.details = refusal.details.clone().into();
+    aim(conn, &mut open, None);
+    let answer = refusal.answer(open.grpc);
+    finish_own(cx, open, &[], answer)
+}
+
 /// Notes the service that was meant. The Host header stands in for an unknown one, but not at gateways, where anyone
 /// may send any (Istio).
 fn aim(conn: &Conn, open: &mut Open, cluster: Option<&Arc<Cluster>>) {
@@ -269,47 +271,67 @@ fn aim(conn: &Conn, open: &mut Open, cluster: Option<&Arc<Cluster>>) {
     open.target = conn.worker.labels.target(cluster, host);
 }
 
-/// A request on its way upstream.
+/// A request that may pass, on its way upstream.
 struct Call<'a> {
     conn: &'a Conn,
     version: Version,
-    plan: &'a ForwardPlan,
     client: OnUpgrade,
+    authority: &'a str,
+    passed: Passed,
 }
 
 impl Call<'_> {
+    /// Follows the plan for the request.
+    async fn route(
+        self,
+        cx: &mut Context,
+        open: Open,
+        head: request::Parts,
+        body: Replay,
+    ) -> Response<Body> {
+        let conn = self.conn;
+        let plan = {
+            let live = conn.worker.shared.live.load();
+            let seen = RequestHead {
+                headers: self.passed.routing.as_ref().unwrap_or(&head.headers),
+                ..head::seen(&head, self.authority, scheme(conn))
+            };
+            let dice = fastrand::u64(..);
+            decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
+        };
+        match plan {
+            RequestPlan::Forward(plan) => self.forward(cx, open, &plan, head, body).await,
+            RequestPlan::Redirect { redirect, route } => {
+                let seen = head::seen(&head, self.authority, scheme(conn));
+                let answer = reply::redirect(&seen, &redirect).map(|()| Body::Empty);
+                direct(conn, cx, open, (&route, &[]), answer)
+            }
+            RequestPlan::Direct {
+                status,
+                body,
+                route,
+                response_edits,
+            } => {
+                let answer = reply::direct(status, !body.is_empty());
+                let answer = answer.map(|()| Body::full(Bytes::from(body)));
+                direct(conn, cx, open, (&route, &response_edits), answer)
+            }
+            RequestPlan::Refuse(fault) => refuse(conn, cx, open, &fault, None),
+        }
+    }
+
     async fn forward(
         self,
         cx: &mut Context,
         mut open: Open,
+        plan: &ForwardPlan,
         mut head: request::Parts,
-        body: Incoming,
+        body: Replay,
     ) -> Response<Body> {
-        let (conn, plan) = (self.conn, self.plan);
-        self.describe(&mut open);
-        for filter in chain(cx.direction) {
-            filter.on_request(cx, &mut head);
-        }
-        if !edits::rewrite(&mut head, plan.path.as_deref(), plan.authority.as_deref()) {
-            let subject = "a rewrite to something that is no path or host".to_owned();
-            let origin = plan.route.origin.clone();
-            let fault = Fault {
-                reason: FaultReason::BadRequest,
-                origin,
-                subject,
-            };
+        let conn = self.conn;
+        self.describe(&mut open, plan);
+        if let Err(fault) = rewrite(&mut open, plan, &mut head) {
             return refuse(conn, cx, open, &fault, None);
-        }
-        if let Some(path) = &plan.path {
-            open.record.rewritten_path = Some(path.clone());
-            let original = open
-                .record
-                .path
-                .as_deref()
-                .and_then(|p| HeaderValue::from_str(p).ok());
-            if let Some(original) = original {
-                head.headers.insert("x-envoy-original-path", original);
-            }
         }
         edits::apply(&plan.request_edits, &mut head.headers, |headers| {
             whole(&open, headers)
@@ -324,21 +346,22 @@ impl Call<'_> {
             facts: &conn.facts,
             version: self.version,
             head,
-            body: Replay::new(body, Rc::clone(&open.received)),
+            body,
             grpc: open.grpc,
             upgrade: cx.upgrade || is_connect,
             deadline,
         };
         match conn.worker.upstream.send(order).await {
-            Err(failed) => self.failed(cx, open, &failed),
-            Ok(sent) => {
+            Err(failed) => self.failed(cx, open, plan, &failed),
+            Ok(mut sent) => {
                 note(conn, &mut open, &sent);
                 cx.upstream_time = Some(sent.time);
+                self.passed.finish(sent.response.headers_mut());
                 let status = sent.response.status();
                 let switches = cx.upgrade && status == StatusCode::SWITCHING_PROTOCOLS
                     || is_connect && status.is_success();
                 if switches {
-                    return self.switch(cx, open, sent);
+                    return self.switch(cx, open, plan, sent);
                 }
                 let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
                 let lease = sent.lease;
@@ -347,8 +370,8 @@ impl Call<'_> {
         }
     }
 
-    fn describe(&self, open: &mut Open) {
-        let (conn, plan) = (self.conn, self.plan);
+    fn describe(&self, open: &mut Open, plan: &ForwardPlan) {
+        let conn = self.conn;
         open.record.cluster = plan.cluster.name.clone();
         open.record.route = plan.route.name.clone();
         let host = open.record.authority.clone();
@@ -359,12 +382,17 @@ impl Call<'_> {
             .target(Some(&plan.cluster), host.as_deref());
     }
 
-    fn failed(&self, cx: &mut Context, mut open: Open, failed: &Failed) -> Response<Body> {
+    fn failed(
+        &self,
+        cx: &mut Context,
+        mut open: Open,
+        plan: &ForwardPlan,
+        failed: &Failed,
+    ) -> Response<Body> {
         open.record.attempts = failed.attempts;
         open.record.upstream_host = failed.address;
-        if self.conn.facts.direction != Direction::Inbound {
-            open.destination = self.conn.worker.labels.peer(failed.workload.as_ref());
-        }
+        self.conn
+            .label_upstream(&mut open, failed.workload.as_ref(), None);
         if failed.client_gone {
             // Nobody is left to answer; the exchange is closed as one that its client left.
             drop(open);
@@ -372,18 +400,24 @@ impl Call<'_> {
         }
         let fault = Fault {
             reason: failed.reason,
-            origin: self.plan.route.origin.clone(),
-            subject: self.plan.cluster.name.to_string(),
+            origin: plan.route.origin.clone(),
+            subject: plan.cluster.name.to_string(),
         };
         refuse(self.conn, cx, open, &fault, Some(failed))
     }
 
     /// The protocol changes: from here on bytes are copied.
-    fn switch(self, cx: &mut Context, mut open: Open, mut sent: Sent) -> Response<Body> {
+    fn switch(
+        self,
+        cx: &mut Context,
+        mut open: Open,
+        plan: &ForwardPlan,
+        mut sent: Sent,
+    ) -> Response<Body> {
         let server = upgrade(&mut sent.response);
         let lease = sent.lease;
         let client = self.client;
-        let answer = respond(cx, &mut open, &self.plan.response_edits, sent.response);
+        let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
         tokio::task::spawn_local(async move {
             let _lease = lease;
             if let Ok((client, server)) = both(client, server).await
@@ -407,9 +441,26 @@ fn note(conn: &Conn, open: &mut Open, sent: &Sent) {
     open.record.details = "via_upstream".into();
     open.record.upstream_host = Some(sent.address);
     open.record.upstream_local = sent.local.map(canonical);
-    if conn.facts.direction != Direction::Inbound {
-        open.destination = conn.worker.labels.peer(sent.workload.as_ref());
+    conn.label_upstream(open, sent.workload.as_ref(), sent.security.identity());
+}
+
+/// Gives the request the path and host that its route wants.
+fn rewrite(open: &mut Open, plan: &ForwardPlan, head: &mut request::Parts) -> Result<(), Fault> {
+    if !edits::rewrite(head, plan.path.as_deref(), plan.authority.as_deref()) {
+        return Err(Fault {
+            reason: FaultReason::BadRequest,
+            origin: plan.route.origin.clone(),
+            subject: "a rewrite to something that is no path or host".to_owned(),
+        });
     }
+    if let Some(path) = &plan.path {
+        open.record.rewritten_path = Some(path.clone());
+        let original = open.record.path.as_deref();
+        if let Some(original) = original.and_then(|p| HeaderValue::from_str(p).ok()) {
+            head.headers.insert("x-envoy-original-path", original);
+        }
+    }
+    Ok(())
 }
 
 // For header values that quote the request.

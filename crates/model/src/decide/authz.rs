@@ -130,6 +130,27 @@ pub fn admit(snapshot: &Snapshot, facts: &ConnectionFacts, peer: &Peer) -> Rulin
     authz.rule(snapshot, &facts)
 }
 
+/// Whom CUSTOM policies want to have asked about one request, before anything else is looked at: the providers'
+/// headers may be what tokens and other policies need (Istio's order). `Deny`: one of them cannot be asked.
+/// [`authorize`] names the same providers again, and those that a token brings in.
+pub fn questions(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    peer: &Peer,
+    request: &RequestFacts<'_>,
+) -> Verdict {
+    let authz = &snapshot.security.authz;
+    if facts.direction == Direction::Outbound || !authz.asks() {
+        return Verdict::Allow;
+    }
+    let mode = snapshot.mesh.path_normalization;
+    match canonical::path(mode, request.head.path) {
+        Ok(path) => authz.questions(snapshot, &Facts::new(facts, peer, Some(request), &path)),
+        // Refused by whoever decides next.
+        Err(_) => Verdict::Allow,
+    }
+}
+
 /// What policies say of one request that came in to a sidecar or a gateway. Its path is looked at in canonical form;
 /// one that has none is denied.
 pub fn authorize(

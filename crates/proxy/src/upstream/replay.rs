@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use lateen_net::http::{Body, BodyError, Incoming};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,6 +20,8 @@ pub(crate) struct Replay(Rc<RefCell<State>>);
 struct State {
     source: Option<Incoming>,
     hint: SizeHint,
+    /// Read from the client before any try asked for it.
+    ahead: VecDeque<Piece>,
     kept: Vec<Piece>,
     size: usize,
     keeping: bool,
@@ -36,10 +40,17 @@ enum Piece {
     Trailers(http::HeaderMap),
 }
 
+/// The beginning of a body.
+pub(crate) struct Beginning {
+    pub(crate) bytes: Bytes,
+    /// Whether that is all of it.
+    pub(crate) whole: bool,
+}
+
 /// The client did not send all of its body.
 #[derive(Debug, thiserror::Error)]
 #[error("the client ended its request early")]
-struct Cut;
+pub(crate) struct Cut;
 
 impl Replay {
     /// Takes over a request's body; `counted` grows with each byte that comes from the client.
@@ -48,9 +59,26 @@ impl Replay {
         let hint = source
             .as_ref()
             .map_or(SizeHint::with_exact(0), Incoming::size_hint);
+        Self::of(source, hint, VecDeque::new(), counted)
+    }
+
+    /// A body of our own.
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        let hint = SizeHint::with_exact(bytes.len() as u64);
+        let pieces = (!bytes.is_empty()).then_some(Piece::Data(bytes));
+        Self::of(None, hint, pieces.into_iter().collect(), Rc::default())
+    }
+
+    fn of(
+        source: Option<Incoming>,
+        hint: SizeHint,
+        ahead: VecDeque<Piece>,
+        counted: Rc<Cell<u64>>,
+    ) -> Self {
         Self(Rc::new(RefCell::new(State {
             source,
             hint,
+            ahead,
             kept: Vec::new(),
             size: 0,
             keeping: true,
@@ -64,7 +92,7 @@ impl Replay {
     /// The body for one more try; earlier tries' bodies end with an error.
     pub(crate) fn body(&self) -> Body {
         let mut state = self.0.borrow_mut();
-        if state.source.is_none() && state.kept.is_empty() {
+        if state.source.is_none() && state.kept.is_empty() && state.ahead.is_empty() {
             return Body::Empty;
         }
         state.turn += 1;
@@ -76,6 +104,26 @@ impl Replay {
             at: 0,
             sent: 0,
             hint,
+        })
+    }
+
+    /// The body's length, when the client has said it.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.0.borrow().hint.exact()
+    }
+
+    /// The first bytes of the body, at most `most`: waits until so many are there or the body has ended. What was read
+    /// is still sent later.
+    pub(crate) async fn beginning(&self, most: usize) -> Result<Beginning, Cut> {
+        poll_fn(|cx| self.0.borrow_mut().poll_ahead(cx, most)).await?;
+        let state = self.0.borrow();
+        let pieces = state.ahead.iter().filter_map(Piece::data);
+        let mut bytes: Vec<u8> = pieces.flat_map(|piece| piece.iter().copied()).collect();
+        let whole = bytes.len() <= most && state.source.is_none();
+        bytes.truncate(most);
+        Ok(Beginning {
+            bytes: bytes.into(),
+            whole,
         })
     }
 
@@ -104,8 +152,60 @@ struct Try {
     hint: SizeHint,
 }
 
+impl Piece {
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        let data = frame.data_ref().cloned().map(Self::Data);
+        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
+    }
+
+    fn frame(self) -> Frame<Bytes> {
+        match self {
+            Self::Data(bytes) => Frame::data(bytes),
+            Self::Trailers(trailers) => Frame::trailers(trailers),
+        }
+    }
+
+    fn data(&self) -> Option<&Bytes> {
+        match self {
+            Self::Data(bytes) => Some(bytes),
+            Self::Trailers(_) => None,
+        }
+    }
+}
+
 impl State {
+    // One byte more than asked for tells whether there is more.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<(), Cut>> {
+        let pieces = self.ahead.iter().filter_map(Piece::data);
+        let mut held: usize = pieces.map(Bytes::len).sum();
+        while held <= most && self.source.is_some() {
+            match std::task::ready!(self.poll_source(cx)) {
+                Some(Ok(frame)) => {
+                    held += frame.data_ref().map_or(0, Bytes::len);
+                    self.ahead.extend(Piece::of(&frame));
+                }
+                Some(Err(_)) => return Poll::Ready(Err(Cut)),
+                None => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match self.ahead.pop_front() {
+            Some(piece) => Some(Ok(piece.frame())),
+            None => std::task::ready!(self.poll_source(cx)),
+        };
+        if let Some(Ok(frame)) = &polled {
+            self.keep(frame);
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(source) = &mut self.source else {
             return Poll::Ready(None);
         };
@@ -115,7 +215,6 @@ impl State {
                 if let Some(bytes) = frame.data_ref() {
                     self.counted.set(self.counted.get() + bytes.len() as u64);
                 }
-                self.keep(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -137,11 +236,7 @@ impl State {
             self.lost = true;
             return;
         }
-        if let Some(bytes) = frame.data_ref() {
-            self.kept.push(Piece::Data(bytes.clone()));
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.kept.push(Piece::Trailers(trailers.clone()));
-        }
+        self.kept.extend(Piece::of(frame));
     }
 }
 
@@ -160,10 +255,7 @@ impl http_body::Body for Try {
         }
         if let Some(piece) = state.kept.get(this.at) {
             this.at += 1;
-            let frame = match piece.clone() {
-                Piece::Data(bytes) => Frame::data(bytes),
-                Piece::Trailers(trailers) => Frame::trailers(trailers),
-            };
+            let frame = piece.clone().frame();
             this.sent += frame.data_ref().map_or(0, |b| b.len() as u64);
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -185,6 +277,7 @@ impl http_body::Body for Try {
         let state = self.state.borrow();
         state.turn == self.turn
             && state.source.as_ref().is_none_or(Incoming::is_end_stream)
+            && state.ahead.is_empty()
             && self.at >= state.kept.len()
             && !state.failed
     }

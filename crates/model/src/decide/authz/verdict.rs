@@ -28,6 +28,7 @@ pub(in crate::decide) struct Authz {
 #[derive(Debug, Default)]
 struct Counts {
     allow: usize,
+    custom: usize,
     dry_allow: usize,
     dry_deny: usize,
 }
@@ -92,6 +93,10 @@ impl Authz {
             bytes: Table::new(&policies, target(false)),
             counts: Counts {
                 allow: count(Action::Allow, false),
+                custom: policies
+                    .iter()
+                    .filter(|p| matches!(p.action, Action::Custom { .. }))
+                    .count(),
                 dry_allow: count(Action::Allow, true),
                 dry_deny: count(Action::Deny, true),
             },
@@ -125,6 +130,16 @@ impl Authz {
             audits: audits.into_iter().map(origin).collect(),
             shadow: self.shadow(table, facts),
         }
+    }
+
+    /// Whether any policy is CUSTOM.
+    pub(super) fn asks(&self) -> bool {
+        self.counts.custom > 0
+    }
+
+    /// Whom CUSTOM policies want to have asked about a request.
+    pub(super) fn questions(&self, snapshot: &Snapshot, facts: &Facts<'_>) -> Verdict {
+        self.ask(&self.requests, snapshot, facts)
     }
 
     fn verdict(&self, table: &Table, snapshot: &Snapshot, facts: &Facts<'_>) -> Verdict {

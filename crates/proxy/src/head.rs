@@ -1,0 +1,83 @@
+//! A request's head in the one form that every later step sees, and in which it travels on.
+
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri, Version, request};
+use lateen_model::decide::canonical;
+use lateen_model::decide::plan::RequestHead;
+use lateen_model::mesh::PathNormalization;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+/// Gives the request its form: exactly one `Host`, which is the authority, and the canonical path. Returns the authority.
+/// HTTP/1.0 knows no `Host`: there the address that was called stands for it. Fails with what is wrong.
+pub(crate) fn settle(
+    head: &mut request::Parts,
+    called: SocketAddr,
+    mode: PathNormalization,
+) -> Result<String, String> {
+    let authority = authority(head, called)?;
+    canonical::host(&authority)?;
+    let host = HeaderValue::from_str(&authority).map_err(|_| "an authority that is no text")?;
+    head.headers.insert(HOST, host);
+    let Some(target) = head.uri.path_and_query() else {
+        return Ok(authority);
+    };
+    if head.method == Method::CONNECT && head.uri.scheme().is_none() {
+        return Ok(authority);
+    }
+    if let Cow::Owned(path) = canonical::path(mode, target.as_str())? {
+        let path: PathAndQuery = path.parse().map_err(|_| "a path that is none")?;
+        let mut parts = head.uri.clone().into_parts();
+        parts.path_and_query = Some(path);
+        head.uri = Uri::from_parts(parts).map_err(|_| "a target that is none")?;
+    }
+    Ok(authority)
+}
+
+fn authority(head: &request::Parts, called: SocketAddr) -> Result<String, String> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("a request with more than one Host".to_owned());
+    }
+    let host = match host.map(HeaderValue::to_str) {
+        Some(Ok(host)) => Some(host.trim()),
+        Some(Err(_)) => return Err("a Host header that is no text".to_owned()),
+        None => None,
+    };
+    match (head.uri.authority(), host) {
+        // Which of two names is meant is nobody's guess (RFC 9113 §8.3.1).
+        (Some(authority), Some(host))
+            if head.version == Version::HTTP_2
+                && !authority.as_str().eq_ignore_ascii_case(host) =>
+        {
+            Err("a request whose Host is not its :authority".to_owned())
+        }
+        // An authority in the request line is the one that counts (RFC 9112 §3.2.2).
+        (Some(authority), _) => Ok(authority.as_str().to_owned()),
+        (None, Some(host)) => Ok(host.to_owned()),
+        (None, None) if head.version == Version::HTTP_10 => Ok(called.to_string()),
+        (None, None) => Err("a request without Host".to_owned()),
+    }
+}
+
+/// The head as decisions see it.
+pub(crate) fn seen<'a>(
+    head: &'a request::Parts,
+    authority: &'a str,
+    scheme: &'a str,
+) -> RequestHead<'a> {
+    RequestHead {
+        method: &head.method,
+        authority,
+        path: path(head),
+        scheme,
+        headers: &head.headers,
+    }
+}
+
+/// Path with query.
+pub(crate) fn path(head: &request::Parts) -> &str {
+    head.uri.path_and_query().map_or("/", |p| p.as_str())
+}
