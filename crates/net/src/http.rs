@@ -1,19 +1,29 @@
 //! HTTP/1 and HTTP/2, both ends, behind a small interface: the engine underneath (hyper) is named nowhere else
-//! but in body and upgrade types.
+//! but in body and upgrade types. Between the connection and the engine stands a guard that ends what is hostile.
+//!
+//! ```text
+//! stream -> guard (framing | frames) -> engine -> respond
+//!                 limits
+//! ```
 //!
 //! Header case is kept from HTTP/1 to HTTP/1 through message extensions, so those must travel with the message.
 
 pub mod body;
 pub mod client;
+mod frames;
+mod framing;
+mod guard;
 pub mod limits;
 pub mod server;
+mod violation;
 
 pub use body::{Body, BodyError};
 pub use client::{SendFailure, Sender, open};
 pub use hyper::body::Incoming;
 pub use hyper::upgrade::{OnUpgrade, Upgraded, on as upgrade};
 pub use limits::Limits;
-pub use server::{Busy, serve};
+pub use server::{Busy, ServeError, serve};
+pub use violation::{Violation, violation, violations};
 
 /// Which wire format a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

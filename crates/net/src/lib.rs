@@ -2,11 +2,12 @@
 //! copying bytes, and the HTTP engines at both ends.
 //!
 //! ```text
-//! listen -> original -> detect -> http::server | copy
-//!                          dial -> http::client | copy
+//! listen -> budget -> original -> detect -> tls -> http::server | copy
+//!                                   dial -> tls -> http::client | copy
 //! ```
 //! It knows no mesh noun: what a connection is for, and where it may go, is decided elsewhere.
 
+pub mod budget;
 pub mod capture;
 pub mod copy;
 pub mod detect;

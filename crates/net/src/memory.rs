@@ -1,5 +1,9 @@
 //! Gives memory back to the kernel, so that a long-lived process holds what it uses and not what its start-up or a
-//! burst touched: clean pages of the program file, and free parts of the heap.
+//! burst touched: clean pages of the program file, and free parts of the heap. And knows when it holds too much.
+
+pub mod pressure;
+
+pub use pressure::Pressure;
 
 /// One mapping of `/proc/self/smaps`, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]

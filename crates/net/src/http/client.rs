@@ -1,20 +1,29 @@
 //! The sending end of a connection.
 
-use super::{Body, Limits, Local, Version};
+use super::guard::{Control, Guarded};
+use super::{Body, Limits, Local, Version, Violation, violation};
 use crate::stream::Stream;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Sends requests on one connection. HTTP/2 senders are cheap to clone and may be used at once.
 #[derive(Debug)]
 pub enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Body>),
+    Http1(One),
     /// Many at once.
     Http2(http2::SendRequest<Body>),
+}
+
+/// A connection that takes one request at a time.
+#[derive(Debug)]
+pub struct One {
+    engine: http1::SendRequest<Body>,
+    control: Arc<Control>,
 }
 
 /// A request got no response.
@@ -28,6 +37,14 @@ pub struct SendFailure {
     pub error: hyper::Error,
 }
 
+impl SendFailure {
+    /// What the peer did against HTTP, when that is why there is no response: it is the peer's fault, nothing of its
+    /// answer is used, and the connection is gone.
+    pub fn violation(&self) -> Option<Violation> {
+        violation(&self.error)
+    }
+}
+
 /// Starts an HTTP connection on `stream`; its engine runs as a local task until the sender is dropped.
 ///
 /// # Errors
@@ -39,7 +56,9 @@ pub async fn open(
 ) -> Result<Sender, hyper::Error> {
     match version {
         Version::Http1 => {
-            let io = TokioIo::new(stream.hearing_out());
+            let guarded = Guarded::client(stream.hearing_out(), version, limits);
+            let control = guarded.control();
+            let io = TokioIo::new(guarded);
             let (sender, connection) = http1::Builder::new()
                 .preserve_header_case(true)
                 .max_header_size(limits.head_bytes as usize)
@@ -48,10 +67,13 @@ pub async fn open(
                 .await?;
             // How a connection ends is told to whoever waits for a response on it.
             tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
-            Ok(Sender::Http1(sender))
+            Ok(Sender::Http1(One {
+                engine: sender,
+                control,
+            }))
         }
         Version::Http2 => {
-            let io = TokioIo::new(stream);
+            let io = TokioIo::new(Guarded::client(stream, version, limits));
             let (sender, connection) = http2::Builder::new(Local)
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(limits.stream_window)
@@ -80,7 +102,10 @@ impl Sender {
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendFailure> {
         let sent = match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(one) => {
+                one.control.ask(request.method());
+                one.engine.try_send_request(request).await
+            }
             Self::Http2(sender) => sender.try_send_request(request).await,
         };
         sent.map_err(|mut failure| {
@@ -97,7 +122,7 @@ impl Sender {
     /// Whether a request can be sent at once.
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_ready(),
+            Self::Http1(one) => one.engine.is_ready(),
             Self::Http2(sender) => sender.is_ready(),
         }
     }
@@ -105,7 +130,7 @@ impl Sender {
     /// Waits until the connection can take another request, or has ended (`false`).
     pub async fn ready(&mut self) -> bool {
         match self {
-            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http1(one) => one.engine.ready().await.is_ok(),
             Self::Http2(sender) => sender.ready().await.is_ok(),
         }
     }

@@ -1,30 +1,53 @@
-//! Every bound on what an HTTP peer may send, in one place.
+//! Every bound on what an HTTP peer may do, in one place, with the value that Envoy has for the same.
+//!
+//! Bounds that are sizes hold per message, stream or connection as they say; bounds per second hold per connection.
+//! There is none on the bytes of a body, on the requests of a connection, nor on a body that pauses: streams may last.
 
 use std::time::Duration;
 
 /// Bounds on HTTP peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a message's head (Envoy: 60 KiB); more is answered 431.
+    /// Most bytes of a message's head (Envoy: 60 KiB); more is answered 431. HTTP/2: the decoded size, with 32 bytes
+    /// for each field, every crumb of a cookie counted (RFC 9113 §6.5.2).
     pub head_bytes: u32,
-    /// Most headers of a message (Envoy: 100); more is answered 431.
+    /// Most headers of a message, every crumb of a cookie counted (Envoy: 100); more is answered 431.
     pub headers: usize,
-    /// Bound on receiving a head once its first byte has come.
+    /// Bound on receiving a head once its first byte has come (Envoy: none; Apache: 60 s).
     pub head_time: Duration,
     /// How long a connection without requests is kept (Envoy: one hour).
     pub idle_time: Duration,
-    /// HTTP/2 streams that a client may have open at once.
+    /// How long a peer may take no byte while we have some for it (Envoy: 5 minutes, `stream_flush_timeout`).
+    pub stall_time: Duration,
+    /// HTTP/2 streams that a client may have open at once (Envoy: 1024 by default since 1.37, before that unbounded).
     pub streams: u32,
-    /// HTTP/2 flow-control window of a stream, in bytes.
+    /// HTTP/2 flow-control window of a stream, in bytes (Envoy: 256 MiB; its advice for an edge: 64 KiB).
     pub stream_window: u32,
-    /// HTTP/2 flow-control window of a connection, in bytes: larger than a stream's, or one slow stream stops all.
+    /// HTTP/2 flow-control window of a connection, in bytes: larger than a stream's, or one slow stream stops all
+    /// (Envoy: 256 MiB; its advice for an edge: 1 MiB).
     pub connection_window: u32,
-    /// HTTP/2 frame size, in bytes.
+    /// HTTP/2 frame size, in bytes (Envoy: 16 KiB).
     pub frame: u32,
     /// Bytes that wait for an HTTP/2 stream's window before its body is no longer read.
     pub send_buffer: usize,
     /// Most bytes read ahead from an HTTP/1 connection.
     pub read_ahead: usize,
+    /// Streams that a client resets in a second, when they are half of those it opens or more (Envoy: 500 resets within
+    /// a second of opening, when they are half of all).
+    pub resets: u32,
+    /// Streams that a client makes us reset by its errors before the connection ends (the engine: 1024).
+    pub local_resets: usize,
+    /// PING frames in a second, beyond those that answer what we send (Envoy: 1000 answers that the peer does not read).
+    pub pings: u32,
+    /// SETTINGS frames in a second (Envoy: as pings).
+    pub settings: u32,
+    /// WINDOW_UPDATE, PRIORITY and unknown frames in a second, beyond those that answer what we send (Envoy: 10 for each
+    /// data frame sent, 100 priorities for each stream).
+    pub window_updates: u32,
+    /// DATA frames in a second that carry nothing and end nothing (Envoy: 1 in a row).
+    pub empty_frames: u32,
+    /// Frames of one header block (Envoy: bounded by the size of the block alone).
+    pub continuations: u32,
 }
 
 impl Default for Limits {
@@ -34,12 +57,20 @@ impl Default for Limits {
             headers: 100,
             head_time: Duration::from_secs(60),
             idle_time: Duration::from_secs(3600),
+            stall_time: Duration::from_secs(300),
             streams: 1024,
             stream_window: 1 << 20,
             connection_window: 4 << 20,
             frame: 64 * 1024,
             send_buffer: 256 * 1024,
             read_ahead: 128 * 1024,
+            resets: 200,
+            local_resets: 1024,
+            pings: 1000,
+            settings: 100,
+            window_updates: 2000,
+            empty_frames: 100,
+            continuations: 32,
         }
     }
 }

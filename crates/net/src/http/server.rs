@@ -1,7 +1,11 @@
 //! The serving end of a connection: requests go to one function, a drain signal ends it between requests.
 
-use super::{Body, Limits, Local, Version};
+use super::guard::{Control, Guarded};
+use super::{Body, Limits, Local, Version, Violation};
+use crate::listen::reset_on_close;
 use crate::stream::{Stream, Watch};
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -11,11 +15,25 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a client that is still sending may take to notice that it has been answered (Envoy: delayed close).
 const LINGER: Duration = Duration::from_secs(1);
+/// How long an idle client may take to agree to the end of its connection.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How a connection ended other than well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The client was hostile or broken, and has been told so where HTTP has words for it.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The client sent something else that is not HTTP, or the connection broke.
+    #[error(transparent)]
+    Engine(#[from] hyper::Error),
+}
 
 /// Held while a request is being answered; keep it until the response's last byte.
 #[derive(Debug)]
@@ -25,16 +43,35 @@ pub struct Busy(Rc<Activity>);
 struct Activity {
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
-    read_when_idle: Cell<u64>,
     watch: Watch,
+    version: Version,
     /// Somebody else reads from the connection now.
     upgraded: Cell<bool>,
+    /// Requests that were begun.
+    begun: Cell<u64>,
+    control: Arc<Control>,
 }
 
 impl Activity {
     fn begin(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get() + 1);
+        self.begun.set(self.begun.get() + 1);
         Busy(Rc::clone(self))
+    }
+
+    /// Notes the answer to request `number`.
+    fn answered(&self, number: u64, is_connect: bool, response: &mut Response<Body>) {
+        let status = response.status();
+        let switched =
+            status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success();
+        if switched {
+            self.upgraded.set(true);
+        } else if is_connect && self.version == Version::Http1 {
+            // What the client sent behind it was not for us: nothing can follow.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        self.control.answer(number, switched);
     }
 
     /// Whether nobody reads from a client that may still be sending.
@@ -47,7 +84,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
         self.0.idle_since.set(Instant::now());
-        self.0.read_when_idle.set(self.0.watch.bytes_read());
     }
 }
 
@@ -55,40 +91,52 @@ impl Drop for Busy {
 /// too long. `respond` gets each request with its [`Busy`] mark. Must run where local tasks can be spawned.
 ///
 /// # Errors
-/// The client sent something that is not HTTP, or the connection broke.
+/// The client sent something that is not HTTP or beyond `limits`, or the connection broke.
 pub async fn serve<F, R>(
     stream: Stream,
     version: Version,
     limits: &Limits,
     drain: impl Future<Output = ()>,
     respond: F,
-) -> Result<(), hyper::Error>
+) -> Result<(), ServeError>
 where
     F: Fn(Request<Incoming>, Busy) -> R + 'static,
     R: Future<Output = Response<Body>> + 'static,
 {
+    let watch = stream.watch();
+    let guarded = Guarded::server(stream, version, limits);
     let activity = Rc::new(Activity {
         requests: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
-        read_when_idle: Cell::new(0),
-        watch: stream.watch(),
+        watch,
+        version,
         upgraded: Cell::new(false),
+        begun: Cell::new(0),
+        control: guarded.control(),
     });
     let marks = Rc::clone(&activity);
+    let most_headers = limits.headers;
     let service = service_fn(move |request| {
         let is_connect = request.method() == Method::CONNECT;
-        let answer = respond(request, marks.begin());
+        let busy = marks.begin();
+        let number = marks.begun.get();
+        // HTTP/1's engine has counted already; HTTP/2's knows a size only.
+        let answer = if request.headers().len() > most_headers {
+            Err(busy)
+        } else {
+            Ok(respond(request, busy))
+        };
         let marks = Rc::clone(&marks);
         async move {
-            let response = answer.await;
-            let status = response.status();
-            if status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success() {
-                marks.upgraded.set(true);
-            }
+            let mut response = match answer {
+                Ok(answer) => answer.await,
+                Err(_busy) => too_many_headers(),
+            };
+            marks.answered(number, is_connect, &mut response);
             Ok::<_, Infallible>(response)
         }
     });
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(guarded);
     let watchdog = watch_idle(Rc::clone(&activity), *limits);
     // HTTP/2 tells a client which requests will not be answered. An HTTP/1 client that is about to send one cannot be
     // told: its connection ends with the response to its next request.
@@ -99,6 +147,9 @@ where
             let mut connection = pin!($connection);
             let mut drain = pin!(drain);
             let mut watchdog = pin!(watchdog);
+            let mut cut = pin!(cut_off(&activity));
+            let mut grace = pin!(tokio::time::sleep(Duration::MAX));
+            let mut idled = false;
             let mut draining = false;
             let ending = Cell::new(false);
             loop {
@@ -114,27 +165,62 @@ where
                 tokio::select! {
                     done = served => break done,
                     () = drain.as_mut(), if !draining => draining = true,
-                    idle = watchdog.as_mut(), if !ending.get() => {
-                        if idle == Idle::Slow {
+                    () = cut.as_mut() => break Ok(()),
+                    // An idle client that does not even take its farewell.
+                    () = grace.as_mut(), if idled => break Ok(()),
+                    idle = watchdog.as_mut(), if !idled => match idle {
+                        Idle::Long => {
+                            idled = true;
+                            grace.as_mut().reset(Instant::now() + GRACE);
+                            ending.set(true);
+                            connection.as_mut().graceful_shutdown();
+                        }
+                        Idle::Bad(why) => {
+                            activity.control.accuse(why);
                             break Ok(());
                         }
-                        ending.set(true);
-                        connection.as_mut().graceful_shutdown();
-                    }
+                    },
                 }
             }
         }};
     }
-    match version {
-        Version::Http1 => {
-            drive!(http1(limits).serve_connection(io, service).with_upgrades())?;
-            if activity.is_abandoned() {
-                activity.watch.linger(LINGER).await;
-            }
-            Ok(())
-        }
+    let served = match version {
+        Version::Http1 => drive!(http1(limits).serve_connection(io, service).with_upgrades()),
         Version::Http2 => drive!(http2(limits).serve_connection(io, service)),
+    };
+    finish(&activity, served).await
+}
+
+/// What became of a connection that its engine is done with.
+async fn finish(activity: &Activity, served: Result<(), hyper::Error>) -> Result<(), ServeError> {
+    let violation = activity.control.violation();
+    match violation {
+        // What the peer did not take for so long it will not get.
+        Some(Violation::Stalled) => reset_on_close(activity.watch.tcp()),
+        Some(Violation::SlowHead) => {}
+        None if served.is_err() || activity.version == Version::Http2 => {}
+        _ if activity.is_abandoned() => activity.watch.linger(LINGER).await,
+        _ => {}
     }
+    match violation {
+        Some(why) => Err(why.into()),
+        None => Ok(served?),
+    }
+}
+
+/// Resolves when a hostile HTTP/2 client has had its time to read why it is ended; HTTP/1's end with their answer.
+async fn cut_off(activity: &Activity) {
+    activity.control.violated().await;
+    if activity.version == Version::Http1 {
+        std::future::pending().await
+    }
+    tokio::time::sleep(LINGER).await;
+}
+
+fn too_many_headers() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response
 }
 
 fn http1(limits: &Limits) -> hyper::server::conn::http1::Builder {
@@ -162,31 +248,55 @@ fn http2(limits: &Limits) -> hyper::server::conn::http2::Builder<Local> {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head_bytes)
         .max_send_buf_size(limits.send_buffer)
+        .max_local_error_reset_streams(limits.local_resets)
         .auto_date_header(false);
     builder
 }
 
-#[derive(PartialEq, Eq)]
 enum Idle {
     /// No request for long: an orderly end.
     Long,
-    /// A head that does not come to its end: closed at once.
-    Slow,
+    /// The client holds the connection without using it: closed at once.
+    Bad(Violation),
 }
 
 async fn watch_idle(activity: Rc<Activity>, limits: Limits) -> Idle {
+    let tick = limits
+        .head_time
+        .min(limits.idle_time)
+        .min(limits.stall_time);
+    let (mut head, mut written) = (Since::default(), Since::default());
     loop {
-        tokio::time::sleep(limits.head_time.min(limits.idle_time)).await;
-        if activity.requests.get() > 0 {
-            continue;
+        tokio::time::sleep(tick).await;
+        let (control, watch) = (&activity.control, &activity.watch);
+        let is_busy = activity.requests.get() > 0;
+        // One HTTP/2 head that does not end stops all streams; an HTTP/1 head may wait for the answer before it.
+        let waits = activity.version == Version::Http2 || !is_busy;
+        if head.unchanged(control.open_head().filter(|_| waits)) >= limits.head_time {
+            return Idle::Bad(Violation::SlowHead);
         }
-        let idle = activity.idle_since.get().elapsed();
-        if idle >= limits.idle_time {
+        let unsent = watch.is_blocked().then(|| watch.bytes_written());
+        if written.unchanged(unsent) >= limits.stall_time {
+            return Idle::Bad(Violation::Stalled);
+        }
+        if !is_busy && activity.idle_since.get().elapsed() >= limits.idle_time {
             return Idle::Long;
         }
-        if idle >= limits.head_time && activity.watch.bytes_read() != activity.read_when_idle.get()
-        {
-            return Idle::Slow;
+    }
+}
+
+/// How long something has been what it is.
+#[derive(Default)]
+struct Since(Option<(u64, Instant)>);
+
+impl Since {
+    fn unchanged(&mut self, now: Option<u64>) -> Duration {
+        match (now, self.0) {
+            (Some(now), Some((was, since))) if now == was => since.elapsed(),
+            (now, _) => {
+                self.0 = now.map(|now| (now, Instant::now()));
+                Duration::ZERO
+            }
         }
     }
 }
