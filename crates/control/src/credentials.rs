@@ -37,7 +37,12 @@ pub(crate) type Needs = BTreeMap<Id, BTreeSet<Str>>;
 const GONE_GRACE: Duration = Duration::from_secs(30);
 
 /// Names that are never handed to a proxy, whatever a Gateway says: the mesh's own CA.
-const NEVER: [&str; 3] = ["istio-ca-secret", "cacerts", crate::certificate::SECRET];
+const NEVER: [&str; 4] = [
+    "istio-ca-secret",
+    "istio-ca-roots",
+    "cacerts",
+    crate::certificate::SECRET,
+];
 
 /// What became of one need.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
