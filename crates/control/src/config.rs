@@ -1,5 +1,6 @@
 //! What the control plane is told at its start. Nothing is read from the environment here.
 
+use crate::ca;
 use crate::inject::Settings;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Config {
     pub debounce_most: Duration,
     /// Kubeconfig to use instead of the in-cluster one or `KUBECONFIG`.
     pub kubeconfig: Option<std::path::PathBuf>,
+    /// The CA of the mesh.
+    pub ca: ca::Settings,
     /// Version shown by `/version` and `pilot_info`.
     pub version: String,
 }
@@ -34,8 +37,10 @@ pub struct Config {
 pub struct Ports {
     /// Readiness, metrics, debug pages.
     pub http: u16,
-    /// Delta ADS in plain text.
-    pub xds: u16,
+    /// Delta ADS and certificates over TLS, for who proves who it is.
+    pub secured: u16,
+    /// Delta ADS in plain text and without credentials, for everybody; absent: not served.
+    pub plaintext: Option<u16>,
     /// Metrics, version and debug pages for monitoring.
     pub monitoring: u16,
     /// Webhooks over HTTPS.
@@ -46,7 +51,8 @@ impl Default for Ports {
     fn default() -> Self {
         Self {
             http: 8080,
-            xds: 15010,
+            secured: 15012,
+            plaintext: None,
             monitoring: 15014,
             webhooks: 15017,
         }
@@ -65,6 +71,7 @@ impl Default for Config {
             debounce_quiet: Duration::from_millis(10),
             debounce_most: Duration::from_millis(100),
             kubeconfig: None,
+            ca: ca::Settings::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -1,6 +1,9 @@
 //! The control plane's own metrics under the names that Istio's dashboards use, in Prometheus' text format.
 
+mod authority;
 mod process;
+
+pub use authority::Authority;
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -24,6 +27,22 @@ impl Counter {
     }
 
     /// The number so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that is set.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// The number.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -115,6 +134,8 @@ pub struct Metrics {
     pub validation_failed: Counter,
     /// Status writes.
     pub status_writes: Counter,
+    /// The CA.
+    pub ca: Authority,
 }
 
 impl Default for Metrics {
@@ -137,6 +158,7 @@ impl Default for Metrics {
             validation_passed: Counter::default(),
             validation_failed: Counter::default(),
             status_writes: Counter::default(),
+            ca: Authority::default(),
         }
     }
 }
@@ -199,6 +221,7 @@ impl Metrics {
             self.validation_failed.value(),
         );
         page.counter("pilot_status_writes_total", self.status_writes.value());
+        self.ca.render(&mut page);
         page.gauge("istiod_uptime_seconds", self.uptime().as_secs_f64());
         page.gauge("istiod_managed_clusters", 1.0);
         page.labelled_gauge("pilot_info", &[("version", &figures.version)], 1.0);

@@ -121,6 +121,7 @@ impl Pages {
             ("/debug/registryz", View::All) => self.page(Page::Resources(Kind::Service)).await,
             ("/debug/endpointz", View::All) => self.page(Page::Resources(Kind::Workload)).await,
             ("/debug/push_status", View::All) => self.page(Page::PushStatus).await,
+            ("/debug/ca", View::All) => json(&*self.ca.borrow()),
             ("/debug/graph", View::All) => self.page(Page::Graph).await,
             _ => text(StatusCode::NOT_FOUND, "no such page; see /debug/list\n"),
         }

@@ -1,38 +1,33 @@
 //! Puts the control plane together and runs it until it is told to stop.
 
+mod webhooks;
+
 #[cfg(test)]
 mod tests;
 
-use crate::bundle::{self, Target};
-use crate::certificate::{self, CertificateError, Serving};
+use crate::ca::{self, Domains};
+use crate::certificate::CertificateError;
 use crate::config::Config;
 use crate::engine::{Engine, Parts, Views};
-use crate::http::{self, TlsSettings};
+use crate::http;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::pages::guard::Guard;
+use crate::roots;
 use crate::source;
 use crate::status::{self, Wishes};
 use crate::webhook::{NamespaceLabels, Webhooks};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use lateen_base::backoff::Backoff;
-use lateen_xds::server::Store;
+use lateen_model::resource::{Key, Kind, Resource};
+use lateen_xds::server::{Store, Unguarded};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// How often it is looked whether the webhook certificate is due.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(3600);
-
-/// How long readiness waits for the webhook configurations.
-const TRUST_TIME: Duration = Duration::from_secs(5);
 
 /// The control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +68,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Cont
 /// The open sockets of the servers.
 struct Listeners {
     http: TcpListener,
-    xds: TcpListener,
+    secured: TcpListener,
+    plaintext: Option<TcpListener>,
     monitoring: TcpListener,
     webhooks: TcpListener,
 }
@@ -93,7 +89,11 @@ impl Listeners {
         };
         Ok(Self {
             http: open(ports.http, "readiness and debug pages").await?,
-            xds: open(ports.xds, "xDS").await?,
+            secured: open(ports.secured, "xDS and certificates").await?,
+            plaintext: match ports.plaintext {
+                Some(port) => Some(open(port, "xDS in plain text").await?),
+                None => None,
+            },
             monitoring: open(ports.monitoring, "monitoring").await?,
             webhooks: open(ports.webhooks, "webhooks").await?,
         })
@@ -146,6 +146,27 @@ async fn run_with(
         counts,
         settings,
     } = views;
+    let domains = domains(
+        &store,
+        synced.clone(),
+        config.injection.trust_domain.as_str().into(),
+        &shutdown,
+    );
+    let (vault, stored, reviewer) = ca::cluster(&client, &config.root_namespace, &shutdown);
+    let authority = ca::start(
+        ca::Parts {
+            settings: config.ca.clone(),
+            namespace: config.root_namespace.clone(),
+            store: store.clone(),
+            metrics: Arc::clone(&metrics),
+            domains,
+            names: names(&config),
+            vault,
+            stored,
+            reviewer,
+        },
+        &shutdown,
+    );
     let ready = watch::Sender::new(false);
     let pages = Pages {
         store: store.clone(),
@@ -153,7 +174,9 @@ async fn run_with(
         ready: ready.subscribe(),
         counts,
         ask,
+        ca: authority.page,
         version: config.version.as_str().into(),
+        guard: Guard::new(client.clone(), &config.root_namespace),
     };
     let tasks = TaskTracker::new();
     tasks.spawn(engine.run(events, shutdown.clone()));
@@ -162,7 +185,17 @@ async fn run_with(
         let handle = move |request| pages.clone().handle(request);
         tasks.spawn(http::serve(listener, None, handle, shutdown.clone()));
     }
-    tasks.spawn(serve_xds(listeners.xds, store, shutdown.clone()));
+    let secured = authority.port.tls.clone();
+    let port = authority.port;
+    tasks.spawn(port.serve(listeners.secured, store.clone(), shutdown.clone()));
+    if let Some(listener) = listeners.plaintext {
+        tracing::warn!(
+            "xDS is served in plain text to everybody: what proxies are told can be read and altered on the way"
+        );
+        tasks.spawn(serve_plaintext(listener, store, shutdown.clone()));
+    }
+    let (trusted, told) = (authority.trusted, shutdown.clone());
+    tasks.spawn(roots::keep(client.clone(), trusted, told));
     tasks.spawn(status::run(
         client.clone(),
         wishes,
@@ -175,11 +208,15 @@ async fn run_with(
         settings,
         metrics,
     };
-    tasks.spawn(serve_webhooks(
+    tasks.spawn(webhooks::serve(
         config,
         webhooks,
         (listeners.webhooks, tasks.clone()),
-        Readiness { synced, ready },
+        Readiness {
+            synced,
+            secured,
+            ready,
+        },
         shutdown.clone(),
     ));
     shutdown.cancelled().await;
@@ -191,125 +228,91 @@ async fn run_with(
 /// What readiness depends on, and who is told.
 struct Readiness {
     synced: watch::Receiver<bool>,
+    /// There are TLS settings once there is a CA.
+    secured: ca::TlsSettings,
     ready: watch::Sender<bool>,
 }
 
-/// Serves delta ADS.
-async fn serve_xds(listener: TcpListener, store: Store, shutdown: CancellationToken) {
+impl Readiness {
+    /// Waits until the mesh and the CA are known; false: the control plane ends before.
+    async fn wait(&mut self) -> bool {
+        let synced = self.synced.wait_for(|synced| *synced).await.is_ok();
+        synced && self.secured.wait_for(Option::is_some).await.is_ok()
+    }
+}
+
+/// The trust domain and its aliases as the mesh's settings say, once they are known; `fallback` when they say nothing.
+fn domains(
+    store: &Store,
+    mut synced: watch::Receiver<bool>,
+    fallback: lateen_base::Str,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<Option<Domains>> {
+    let (sender, receiver) = watch::channel(None);
+    let (store, shutdown) = (store.clone(), shutdown.clone());
+    let follow = async move {
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            return;
+        }
+        let mut changes = store.changes();
+        loop {
+            changes.borrow_and_update();
+            let key = Key {
+                kind: Kind::MeshSettings,
+                name: "default".into(),
+            };
+            let fresh = match store.resource(&key) {
+                Some(Resource::MeshSettings(mesh)) => Domains {
+                    own: mesh.trust_domain,
+                    aliases: mesh.trust_domain_aliases,
+                },
+                _ => Domains {
+                    own: fallback.clone(),
+                    aliases: Vec::new(),
+                },
+            };
+            sender.send_if_modified(|known| {
+                let differs = known.as_ref() != Some(&fresh);
+                *known = Some(fresh);
+                differs
+            });
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(async move { shutdown.run_until_cancelled(follow).await });
+    receiver
+}
+
+/// Serves delta ADS without asking who calls.
+async fn serve_plaintext(listener: TcpListener, store: Store, shutdown: CancellationToken) {
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(Some(16))
         .tcp_nodelay(true)
-        .add_service(lateen_xds::server::service(store))
+        .add_service(lateen_xds::server::service(store, Arc::new(Unguarded)))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await;
     if let Err(e) = served {
-        tracing::error!("the xDS server ended: {e}");
+        tracing::error!("the plaintext xDS server ended: {e}");
     }
 }
 
-/// Gets a certificate, serves the webhooks, keeps the certificate's root where the API server looks for it.
-/// The control plane is ready once the webhooks are open and the mesh is known.
-async fn serve_webhooks(
-    config: Config,
-    webhooks: Webhooks,
-    (listener, tasks): (TcpListener, TaskTracker),
-    readiness: Readiness,
-    shutdown: CancellationToken,
-) {
-    let client = webhooks.client.clone();
-    let names = names(&config);
-    let Some((serving, tls)) = certificate(&client, &config, &names, &shutdown).await else {
-        return;
-    };
-    let (tls, tls_seen) = watch::channel(tls);
-    let (root, root_seen) = watch::channel(serving.root.clone());
-    let handle = move |request| webhooks.clone().handle(request);
-    let tls_seen: TlsSettings = tls_seen;
-    tasks.spawn(http::serve(
-        listener,
-        Some(tls_seen),
-        handle,
-        shutdown.clone(),
-    ));
-    let target = Target {
-        namespace: config.root_namespace.clone(),
-        service: config.service.clone(),
-    };
-    let (mutating, mutating_passed) = oneshot::channel();
-    let (validating, validating_passed) = oneshot::channel();
-    tasks.spawn(bundle::keep::<MutatingWebhookConfiguration>(
-        client.clone(),
-        target.clone(),
-        root_seen.clone(),
-        mutating,
-        shutdown.clone(),
-    ));
-    tasks.spawn(bundle::keep::<ValidatingWebhookConfiguration>(
-        client.clone(),
-        target,
-        root_seen,
-        validating,
-        shutdown.clone(),
-    ));
-    // Whoever waits for readiness creates pods next: their webhook must be trusted by then.
-    let trusted = async { tokio::join!(mutating_passed, validating_passed) };
-    if tokio::time::timeout(TRUST_TIME, trusted).await.is_err() {
-        tracing::warn!("the webhook configurations cannot be brought up to date; going on without");
-    }
-    let Readiness { mut synced, ready } = readiness;
-    let known = tokio::select! {
-        () = shutdown.cancelled() => return,
-        known = synced.wait_for(|synced| *synced) => known.is_ok(),
-    };
-    ready.send_replace(known);
-    let mut serving = serving;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
-        }
-        if !serving.is_due(SystemTime::now()) {
-            continue;
-        }
-        if let Some((renewed, settings)) = certificate(&client, &config, &names, &shutdown).await {
-            tls.send_replace(settings);
-            root.send_replace(renewed.root.clone());
-            serving = renewed;
-        }
-    }
-}
-
-/// Names under which the API server may call the webhooks.
+/// Names under which the API server calls the webhooks, and proxies the secured port.
 fn names(config: &Config) -> Vec<String> {
     let (service, namespace) = (&config.service, &config.root_namespace);
     let domain = &config.injection.domain;
-    vec![
+    let mut all = vec![
         format!("{service}.{namespace}.svc"),
         format!("{service}.{namespace}.svc.{domain}"),
         format!("{service}.{namespace}"),
-    ]
-}
-
-/// The certificate, asked for until there is one or it is time to stop.
-async fn certificate(
-    client: &Client,
-    config: &Config,
-    names: &[String],
-    shutdown: &CancellationToken,
-) -> Option<(Serving, Arc<rustls::ServerConfig>)> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    loop {
-        let loaded = certificate::load(client.clone(), &config.root_namespace, names).await;
-        match loaded.and_then(|serving| serving.tls().map(|tls| (serving, tls))) {
-            Ok(both) => return Some(both),
-            Err(e) => tracing::warn!("{e}; trying again"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(backoff.next_delay()) => {}
-        }
+    ];
+    // Names of old installations of Istio.
+    for service in ["istio-pilot", "istiod-remote"] {
+        all.push(format!("{service}.{namespace}.svc"));
     }
+    all
 }

@@ -144,6 +144,19 @@ impl Store {
         all
     }
 
+    /// One resource, decoded from the bytes that are sent.
+    pub fn resource(&self, key: &Key) -> Option<Resource> {
+        let table = self.inner.table.read();
+        let slot = table.slot(table.find(key.kind, &key.name)?);
+        let alive = slot.alive.then_some(&slot.bytes)?;
+        decode(type_url(key.kind), alive).ok()
+    }
+
+    /// The store's generation as it grows; it also wakes when the store becomes ready.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
     /// The newest generation that every subscribed proxy has acknowledged (accepted or refused); that
     /// of the store when nobody is connected. It only grows.
     pub fn converged(&self) -> watch::Receiver<u64> {

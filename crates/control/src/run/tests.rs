@@ -9,7 +9,8 @@ fn config() -> Config {
         bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
         ports: crate::config::Ports {
             http: 0,
-            xds: 0,
+            secured: 0,
+            plaintext: None,
             monitoring: 0,
             webhooks: 0,
         },
@@ -38,10 +39,13 @@ async fn get(address: SocketAddr, path: &str) -> String {
 async fn a_taken_port_is_named_with_the_cure() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut config = config();
-    config.ports.xds = taken.local_addr().expect("an address").port();
+    config.ports.secured = taken.local_addr().expect("an address").port();
     let error = Listeners::open(&config).await.err().expect("it is taken");
     let text = error.to_string();
-    let start = format!("cannot listen on 127.0.0.1:{} (xDS): ", config.ports.xds);
+    let start = format!(
+        "cannot listen on 127.0.0.1:{} (xDS and certificates): ",
+        config.ports.secured
+    );
     assert!(text.starts_with(&start), "{text}");
     assert!(text.contains("stop what uses the port"), "{text}");
 }

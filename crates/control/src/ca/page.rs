@@ -1,0 +1,59 @@
+//! The CA as `/debug/ca` shows it. It holds no key.
+
+use lateen_identity::trust::TrustBundles;
+use lateen_model::security::TrustBundle;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// State of the CA.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Page {
+    /// The trust domain; empty: not known yet.
+    pub(crate) trust_domain: String,
+    /// The Secret whose CA signs; none: nothing signs.
+    pub(crate) secret: Option<String>,
+    /// When the signing certificate ends.
+    pub(crate) expires: Option<String>,
+    /// Every root that is trusted; the first is that of the CA which signs.
+    pub(crate) roots: Vec<RootEntry>,
+    /// Whether there are revocation lists.
+    pub(crate) crl: bool,
+    /// What is wrong with the Secret; the last good CA stays meanwhile.
+    pub(crate) error: Option<String>,
+}
+
+/// One root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RootEntry {
+    /// `signing`, `coming` or `going`.
+    pub(crate) state: &'static str,
+    /// When it ends.
+    pub(crate) expires: Option<String>,
+    /// Until when a going one is trusted.
+    pub(crate) until: Option<String>,
+}
+
+/// A time as users read it.
+pub(crate) fn time(at: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(at).ok().map(|at| at.to_string())
+}
+
+/// When the last of these roots ends, in PEM.
+pub(crate) fn end_of(roots: &str) -> Option<SystemTime> {
+    const ANY: &str = "any";
+    let bundle = TrustBundle {
+        trust_domain: ANY.into(),
+        roots: roots.into(),
+        crls: "".into(),
+    };
+    TrustBundles::of(&[Arc::new(bundle)], ANY, &[])
+        .0
+        .not_after(ANY)
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
