@@ -11,16 +11,20 @@ mod build;
 #[cfg(test)]
 mod tests;
 
+use crate::credentials::{Found, Needs};
+use crate::jwks::Keys;
 use crate::pages::Counts;
 use crate::source::{Delta, Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lateen_api::mesh_config::MeshConfig;
 use lateen_api::notice::Notice;
+use lateen_base::Str;
 use lateen_collections::{Change, Collection, Graph, NodeStats, Value};
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_translate::mesh::Mesh;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -62,6 +66,10 @@ pub(crate) struct Sources {
     pub(crate) slices: Collection<Id, EndpointSlice>,
     pub(crate) pods: Collection<Id, Pod>,
     pub(crate) mesh_text: Collection<Id, String>,
+    /// Keys of token issuers; the address is the name.
+    pub(crate) keys: Collection<Id, Keys>,
+    /// What became of the credentials that are needed.
+    pub(crate) credentials: Collection<Id, Found>,
     istio: [Collection<Id, Written>; IstioKind::ALL.len()],
 }
 
@@ -80,6 +88,10 @@ struct Results {
     notices: Collection<ObjectId, Vec<Notice>>,
     /// Objects that are not in force as written.
     refused: Collection<ObjectId, ()>,
+    /// Addresses that keys are fetched from.
+    wanted_keys: Collection<(), BTreeSet<Str>>,
+    /// Credentials that proxies need.
+    needs: Collection<(), Needs>,
 }
 
 /// What one commit changed.
@@ -181,6 +193,18 @@ impl MeshGraph {
         let all = self.graph.entries(self.results.resources);
         all.filter(move |(key, _)| key.kind == kind)
             .map(|(_, resource)| &***resource)
+    }
+
+    /// Addresses that keys are to be fetched from.
+    pub(crate) fn wanted_keys(&self) -> Arc<BTreeSet<Str>> {
+        let wanted = self.graph.find(self.results.wanted_keys, &());
+        wanted.cloned().unwrap_or_default()
+    }
+
+    /// Credentials that proxies need.
+    pub(crate) fn needs(&self) -> Arc<Needs> {
+        let needs = self.graph.find(self.results.needs, &());
+        needs.cloned().unwrap_or_default()
     }
 
     /// MeshConfig in force.

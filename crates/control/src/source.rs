@@ -15,6 +15,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use lateen_api::kinds;
+use lateen_api::meta::Meta;
 use lateen_api::notice::Notice;
 use lateen_api::object::Object;
 use lateen_base::Str;
@@ -58,16 +59,22 @@ pub(crate) enum IstioKind {
     ServiceEntry,
     Sidecar,
     WorkloadEntry,
+    PeerAuthentication,
+    RequestAuthentication,
+    AuthorizationPolicy,
 }
 
 impl IstioKind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Gateway,
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
         Self::Sidecar,
         Self::WorkloadEntry,
+        Self::PeerAuthentication,
+        Self::RequestAuthentication,
+        Self::AuthorizationPolicy,
     ];
 
     /// The kind as users write it.
@@ -79,12 +86,30 @@ impl IstioKind {
             Self::ServiceEntry => "ServiceEntry",
             Self::Sidecar => "Sidecar",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+        }
+    }
+
+    /// Whether the kind decides who may call whom: a broken object of such a kind must not open a door.
+    pub(crate) fn is_security(self) -> bool {
+        matches!(
+            self,
+            Self::PeerAuthentication | Self::RequestAuthentication | Self::AuthorizationPolicy
+        )
+    }
+
+    fn group(self) -> &'static str {
+        match self.is_security() {
+            true => "security.istio.io",
+            false => "networking.istio.io",
         }
     }
 
     /// How the API server names it.
     pub(crate) fn resource(self) -> ApiResource {
-        let kind = kinds::of_group("networking.istio.io", self.name())
+        let kind = kinds::of_group(self.group(), self.name())
             .expect("every watched kind is in the table of kinds");
         let version = GroupVersionKind::gvk(kind.group, kind.storage, kind.kind);
         ApiResource::from_gvk_with_plural(&version, kind.plural)
@@ -98,6 +123,15 @@ pub(crate) struct Written {
     pub(crate) object: Option<Object>,
     /// What decoding found.
     pub(crate) notices: Vec<Notice>,
+    /// What an object of a security kind says that cannot be decoded.
+    pub(crate) broken: Option<Box<Broken>>,
+}
+
+/// An object that cannot be decoded: as much of it as may still be needed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Broken {
+    pub(crate) meta: Meta,
+    pub(crate) spec: serde_json::Value,
 }
 
 /// The bookkeeping of an Istio object, which means nothing to the mesh but is needed to write its status.

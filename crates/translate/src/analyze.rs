@@ -1,15 +1,20 @@
 //! Analyzers: what several objects mean together, such as a route to a host that nobody declares.
 //! What is wrong with a single object is `lateen_api::validate`'s business.
 
+pub mod security;
+
 use crate::mesh::{Mesh, root_namespace};
 use crate::names::{full_host, gateway_name, visibility};
 use crate::protocol;
 use k8s_openapi::api::core::v1 as core;
+use lateen_api::authorization_policy::AuthorizationPolicy;
 use lateen_api::destination_rule::DestinationRule;
 use lateen_api::fields::Destination;
 use lateen_api::gateway::Gateway;
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Severity, Subject};
+use lateen_api::peer_authentication::PeerAuthentication;
+use lateen_api::request_authentication::RequestAuthentication;
 use lateen_api::service_entry::ServiceEntry;
 use lateen_api::virtual_service::VirtualService;
 use lateen_base::Str;
@@ -40,6 +45,14 @@ pub struct Inputs<'a> {
     pub destination_rules: &'a [&'a Config<DestinationRule>],
     /// Gateways.
     pub gateways: &'a [&'a Config<Gateway>],
+    /// PeerAuthentications.
+    pub peer_authentications: &'a [&'a Config<PeerAuthentication>],
+    /// RequestAuthentications.
+    pub request_authentications: &'a [&'a Config<RequestAuthentication>],
+    /// AuthorizationPolicies.
+    pub authorization_policies: &'a [&'a Config<AuthorizationPolicy>],
+    /// Namespaces and labels of workloads; absent: they are not known.
+    pub workloads: Option<&'a [(&'a str, &'a BTreeMap<Str, Str>)]>,
 }
 
 /// Looks at everything; the notices come in the order of the inputs, each about one object.
@@ -54,6 +67,7 @@ pub fn analyze(inputs: &Inputs<'_>) -> Vec<Notice> {
     for service in inputs.services {
         port_names(service, &mut notices);
     }
+    security::analyze(inputs, &known, &mut notices);
     notices
 }
 

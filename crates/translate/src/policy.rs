@@ -65,6 +65,12 @@ pub(crate) fn salvaged_selection(spec: &Value) -> Selection {
 ///
 /// `spec` is the object's as written, however broken.
 pub fn closed(kind: &str, meta: &Meta, spec: &Value, mesh: &Mesh) -> Vec<Resource> {
+    let mut spec = spec.clone();
+    // Nulls count as absent (protobuf JSON).
+    if let Value::Object(fields) = &mut spec {
+        fields.retain(|_, value| !value.is_null());
+    }
+    let spec = &spec;
     match kind {
         "PeerAuthentication" => crate::peer_authentication::closed(meta, spec, mesh),
         "RequestAuthentication" => crate::request_authentication::closed(meta, spec, mesh),

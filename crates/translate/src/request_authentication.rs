@@ -121,8 +121,8 @@ fn keys(rule: &WrittenRule) -> JwtKeys {
 
 /// Addresses that keys of `resources` are to be fetched from: key sets, or, ending in [`DISCOVERY`], documents that
 /// name the address of the key set. An address may come twice.
-pub fn wanted(resources: &[Resource]) -> impl Iterator<Item = &Str> {
-    resources.iter().flat_map(|resource| {
+pub fn wanted<'a>(resources: impl Iterator<Item = &'a Resource>) -> impl Iterator<Item = &'a Str> {
+    resources.flat_map(|resource| {
         let rules = match resource {
             Resource::RequestAuthentication(policy) => policy.rules.as_slice(),
             _ => &[],
@@ -134,12 +134,21 @@ pub fn wanted(resources: &[Resource]) -> impl Iterator<Item = &Str> {
     })
 }
 
-/// Puts fetched keys in. `find` gives what became of an address: the key set, why there is none, or nothing yet.
-/// Comes back with notices about keys that could not be had: their tokens are refused.
+/// What became of fetching keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Supply {
+    /// The last good key set; absent: there never was one.
+    pub set: Option<Str>,
+    /// Why the last fetch failed; absent: it did not.
+    pub problem: Option<Str>,
+}
+
+/// Puts fetched keys in. `find` gives what became of an address; nothing: it was not asked yet.
+/// Comes back with notices about keys that could not be fetched: without older ones, their tokens are refused.
 pub fn supply(
     subject: &Subject,
     resources: &mut [Resource],
-    mut find: impl FnMut(&str) -> Option<Result<Str, Str>>,
+    mut find: impl FnMut(&str) -> Option<Supply>,
 ) -> Vec<Notice> {
     let mut notices = Vec::new();
     for resource in resources {
@@ -153,17 +162,21 @@ pub fn supply(
             if uri.is_empty() {
                 continue;
             }
-            match find(uri) {
-                None => {}
-                Some(Ok(set)) => rule.keys = JwtKeys::Inline(set),
-                Some(Err(why)) => {
-                    let message = format!(
-                        "no keys from {uri}: {why}; tokens of this issuer are refused until there are some"
-                    );
-                    *reason = why;
-                    let field = format!("spec.jwtRules[{i}].jwksUri");
-                    notices.push(Notice::warning(subject, field, message));
-                }
+            let Some(Supply { set, problem }) = find(uri) else {
+                continue;
+            };
+            if let Some(problem) = problem {
+                let effect = match set {
+                    Some(_) => "the last good keys stay in use",
+                    None => "tokens of this issuer are refused until there are keys",
+                };
+                let message = format!("no keys from {uri}: {problem}; {effect}");
+                let field = format!("spec.jwtRules[{i}].jwksUri");
+                notices.push(Notice::warning(subject, field, message));
+                *reason = problem;
+            }
+            if let Some(set) = set {
+                rule.keys = JwtKeys::Inline(set);
             }
         }
     }

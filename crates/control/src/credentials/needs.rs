@@ -28,6 +28,13 @@ enum By {
     Workloads(Str, BTreeMap<Str, Str>),
 }
 
+impl Ask {
+    /// Names of the credentials that are asked for.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Str> {
+        self.names.iter()
+    }
+}
+
 /// What a resource asks for; Gateways ask even for nothing, because they tell which pods are gateways.
 pub(crate) fn ask(resource: &Resource) -> Option<Ask> {
     match resource {

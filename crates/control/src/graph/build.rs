@@ -1,5 +1,7 @@
 //! Builds the graph. Each function makes one part; what it fetches is what it depends on.
 
+mod security;
+
 use super::{ObjectId, Results, Sources};
 use crate::source::{Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::Service;
@@ -16,9 +18,9 @@ use lateen_model::resource::{Key, Resource};
 use lateen_translate::mesh::Mesh;
 use lateen_translate::workload::Backing;
 use lateen_translate::{
-    Translated, analyze, destination_rule, endpoint_slice, gateway, mesh, service, service_entry,
-    sidecar, virtual_service, workload, workload_entry,
+    Translated, analyze, endpoint_slice, mesh, service, workload, workload_entry,
 };
+use security::Means;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ use std::sync::Arc;
 struct Outcome {
     resources: Vec<Arc<Resource>>,
     notices: Vec<Notice>,
+    /// What it means when it is refused and never had a good value. Empty for all but security policies.
+    closed: Vec<Arc<Resource>>,
 }
 
 impl From<Translated> for Outcome {
@@ -34,11 +38,13 @@ impl From<Translated> for Outcome {
         Self {
             resources: resources.into_iter().map(Arc::new).collect(),
             notices,
+            closed: Vec::new(),
         }
     }
 }
 
 type Outcomes = Collection<ObjectId, Outcome>;
+type InForce = Collection<ObjectId, Vec<Arc<Resource>>>;
 type Entries = Collection<Id, Config<ServiceEntry>>;
 
 /// Label of an EndpointSlice that names its Service (Kubernetes: `kubernetes.io/service-name`).
@@ -51,6 +57,8 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         slices: graph.source("endpoint slices"),
         pods: graph.source("pods"),
         mesh_text: graph.source("mesh config text"),
+        keys: graph.source("keys of token issuers"),
+        credentials: graph.source("credentials found"),
         istio: IstioKind::ALL.map(|kind| graph.source(kind.name())),
     };
     let (mesh, mesh_outcome) = mesh_of(graph, sources.mesh_text, domain);
@@ -75,16 +83,32 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
             false => Held::Take(outcome.resources.clone()),
         }
     });
-    let resources = graph.derive("resources", in_force, |_, _, resources| {
-        let keyed = resources.iter().map(|r| (r.key(), Arc::clone(r)));
-        keyed.collect::<Vec<(Key, Arc<Resource>)>>()
-    });
+    let means = Means {
+        in_force,
+        keys: sources.keys,
+    };
+    let resources = graph.derive(
+        "resources of objects",
+        outcomes,
+        move |fetch, object, outcome| {
+            let (resources, _) = means.of(fetch, object, outcome);
+            let keyed = resources.into_iter().map(|r| (r.key(), r));
+            keyed.collect::<Vec<(Key, Arc<Resource>)>>()
+        },
+    );
+    let credentials = security::credentials(graph, sources.credentials);
+    let resources = graph.join("resources", &[resources, credentials]);
     let refused = graph.map("refused", outcomes, |_, _, outcome| {
         any_error(&outcome.notices).then_some(())
     });
-    let analysis = analysis(graph, &sources, mesh, refused);
+    let asks = security::asks(graph, in_force);
+    let lacking = security::lacking(graph, sources.credentials, asks);
+    let analysis = analysis(graph, &sources, (mesh, in_force), refused);
     let notices = graph.map("notices", outcomes, move |fetch, object, outcome| {
         let mut notices = outcome.notices.clone();
+        let (_, of_keys) = means.of(fetch, object, outcome);
+        notices.extend(of_keys);
+        notices.extend(fetch.get(lacking, object).cloned().unwrap_or_default());
         notices.extend(fetch.get(analysis, object).cloned().unwrap_or_default());
         (!notices.is_empty()).then_some(notices)
     });
@@ -94,6 +118,8 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         resources,
         notices,
         refused,
+        wanted_keys: security::wanted_keys(graph, in_force),
+        needs: security::needs(graph, sources.pods, asks),
     };
     (sources, results)
 }
@@ -141,21 +167,17 @@ fn translated<T: Value>(
     (name, kind): (&'static str, &'static str),
     source: Collection<Id, T>,
     mesh: Collection<(), Mesh>,
-    translate: impl Fn(&mut Fetch<'_>, &T, &Mesh) -> Option<Translated> + Send + 'static,
+    translate: impl Fn(&mut Fetch<'_>, &T, &Mesh) -> Outcome + Send + 'static,
 ) -> Outcomes {
     graph.derive(name, source, move |fetch, id, value| {
         let Some(mesh) = fetch.get(mesh, &()) else {
             return Vec::new();
         };
-        let outcome = translate(fetch, value, mesh).map(Outcome::from);
         let object = ObjectId {
             kind,
             id: id.clone(),
         };
-        outcome
-            .map(|outcome| (object, outcome))
-            .into_iter()
-            .collect()
+        vec![(object, translate(fetch, value, mesh))]
     })
 }
 
@@ -173,6 +195,9 @@ fn istio(
         IstioKind::ServiceEntry => "service entries meant",
         IstioKind::Sidecar => "sidecar scopes",
         IstioKind::WorkloadEntry => "workload entries meant",
+        IstioKind::PeerAuthentication => "modes of mutual TLS",
+        IstioKind::RequestAuthentication => "rules for tokens",
+        IstioKind::AuthorizationPolicy => "authorization policies",
     };
     let source = sources.istio(kind);
     translated(
@@ -180,27 +205,22 @@ fn istio(
         (name, kind.name()),
         source,
         mesh,
-        |_, written, mesh| Some(with_notices(written, |object| meaning(object, mesh))),
+        move |_, written, mesh| {
+            let translated = with_notices(written, |object| meaning(object, mesh));
+            let mut outcome = Outcome::from(translated);
+            if kind.is_security() && any_error(&outcome.notices) {
+                outcome.closed = security::closed(kind, written, mesh);
+            }
+            outcome
+        },
     )
 }
 
-/// What an object that stands alone means.
+/// What an object that stands alone means. A WorkloadEntry does not: it depends on what selects it.
 fn meaning(object: &Object, mesh: &Mesh) -> Translated {
     match object {
-        Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
-        Object::VirtualService(config) => {
-            virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
-        }
-        Object::DestinationRule(config) => {
-            destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
-        }
-        Object::ServiceEntry(config) => {
-            service_entry::service_entry(service_entry::Inputs { config, mesh })
-        }
-        Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
-        Object::WorkloadEntry(_) | Object::Kubernetes(_) | Object::Unsupported(_) => {
-            Translated::default()
-        }
+        Object::WorkloadEntry(_) => Translated::default(),
+        object => lateen_translate::alone(object, mesh),
     }
 }
 
@@ -230,7 +250,7 @@ fn services(
         ("services meant", "Service"),
         source,
         mesh,
-        |_, service, mesh| Some(service::service(service::Inputs { service, mesh })),
+        |_, service, mesh| service::service(service::Inputs { service, mesh }).into(),
     )
 }
 
@@ -355,7 +375,7 @@ fn workload_entries(
     let names = ("workload entries", kind.name());
     let source = sources.istio(kind);
     translated(graph, names, source, mesh, move |fetch, written, mesh| {
-        Some(with_notices(written, |object| {
+        Outcome::from(with_notices(written, |object| {
             let Object::WorkloadEntry(config) = object else {
                 return Translated::default();
             };
@@ -392,13 +412,19 @@ macro_rules! configs {
 fn analysis(
     graph: &mut Graph,
     sources: &Sources,
-    mesh: Collection<(), Mesh>,
+    (mesh, in_force): (Collection<(), Mesh>, InForce),
     refused: Collection<ObjectId, ()>,
 ) -> Collection<ObjectId, Vec<Notice>> {
     let sources = *sources;
+    let labels = security::labels(graph, in_force);
     let found = graph.single("analysis", move |fetch| {
         let mesh = fetch.get(mesh, &())?;
         let services = fetch.all(sources.services).into_iter();
+        let workloads: Vec<(&str, &BTreeMap<Str, Str>)> = fetch
+            .all(labels)
+            .into_iter()
+            .map(|((namespace, labels), ())| (&**namespace, labels))
+            .collect();
         let refused: BTreeSet<&ObjectId> =
             fetch.all(refused).into_iter().map(|(id, ())| id).collect();
         let refused = |kind, id: &Id| refused.contains(&ObjectId::istio(kind, id.clone()));
@@ -409,6 +435,10 @@ fn analysis(
             virtual_services: &configs!(fetch, sources, refused, VirtualService),
             destination_rules: &configs!(fetch, sources, refused, DestinationRule),
             gateways: &configs!(fetch, sources, refused, Gateway),
+            peer_authentications: &configs!(fetch, sources, refused, PeerAuthentication),
+            request_authentications: &configs!(fetch, sources, refused, RequestAuthentication),
+            authorization_policies: &configs!(fetch, sources, refused, AuthorizationPolicy),
+            workloads: Some(&workloads),
         }))
     });
     graph.derive("analysis by object", found, |_, (), notices| {

@@ -1,12 +1,13 @@
 //! Objects cut down to what means something to the mesh.
 
-use super::{Books, Id, IstioKind, Written};
+use super::{Books, Broken, Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Namespace, Pod, PodCondition, PodSpec, PodStatus, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
+use lateen_api::meta::Meta;
 use lateen_api::object::from_json;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -130,8 +131,22 @@ pub(crate) fn written(mut value: Value) -> Written {
             annotations.retain(|key, _| means_something(key));
         }
     }
+    let group = value["apiVersion"].as_str().unwrap_or_default();
+    let mut broken = group.starts_with("security.istio.io/").then(|| {
+        Box::new(Broken {
+            meta: Meta::of(&value),
+            spec: value["spec"].clone(),
+        })
+    });
     let (object, notices) = from_json(value);
-    Written { object, notices }
+    if object.is_some() {
+        broken = None;
+    }
+    Written {
+        object,
+        notices,
+        broken,
+    }
 }
 
 fn id(meta: &ObjectMeta) -> Id {

@@ -37,6 +37,7 @@ fn check(text: &str, want: Expect) {
         .map(|d| serde_json::from_value::<core::Service>(d.value.clone()).expect("a Service"))
         .collect::<Vec<_>>();
     let (mut entries, mut routes, mut rules, mut gateways) = (vec![], vec![], vec![], vec![]);
+    let (mut peers, mut requests, mut policies) = (vec![], vec![], vec![]);
     for document in &documents {
         assert!(document.notices.is_empty(), "{:?}", document.notices);
         match document.object.as_ref() {
@@ -44,6 +45,9 @@ fn check(text: &str, want: Expect) {
             Some(Object::VirtualService(config)) => routes.push(config),
             Some(Object::DestinationRule(config)) => rules.push(config),
             Some(Object::Gateway(config)) => gateways.push(config),
+            Some(Object::PeerAuthentication(config)) => peers.push(config),
+            Some(Object::RequestAuthentication(config)) => requests.push(config),
+            Some(Object::AuthorizationPolicy(config)) => policies.push(config),
             _ => {}
         }
     }
