@@ -9,14 +9,17 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+use crate::credentials::{Found, Needs};
 use crate::graph::{Changes, MeshGraph, ObjectId};
 use crate::inject::Settings;
+use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::pages::Counts;
 use crate::source::{Books, Delta, Event, Id, IstioKind, SOURCES, Seen};
 use crate::status::{self, Wishes};
 use crate::webhook::NamespaceLabels;
 use lateen_api::notice::{Notice, Severity};
+use lateen_base::Str;
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_xds::server::Store;
 use serde_json::Value;
@@ -31,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 256;
 /// A push that is not acknowledged within this is not measured any more.
 const CONVERGENCE_MOST: Duration = Duration::from_secs(60);
+
+/// How long proxies wait at the start for keys of token issuers and for credentials.
+const SUPPLY_MOST: Duration = Duration::from_secs(3);
 
 /// A page that only the engine can make.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,10 @@ pub(crate) struct Parts {
     pub(crate) injection: Settings,
     pub(crate) debounce_quiet: Duration,
     pub(crate) debounce_most: Duration,
+    /// What became of fetching keys of token issuers.
+    pub(crate) keys: mpsc::Receiver<Delta<Keys>>,
+    /// What became of credentials.
+    pub(crate) credentials: mpsc::Receiver<Delta<Found>>,
 }
 
 /// What others see of the engine.
@@ -73,6 +83,10 @@ pub(crate) struct Views {
     pub(crate) synced: watch::Receiver<bool>,
     pub(crate) counts: watch::Receiver<Counts>,
     pub(crate) settings: watch::Receiver<Settings>,
+    /// Addresses that keys are to be fetched from.
+    pub(crate) wanted_keys: watch::Receiver<BTreeSet<Str>>,
+    /// Credentials that proxies need.
+    pub(crate) needs: watch::Receiver<Needs>,
 }
 
 /// The engine.
@@ -89,6 +103,19 @@ pub(crate) struct Engine {
     synced: watch::Sender<bool>,
     counts: watch::Sender<Counts>,
     settings: watch::Sender<Settings>,
+    wanted_keys: watch::Sender<BTreeSet<Str>>,
+    needs: watch::Sender<Needs>,
+    /// What keys and credentials were reported for, before proxies are served.
+    supplied: Supplied,
+}
+
+/// What is fetched for the mesh and was reported once.
+#[derive(Default)]
+struct Supplied {
+    keys: BTreeSet<Str>,
+    credentials: BTreeSet<Id>,
+    /// How long proxies wait for the rest; absent: nothing was missing.
+    until: Option<Instant>,
 }
 
 /// Changes that wait for a commit.
@@ -114,11 +141,15 @@ impl Engine {
         let synced = watch::Sender::new(false);
         let counts = watch::Sender::new(Counts::default());
         let settings = watch::Sender::new(parts.injection.clone());
+        let wanted_keys = watch::Sender::new(BTreeSet::new());
+        let needs = watch::Sender::new(Needs::new());
         let views = Views {
             ask: Ask(ask),
             synced: synced.subscribe(),
             counts: counts.subscribe(),
             settings: settings.subscribe(),
+            wanted_keys: wanted_keys.subscribe(),
+            needs: needs.subscribe(),
         };
         let engine = Self {
             graph: MeshGraph::new(&parts.injection.domain),
@@ -132,6 +163,9 @@ impl Engine {
             synced,
             counts,
             settings,
+            wanted_keys,
+            needs,
+            supplied: Supplied::default(),
         };
         (engine, views)
     }
@@ -155,6 +189,8 @@ impl Engine {
                         self.take(seen);
                     }
                 }
+                Some(delta) = self.parts.keys.recv() => self.take_keys(delta),
+                Some(delta) = self.parts.credentials.recv() => self.take_credential(delta),
                 Some((page, reply)) = self.asks.recv() => {
                     let _ = reply.send(self.page(page));
                 }
@@ -172,17 +208,56 @@ impl Engine {
             return None;
         }
         if !*self.synced.borrow() {
-            return Some(pending.last);
+            return Some(self.supplied.until.unwrap_or(pending.last));
         }
         let quiet = pending.last + self.parts.debounce_quiet;
         Some(quiet.min(pending.first + self.parts.debounce_most))
     }
 
-    /// Takes one event into the graph; it counts from the next commit.
-    pub(crate) fn take(&mut self, seen: Seen) {
-        let first = self.pending.map_or(seen.at, |pending| pending.first);
+    /// Notes that something changed, which was seen at this time.
+    fn note(&mut self, at: Instant) {
+        let first = self.pending.map_or(at, |pending| pending.first);
         let last = Instant::now();
         self.pending = Some(Pending { first, last });
+    }
+
+    fn take_keys(&mut self, delta: Delta<Keys>) {
+        self.note(Instant::now());
+        if let Delta::Set(id, _) = &delta {
+            self.supplied.keys.insert(Str::clone(&id.name));
+        }
+        self.graph.take(self.graph.sources.keys, delta);
+        self.look_at_supply();
+    }
+
+    fn take_credential(&mut self, delta: Delta<Found>) {
+        self.note(Instant::now());
+        if let Delta::Set(id, _) = &delta {
+            self.supplied.credentials.insert(id.clone());
+        }
+        self.graph.take(self.graph.sources.credentials, delta);
+        self.look_at_supply();
+    }
+
+    /// Ends the wait of proxies once nothing is missing any more.
+    fn look_at_supply(&mut self) {
+        if self.supplied.until.is_some() && !self.is_short() {
+            self.supplied.until = None;
+        }
+    }
+
+    /// Whether keys or credentials are wanted of which nothing was heard yet.
+    fn is_short(&self) -> bool {
+        let keys = &self.supplied.keys;
+        let credentials = &self.supplied.credentials;
+        let (wanted, needs) = (self.wanted_keys.borrow(), self.needs.borrow());
+        wanted.iter().any(|uri| !keys.contains(uri))
+            || needs.keys().any(|id| !credentials.contains(id))
+    }
+
+    /// Takes one event into the graph; it counts from the next commit.
+    pub(crate) fn take(&mut self, seen: Seen) {
+        self.note(seen.at);
         let graph = &mut self.graph;
         let (source, replaced) = match seen.event {
             Event::Namespace(delta) => {
@@ -279,10 +354,27 @@ impl Engine {
         self.report(&changes);
         self.push(changes, pending.first);
         self.publish();
-        if !self.synced.send_replace(true) {
-            self.parts.store.mark_ready();
-            tracing::info!("every source is known; proxies are served from now on");
+        if *self.synced.borrow() || self.waits_for_supply() {
+            return;
         }
+        self.synced.send_replace(true);
+        self.parts.store.mark_ready();
+        // From now on what is missing comes as a change of its own.
+        self.supplied = Supplied::default();
+        tracing::info!("every source is known; proxies are served from now on");
+    }
+
+    /// Whether proxies are to wait for keys and credentials: after a restart of the control plane they have them
+    /// already, and must not be told for a moment that there are none.
+    fn waits_for_supply(&mut self) -> bool {
+        let now = Instant::now();
+        let until = self.supplied.until.unwrap_or(now + SUPPLY_MOST);
+        if !self.is_short() || until <= now {
+            return false;
+        }
+        self.supplied.until = Some(until);
+        self.note(now);
+        true
     }
 
     fn push(&mut self, changes: Changes, first: Instant) {
@@ -376,11 +468,7 @@ impl Engine {
     /// Tells the other tasks what changed for them.
     fn publish(&self) {
         let counts = self.graph.counts();
-        self.counts.send_if_modified(|old| {
-            let new = *old != counts;
-            *old = counts;
-            new
-        });
+        replace(&self.counts, counts);
         let mut settings = self.parts.injection.clone();
         if let Some(config) = self.graph.mesh_config() {
             if let Some(domain) = &config.trust_domain {
@@ -393,12 +481,19 @@ impl Engine {
                 settings.proxy_defaults = defaults.clone();
             }
         }
-        self.settings.send_if_modified(|old| {
-            let new = *old != settings;
-            *old = settings;
-            new
-        });
+        replace(&self.settings, settings);
+        replace(&self.wanted_keys, BTreeSet::clone(&self.graph.wanted_keys()));
+        replace(&self.needs, Needs::clone(&self.graph.needs()));
     }
+}
+
+/// Wakes those who look only when something changed.
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|old| {
+        let is_new = *old != value;
+        *old = value;
+        is_new
+    });
 }
 
 fn is_replace<T>(delta: &Delta<T>) -> bool {

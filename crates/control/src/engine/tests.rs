@@ -1,7 +1,9 @@
 //! When the engine pushes: nothing before everything is known, then in batches.
 
 use super::{Engine, Page, Parts, Views};
+use crate::credentials::Found;
 use crate::inject::Settings;
+use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::source::{Books, Delta, Event, Id, IstioKind, Seen, slim};
 use crate::status::Wishes;
@@ -16,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 struct Running {
     events: mpsc::Sender<Seen>,
+    keys: mpsc::Sender<Delta<Keys>>,
+    credentials: mpsc::Sender<Delta<Found>>,
     views: Views,
     metrics: Arc<Metrics>,
     namespaces: NamespaceLabels,
@@ -25,6 +29,8 @@ impl Running {
     fn start() -> Self {
         let metrics: Arc<Metrics> = Arc::default();
         let namespaces = NamespaceLabels::default();
+        let (keys, key_reports) = mpsc::channel(8);
+        let (credentials, credential_reports) = mpsc::channel(8);
         let (engine, views) = Engine::new(Parts {
             store: Store::new(),
             metrics: Arc::clone(&metrics),
@@ -33,11 +39,15 @@ impl Running {
             injection: Settings::default(),
             debounce_quiet: Duration::from_millis(10),
             debounce_most: Duration::from_millis(100),
+            keys: key_reports,
+            credentials: credential_reports,
         });
         let (events, seen) = mpsc::channel(64);
         tokio::spawn(engine.run(seen, CancellationToken::new()));
         Self {
             events,
+            keys,
+            credentials,
             views,
             metrics,
             namespaces,
