@@ -26,7 +26,7 @@ mod replica_set;
 mod stateful_set;
 pub(crate) mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -137,6 +137,33 @@ mod tests {
     }
 
     #[test]
+    fn an_optional_port_in_use_is_left_out() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let publish = |optional| crate::Publish {
+            listen: taken.local_addr().expect("bound"),
+            target: crate::Target {
+                namespace: "n".into(),
+                service: "s".into(),
+                port: "443".into(),
+            },
+            optional,
+        };
+        let mut options = UpOptions {
+            home: crate::Home::new("unused"),
+            api: ([127, 0, 0, 1], 0).into(),
+            publish: vec![publish(true)],
+            state: None,
+            images: None,
+            detach: false,
+            log: String::new(),
+        };
+        let opened = all(&mut options, None).expect("opened");
+        assert_eq!((opened.len(), options.publish.len()), (1, 0));
+        options.publish.push(publish(false));
+        assert!(all(&mut options, None).is_err());
+    }
+
+    #[test]
     fn only_listening_sockets_count() {
         let table = "  sl local rem st\n\
             0: 0100007F:1F90 00000000:0000 0A 0:0 00:0 0 0 0 4711 1\n\

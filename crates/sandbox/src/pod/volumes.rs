@@ -46,10 +46,10 @@ impl Volumes {
         }
     }
 
-    /// Makes every volume, or brings it up to date.
+    /// Makes every volume, or brings it up to date. One that cannot be keeps its old content.
     ///
     /// # Errors
-    /// The sentence that Kubernetes shows in a `FailedMount` event.
+    /// About the first that failed: the sentence that Kubernetes shows in a `FailedMount` event.
     pub(crate) async fn refresh(
         &mut self,
         cache: &Cache,
@@ -58,17 +58,20 @@ impl Volumes {
     ) -> Result<(), String> {
         let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
         self.renew_at = None;
+        let mut outcome = Ok(());
         for volume in spec.volumes.iter().flatten() {
-            self.refresh_one(cache, pod, address, volume)
-                .await
-                .map_err(|e| {
-                    format!(
-                        "MountVolume.SetUp failed for volume \"{}\" : {e}",
-                        volume.name
-                    )
-                })?;
+            let refreshed = self.refresh_one(cache, pod, address, volume).await;
+            // The others go on: a token is renewed although some ConfigMap was deleted.
+            if let Err(e) = refreshed
+                && outcome.is_ok()
+            {
+                let name = &volume.name;
+                outcome = Err(format!(
+                    "MountVolume.SetUp failed for volume \"{name}\" : {e}"
+                ));
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// When [`Volumes::refresh`] is due although nothing changed.
