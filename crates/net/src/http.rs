@@ -58,4 +58,6 @@ pub async fn tunnel(a: Upgraded, b: Upgraded) -> std::io::Result<(u64, u64)> {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;
