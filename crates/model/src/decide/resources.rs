@@ -179,44 +179,32 @@ impl ResourceSet {
 
     /// A copy of every resource, kinds in [`Kind::ALL`] order.
     pub fn to_resources(&self) -> Vec<Resource> {
+        use Resource as R;
         let mut all = Vec::with_capacity(self.len());
-        all.extend(
-            self.mesh
-                .iter()
-                .map(|v| Resource::MeshSettings((**v).clone())),
-        );
-        all.extend(
-            self.services
-                .values()
-                .map(|v| Resource::Service((**v).clone())),
-        );
-        all.extend(
-            self.workloads
-                .values()
-                .map(|v| Resource::Workload((**v).clone())),
-        );
-        all.extend(
-            self.policies
-                .values()
-                .map(|v| Resource::TrafficPolicy((**v).clone())),
-        );
-        all.extend(
-            self.scopes
-                .values()
-                .map(|v| Resource::SidecarScope((**v).clone())),
-        );
-        all.extend(
-            self.routes
-                .values()
-                .map(|v| Resource::RouteTable((**v).clone())),
-        );
-        all.extend(
-            self.gateways
-                .values()
-                .map(|v| Resource::Gateway((**v).clone())),
-        );
+        all.extend(self.mesh.iter().map(|v| R::MeshSettings((**v).clone())));
+        all.extend(copies(&self.trust_bundles, R::TrustBundle));
+        all.extend(copies(&self.peer_authentications, R::PeerAuthentication));
+        all.extend(copies(
+            &self.request_authentications,
+            R::RequestAuthentication,
+        ));
+        all.extend(copies(&self.authorization_policies, R::AuthorizationPolicy));
+        all.extend(copies(&self.credentials, R::Credential));
+        all.extend(copies(&self.services, R::Service));
+        all.extend(copies(&self.workloads, R::Workload));
+        all.extend(copies(&self.policies, R::TrafficPolicy));
+        all.extend(copies(&self.scopes, R::SidecarScope));
+        all.extend(copies(&self.routes, R::RouteTable));
+        all.extend(copies(&self.gateways, R::Gateway));
         all
     }
+}
+
+fn copies<T: Clone>(
+    map: &BTreeMap<Str, Arc<T>>,
+    wrap: fn(T) -> Resource,
+) -> impl Iterator<Item = Resource> {
+    map.values().map(move |value| wrap((**value).clone()))
 }
 
 /// Keeps the old `Arc` when the value is the same, so that what was built from it can be reused.

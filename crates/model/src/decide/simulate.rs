@@ -3,25 +3,45 @@
 mod url;
 mod words;
 
+use super::authz::{self, RequestFacts, Ruling, Token, Verdict};
+use super::canonical::path;
 use super::cluster::{Cluster, Discovery};
 use super::clusters::Target;
 use super::host::canonical;
+use super::peers::{PeerMode, peer_mode};
 use super::plan::{
-    ConnectionFacts, ConnectionPlan, Direction, Peer, RequestHead, RequestPlan, TcpPlan,
+    ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
+    RequestPlan, TcpPlan,
 };
 use super::routes::{Action, Rule, first_match};
 use super::snapshot::Snapshot;
-use super::{connection, gateway, outbound, request, server_name};
+use super::{
+    connection, gateway, gateway_decrypted, gateway_tls, outbound, request, secured, server_name,
+};
+use crate::identity::SpiffeId;
+use crate::security::MtlsMode;
 use crate::workload::Health;
 use http::HeaderMap;
 use lateen_base::Str;
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use url::{Url, own_address, parse, resolve};
-use words::{accepted, route};
+use words::{accepted, mutual, route, secured_by, verdict};
 
 pub use url::BadUrl;
 pub use words::sentence;
+
+/// Who makes a call, as the server's side sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Caller<'a> {
+    /// What its certificate proves; absent: plain text, or at a gateway no certificate of the mesh.
+    pub identity: Option<SpiffeId>,
+    /// Its address; absent: an address of the proxy's own.
+    pub address: Option<IpAddr>,
+    /// Its verified token; absent: none.
+    pub token: Option<&'a Token>,
+}
 
 /// A call to try.
 #[derive(Debug, Clone)]
@@ -36,6 +56,8 @@ pub struct Call<'a> {
     pub headers: &'a HeaderMap,
     /// Chance; absent: the first destination of positive weight is shown as the plan.
     pub dice: Option<u64>,
+    /// Who calls, where the proxy is the server's sidecar or a gateway.
+    pub caller: Caller<'a>,
 }
 
 /// What would happen.
@@ -47,7 +69,11 @@ pub struct Simulation {
     pub destination: SocketAddr,
     /// The decision on accept.
     pub connection: ConnectionPlan,
-    /// The decision on the request; absent when the connection is not HTTP.
+    /// Whether the server's port wants mutual TLS; absent for what goes out, and at gateways.
+    pub mode: Option<PeerMode>,
+    /// What policies say; absent for what goes out, and when it does not get that far.
+    pub ruling: Option<Ruling>,
+    /// The decision on the request; absent when the connection is not HTTP. A request that policies deny is refused.
     pub request: Option<RequestPlan>,
     /// Everything the traffic can go to, with its share.
     pub choices: Vec<Choice>,
@@ -74,75 +100,203 @@ pub fn simulate(snapshot: &Snapshot, call: &Call<'_>) -> Result<Simulation, BadU
     let url = parse(call.url)?;
     let mut steps = Vec::new();
     let destination = resolve(snapshot, call.direction, &url, &mut steps);
+    let source = call.caller.address.unwrap_or_else(|| own_address(snapshot));
     let facts = ConnectionFacts {
         direction: call.direction,
-        source: SocketAddr::new(own_address(snapshot), 0),
+        source: SocketAddr::new(source, 0),
         destination,
     };
-    let dice = call.dice.unwrap_or(0);
-    let plan = connection(snapshot, &facts, dice);
-    steps.push(format!("Connection to {destination}: {}.", accepted(&plan)));
+    let mut case = Case {
+        snapshot,
+        facts,
+        call,
+        url,
+        dice: call.dice.unwrap_or(0),
+        peer: Peer::default(),
+    };
     let mut simulation = Simulation {
         steps,
         destination,
-        connection: plan,
+        connection: connection(snapshot, &facts, case.dice),
+        mode: None,
+        ruling: None,
         request: None,
         choices: Vec::new(),
     };
-    match (&simulation.connection, url.scheme) {
-        (ConnectionPlan::Http | ConnectionPlan::Detect(_), "http") => {
-            simulation.http((snapshot, &facts), call, &url, dice);
-        }
-        (ConnectionPlan::Sni(_) | ConnectionPlan::Detect(_) | ConnectionPlan::Http, "https") => {
-            let name = canonical(url.authority);
-            let plan = server_name(snapshot, &facts, &name, dice);
-            simulation
-                .steps
-                .push(format!("TLS with server name {name:?} is passed through."));
-            simulation.bytes(&plan);
-        }
-        (ConnectionPlan::Http, _) => {
-            let note = "The port speaks HTTP: bytes that are not HTTP are answered with 400.";
-            simulation.steps.push(note.to_owned());
-        }
-        (
-            ConnectionPlan::Tcp(plan)
-            | ConnectionPlan::Detect(plan)
-            | ConnectionPlan::Sni(plan)
-            | ConnectionPlan::Tls(plan),
-            _,
-        ) => {
-            let plan = plan.clone();
-            simulation.bytes(&plan);
-        }
+    if let Direction::Inbound = call.direction {
+        simulation.inbound(&mut case);
     }
+    let accepted = accepted(&simulation.connection);
+    simulation
+        .steps
+        .push(format!("Connection to {destination}: {accepted}."));
+    simulation.carry(&mut case);
     Ok(simulation)
 }
 
+/// A call with what is known of it.
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    facts: ConnectionFacts,
+    call: &'a Call<'a>,
+    url: Url<'a>,
+    dice: u64,
+    peer: Peer,
+}
+
 impl Simulation {
-    fn http(
-        &mut self,
-        (snapshot, facts): (&Snapshot, &ConnectionFacts),
-        call: &Call<'_>,
-        url: &Url<'_>,
-        dice: u64,
-    ) {
+    /// Mutual TLS at a server's sidecar.
+    fn inbound(&mut self, case: &mut Case<'_>) {
+        let port = case.facts.destination.port();
+        let mode = peer_mode(case.snapshot, &case.facts);
+        self.steps.push(mutual(port, &mode));
+        match (&case.call.caller.identity, mode.mode) {
+            (Some(identity), MtlsMode::Strict | MtlsMode::Permissive) => {
+                let http = case.url.scheme == "http";
+                let alpn = if http { "istio-http/1.1" } else { "istio" };
+                case.peer = Peer {
+                    identity: Some(identity.clone()),
+                    server_name: Str::default(),
+                    alpn: alpn.into(),
+                    tls: true,
+                };
+                self.connection = secured(case.snapshot, &case.facts, alpn, case.dice);
+            }
+            (Some(_), MtlsMode::Disable) => {
+                let note = "Mutual TLS does not end here: the caller proves nothing.";
+                self.steps.push(note.to_owned());
+            }
+            (None, MtlsMode::Strict) => {
+                self.connection = ConnectionPlan::Tcp(TcpPlan::Refuse(Fault {
+                    reason: FaultReason::NotMutualTls,
+                    origin: mode.origin.clone(),
+                    subject: format!("port {port}"),
+                }));
+            }
+            (None, _) => {}
+        }
+        self.mode = Some(mode);
+    }
+
+    /// What becomes of the connection.
+    fn carry(&mut self, case: &mut Case<'_>) {
+        match (self.connection.clone(), case.url.scheme) {
+            (ConnectionPlan::Http | ConnectionPlan::Detect(_), "http") => self.http(case),
+            (ConnectionPlan::Tls(_), "https") => self.gateway_tls(case),
+            (
+                ConnectionPlan::Sni(_) | ConnectionPlan::Detect(_) | ConnectionPlan::Http,
+                "https",
+            ) => {
+                let name = canonical(case.url.authority);
+                let plan = server_name(case.snapshot, &case.facts, &name, case.dice);
+                self.steps
+                    .push(format!("TLS with server name {name:?} is passed through."));
+                self.bytes(case, &plan);
+            }
+            (ConnectionPlan::Http, _) => {
+                let note = "The port speaks HTTP: bytes that are not HTTP are answered with 400.";
+                self.steps.push(note.to_owned());
+            }
+            (
+                ConnectionPlan::Tcp(plan)
+                | ConnectionPlan::Detect(plan)
+                | ConnectionPlan::Sni(plan)
+                | ConnectionPlan::Tls(plan),
+                _,
+            ) => self.bytes(case, &plan),
+        }
+    }
+
+    fn gateway_tls(&mut self, case: &mut Case<'_>) {
+        let name = canonical(case.url.authority);
+        match gateway_tls(case.snapshot, &case.facts, Some(&name), case.dice) {
+            GatewayTls::Terminate { key, server, .. } => {
+                self.steps.push(format!(
+                    "TLS with server name {name:?} ends here: {}, mode {:?}.",
+                    server.origin, key.mode
+                ));
+                case.peer = Peer {
+                    identity: case.call.caller.identity.clone(),
+                    server_name: name.as_ref().into(),
+                    alpn: Str::default(),
+                    tls: true,
+                };
+                match gateway_decrypted(case.snapshot, &case.facts, Some(&name), case.dice) {
+                    ConnectionPlan::Http | ConnectionPlan::Detect(_) => self.http(case),
+                    ConnectionPlan::Tcp(plan)
+                    | ConnectionPlan::Sni(plan)
+                    | ConnectionPlan::Tls(plan) => self.bytes(case, &plan),
+                }
+            }
+            GatewayTls::Passthrough(plan) => {
+                self.steps
+                    .push(format!("TLS with server name {name:?} is passed through."));
+                self.bytes(case, &plan);
+            }
+            GatewayTls::Refuse(fault) => self.bytes(case, &TcpPlan::Refuse(fault)),
+        }
+    }
+
+    fn http(&mut self, case: &Case<'_>) {
+        let (snapshot, facts) = (case.snapshot, &case.facts);
+        let mode = snapshot.mesh().path_normalization;
+        let path = path(mode, case.url.path).unwrap_or(Cow::Borrowed(case.url.path));
+        if path != case.url.path {
+            self.steps
+                .push(format!("Path {} is taken as {path}.", case.url.path));
+        }
         let head = RequestHead {
-            method: call.method,
-            authority: url.authority,
-            path: url.path,
-            scheme: "http",
-            headers: call.headers,
+            method: case.call.method,
+            authority: case.url.authority,
+            path: &path,
+            scheme: case.url.scheme,
+            headers: case.call.headers,
         };
-        let host = canonical(url.authority);
-        let rules = rules_of(snapshot, facts, &host, &mut self.steps);
-        let found = rules.and_then(|rules| first_match(rules, &head));
-        if let Some((rule, _, _)) = found {
+        let rules = rules_of(case, &canonical(case.url.authority), &mut self.steps);
+        if let Some(fault) = self.authorize(case, &head) {
+            let plan = RequestPlan::Refuse(fault);
+            self.describe(&plan, &head);
+            self.request = Some(plan);
+            return;
+        }
+        if let Some((rule, _, _)) = rules.and_then(|rules| first_match(rules, &head)) {
             self.weigh(rule);
         }
-        let plan = request(snapshot, facts, &Peer::default(), &head, dice);
+        let plan = request(snapshot, facts, &case.peer, &head, case.dice);
         self.describe(&plan, &head);
         self.request = Some(plan);
+    }
+
+    /// What policies say of a request; the refusal when they deny it.
+    fn authorize(&mut self, case: &Case<'_>, head: &RequestHead<'_>) -> Option<Fault> {
+        let facts = RequestFacts {
+            head: *head,
+            remote: case.facts.source.ip(),
+            token: case.call.caller.token,
+        };
+        if case.facts.direction == Direction::Outbound {
+            return None;
+        }
+        let ruling = authz::authorize(case.snapshot, &case.facts, &case.peer, &facts);
+        self.ruled(case, ruling)
+    }
+
+    fn ruled(&mut self, case: &Case<'_>, ruling: Ruling) -> Option<Fault> {
+        let who = match &case.peer.identity {
+            Some(identity) => identity.principal().to_owned(),
+            None => "a caller without identity".to_owned(),
+        };
+        self.steps.extend(verdict(&who, &ruling));
+        let fault = match &ruling.verdict {
+            Verdict::Deny(denied) => Some(Fault {
+                reason: FaultReason::Denied,
+                origin: denied.policy.as_ref().map(|m| m.policy.clone()),
+                subject: denied.reason.clone(),
+            }),
+            Verdict::Allow | Verdict::Ask(_) => None,
+        };
+        self.ruling = Some(ruling);
+        fault
     }
 
     fn weigh(&mut self, rule: &Rule) {
@@ -215,9 +369,17 @@ impl Simulation {
         }
     }
 
-    fn bytes(&mut self, plan: &TcpPlan) {
+    fn bytes(&mut self, case: &Case<'_>, plan: &TcpPlan) {
         match plan {
             TcpPlan::Forward { cluster, origin } => {
+                if case.facts.direction != Direction::Outbound {
+                    let ruling = authz::admit(case.snapshot, &case.facts, &case.peer);
+                    if let Some(fault) = self.ruled(case, ruling) {
+                        self.steps
+                            .push(format!("Closed with a reset: {}.", sentence(&fault)));
+                        return;
+                    }
+                }
                 let by = match origin {
                     Some(origin) => format!("Bytes follow {origin}."),
                     None => "No VirtualService concerns these bytes.".to_owned(),
@@ -236,6 +398,7 @@ impl Simulation {
         if self.choices.is_empty() {
             self.choices.push(Choice::of(cluster, 100.0));
         }
+        self.steps.extend(secured_by(cluster));
         let policy = cluster.service.as_ref().and_then(|s| s.policy.as_ref());
         if let Some(policy) = policy {
             self.steps
@@ -276,18 +439,14 @@ impl Choice {
 }
 
 /// Rules in force for the host, and a sentence on how they were found.
-fn rules_of<'s>(
-    snapshot: &'s Snapshot,
-    facts: &ConnectionFacts,
-    host: &str,
-    steps: &mut Vec<String>,
-) -> Option<&'s [Arc<Rule>]> {
+fn rules_of<'s>(case: &Case<'s>, host: &str, steps: &mut Vec<String>) -> Option<&'s [Arc<Rule>]> {
+    let (snapshot, facts) = (case.snapshot, &case.facts);
     let number = facts.destination.port();
     let (text, rules) = match facts.direction {
         Direction::Inbound => ("the application's port, no routes".to_owned(), None),
         Direction::Gateway => {
             let opened = gateway::port(snapshot, facts).map(|(opened, _)| opened);
-            match opened.and_then(|o| gateway::hosts(o, &Peer::default(), host).ok()?.find(host)) {
+            match opened.and_then(|o| gateway::hosts(o, &case.peer, host).ok()?.find(host)) {
                 Some(served) => ("served by the gateway".to_owned(), Some(&*served.rules)),
                 None => (
                     "no server or VirtualService of the gateway has it".to_owned(),

@@ -7,9 +7,13 @@ mod l4;
 mod mesh;
 mod policy;
 mod routes;
+mod security;
 mod snapshot;
 
-use super::plan::{ConnectionFacts, ConnectionPlan, Direction, RequestHead, RequestPlan, TcpPlan};
+use super::authz::{self, Token};
+use super::plan::{
+    ConnectionFacts, ConnectionPlan, Direction, GatewayTls, Peer, RequestHead, RequestPlan, TcpPlan,
+};
 use super::snapshot::Snapshot;
 use super::{connection, request, server_name};
 use mesh::{Mesh, snapshot};
@@ -26,8 +30,15 @@ fn check(config: &str, cases: &[(&str, &str)]) {
     }
 }
 
-/// A call is `GET http://host[:port]/path [to=IP:PORT] [name:value]… [dice=N]`, `open IP:PORT`,
-/// `sni NAME IP:PORT`, each optionally after `inbound` or `gateway`.
+/// A call is one of these, optionally after `inbound` or `gateway`, with `to=IP:PORT`, `dice=N`, `as=PRINCIPAL`,
+/// `ip=ADDRESS` (of the client), `jwt=ISSUER/SUBJECT`, `claim:NAME=VALUE`, `over=SNI` and `header:value` after it:
+///
+/// ```text
+/// GET http://host[:port]/path    may GET http://…    the route; what policies say
+/// open IP:PORT   admit IP:PORT                       the plan for a connection; what policies say of bytes
+/// sni NAME IP:PORT   tls NAME|- IP:PORT   inside NAME IP:PORT
+/// mode IP:PORT   secured ALPN IP:PORT
+/// ```
 fn answer(snapshot: &Snapshot, call: &str) -> String {
     let mut words: Vec<_> = call.split_whitespace().collect();
     let direction = match words[0] {
@@ -40,29 +51,75 @@ fn answer(snapshot: &Snapshot, call: &str) -> String {
     }
     let mut dice = 0;
     let mut to: SocketAddr = "192.0.2.1:80".parse().expect("valid");
+    let mut from: std::net::IpAddr = "10.244.0.99".parse().expect("valid");
     let mut headers = http::HeaderMap::new();
+    let mut peer = Peer::default();
+    let mut token: Option<Token> = None;
     for word in &words[1..] {
+        if let Some(principal) = word.strip_prefix("as=") {
+            let id = crate::identity::SpiffeId::parse(&format!("spiffe://{principal}"));
+            peer.identity = Some(id.expect("identity"));
+            peer.tls = true;
+            continue;
+        } else if let Some(name) = word.strip_prefix("over=") {
+            peer.server_name = name.trim_matches('-').into();
+            peer.tls = true;
+            continue;
+        } else if let Some(address) = word.strip_prefix("ip=") {
+            from = address.parse().expect("address");
+            continue;
+        } else if let Some(principal) = word.strip_prefix("jwt=") {
+            token.get_or_insert_default().principal = Some(principal.to_owned());
+            continue;
+        } else if let Some((name, value)) =
+            word.strip_prefix("claim:").and_then(|c| c.split_once('='))
+        {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            let claims = &mut token.get_or_insert_default().claims;
+            claims.insert(name.to_owned(), value);
+            continue;
+        }
         if let Some(number) = word.strip_prefix("dice=") {
             dice = number.parse().expect("dice");
         } else if let Some(address) = word.strip_prefix("to=") {
             to = address.parse().expect("address");
         } else if let Ok(address) = word.parse() {
             to = address;
-        } else if let Some((name, value)) = word.split_once(':').filter(|(n, _)| *n != "http") {
+        } else if let Some((name, value)) = word
+            .split_once(':')
+            .filter(|(n, _)| !matches!(*n, "http" | "https"))
+        {
             let name: http::HeaderName = name.parse().expect("header name");
             headers.append(name, value.parse().expect("header value"));
         }
     }
     let mut facts = ConnectionFacts {
         direction,
-        source: "10.244.0.99:40000".parse().expect("valid"),
+        source: SocketAddr::new(from, 40000),
         destination: to,
     };
     match words[0] {
+        "mode" => {
+            let found = super::peer_mode(snapshot, &facts);
+            let by = found.origin.map(|o| format!(" by {}", o.name));
+            format!("{:?}{}", found.mode, by.unwrap_or_default())
+        }
+        "secured" => show_connection(&super::secured(snapshot, &facts, words[1], dice)),
+        "admit" => show_ruling(&authz::admit(snapshot, &facts, &peer)),
+        "tls" => {
+            let sni = Some(words[1]).filter(|w| *w != "-");
+            show_gateway_tls(&super::gateway_tls(snapshot, &facts, sni, dice))
+        }
+        "inside" => {
+            let plan = super::gateway_decrypted(snapshot, &facts, Some(words[1]), dice);
+            show_connection(&plan)
+        }
         "open" => show_connection(&connection(snapshot, &facts, dice)),
         "sni" => show_tcp(&server_name(snapshot, &facts, words[1], dice)),
-        method => {
-            let url = words[1].strip_prefix("http://").expect("URL");
+        first => {
+            let method = if first == "may" { words[1] } else { first };
+            let url = words[if first == "may" { 2 } else { 1 }];
+            let (scheme, url) = url.split_once("://").expect("URL");
             let (authority, path) = url.split_at(url.find('/').unwrap_or(url.len()));
             if !words.iter().any(|w| w.starts_with("to=")) {
                 let port = super::host::port_of(authority).unwrap_or(80);
@@ -75,10 +132,19 @@ fn answer(snapshot: &Snapshot, call: &str) -> String {
                 method: &method.parse().expect("method"),
                 authority,
                 path: if path.is_empty() { "/" } else { path },
-                scheme: "http",
+                scheme,
                 headers: &headers,
             };
-            show_request(&request(snapshot, &facts, &head, dice))
+            if first == "may" {
+                let facts_of_request = authz::RequestFacts {
+                    head,
+                    remote: from,
+                    token: token.as_ref(),
+                };
+                let ruling = authz::authorize(snapshot, &facts, &peer, &facts_of_request);
+                return show_ruling(&ruling);
+            }
+            show_request(&request(snapshot, &facts, &peer, &head, dice))
         }
     }
 }
@@ -89,7 +155,45 @@ fn show_connection(plan: &ConnectionPlan) -> String {
         ConnectionPlan::Tcp(plan) => format!("tcp {}", show_tcp(plan)),
         ConnectionPlan::Detect(plan) => format!("detect {}", show_tcp(plan)),
         ConnectionPlan::Sni(plan) => format!("sni {}", show_tcp(plan)),
+        ConnectionPlan::Tls(plan) => format!("tls {}", show_tcp(plan)),
     }
+}
+
+fn show_gateway_tls(plan: &GatewayTls) -> String {
+    match plan {
+        GatewayTls::Terminate { key, server, then } => {
+            let names: Vec<_> = key.credentials.iter().map(|c| &**c).collect();
+            let (mode, names) = (key.mode, names.join(","));
+            format!("{mode:?} {names} {then:?} by {}", server.origin.name)
+        }
+        GatewayTls::Passthrough(plan) => format!("pass {}", show_tcp(plan)),
+        GatewayTls::Refuse(fault) => show_fault(fault),
+    }
+}
+
+/// `allow`, `deny [by NAME#RULE]: reason` or `ask PROVIDER,…`; then audits and what a dry run says.
+fn show_ruling(ruling: &authz::Ruling) -> String {
+    let by = |m: &authz::Matched| format!("{}#{}", m.policy.name, m.rule);
+    let mut text = match &ruling.verdict {
+        authz::Verdict::Allow => "allow".to_owned(),
+        authz::Verdict::Deny(denied) => match &denied.policy {
+            Some(matched) => format!("deny by {}", by(matched)),
+            None => format!("deny: {}", denied.reason),
+        },
+        authz::Verdict::Ask(questions) => {
+            let names: Vec<_> = questions.iter().map(|q| &*q.provider.name).collect();
+            format!("ask {}", names.join(","))
+        }
+    };
+    for policy in &ruling.audits {
+        text += &format!(" audit {}", policy.name);
+    }
+    if let Some(shadow) = &ruling.shadow {
+        let word = if shadow.allowed { "allow" } else { "deny" };
+        let by = shadow.matched.as_ref().map_or("-".to_owned(), by);
+        text += &format!(" dry {word} {by}");
+    }
+    text
 }
 
 fn show_tcp(plan: &TcpPlan) -> String {

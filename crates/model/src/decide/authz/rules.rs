@@ -129,6 +129,9 @@ impl Maker<'_> {
 
     fn condition(&self, condition: &Condition) -> Tests {
         let attr = Attr::from(&condition.attribute);
+        if attr.is_http() && !self.target.http && self.open {
+            return None;
+        }
         self.all([self.test(attr, texts(&condition.values), texts(&condition.not_values))])
     }
 

@@ -160,49 +160,46 @@ impl Authz {
         self.ask(table, snapshot, facts)
     }
 
+    /// CUSTOM rules that match, each provider once.
     fn ask(&self, table: &Table, snapshot: &Snapshot, facts: &Facts<'_>) -> Verdict {
-        let mut questions: Vec<Question> = Vec::new();
-        let mut denied = None;
+        let mut found = Vec::new();
         table.custom.each(facts, |rule| {
-            let policy = &self.policies[rule.policy];
+            found.push((rule.policy, rule.rule, rule));
+            false
+        });
+        found.sort_unstable_by_key(|(policy, rule, _)| (*policy, *rule));
+        let mut questions: Vec<Question> = Vec::new();
+        for (at, _, rule) in found {
+            let policy = &self.policies[at];
             let Action::Custom { provider: name } = &policy.action else {
-                return false;
+                continue;
             };
             if questions.iter().any(|q| q.provider.name == *name) {
-                return false;
+                continue;
             }
-            let matched = self.matched(rule);
             let reason = match snapshot.provider(name) {
                 Some(provider)
                     if facts.request.is_none() && provider.protocol != AuthzProtocol::Grpc =>
                 {
-                    format!(
-                        "the provider {name:?} of {} can be asked about HTTP only",
-                        policy.origin
-                    )
+                    "can be asked about HTTP only"
                 }
                 Some(provider) => {
                     questions.push(Question {
                         provider: provider.clone(),
-                        matched,
+                        matched: self.matched(rule),
                     });
-                    return false;
+                    continue;
                 }
-                None => format!(
-                    "the provider {name:?} of {} is not among the mesh's extensionProviders",
-                    policy.origin
-                ),
+                None => "is not among the mesh's extensionProviders",
             };
-            denied = Some(Denied {
-                policy: Some(matched),
-                reason,
+            return Verdict::Deny(Denied {
+                policy: Some(self.matched(rule)),
+                reason: format!("the provider {name:?} of {} {reason}", policy.origin),
             });
-            true
-        });
-        match (denied, questions.is_empty()) {
-            (Some(denied), _) => Verdict::Deny(denied),
-            (None, true) => Verdict::Allow,
-            (None, false) => Verdict::Ask(questions),
+        }
+        match questions.is_empty() {
+            true => Verdict::Allow,
+            false => Verdict::Ask(questions),
         }
     }
 
@@ -238,6 +235,16 @@ impl Authz {
             count @ 2..=3 => format!("none of the {count} ALLOW policies matches ({names})"),
             count => format!("none of the {count} ALLOW policies matches ({names}, …)"),
         }
+    }
+
+    /// Number of rules for requests that have to be tried each time.
+    #[cfg(test)]
+    pub fn unfiled(&self) -> usize {
+        let table = &self.requests;
+        [&table.custom, &table.deny, &table.allow, &table.audit]
+            .map(RuleSet::unfiled)
+            .into_iter()
+            .sum()
     }
 
     fn matched(&self, rule: &Compiled) -> Matched {

@@ -1,6 +1,10 @@
 //! Sentences for plans and refusals.
 
+use crate::decide::authz::{Ruling, Verdict};
+use crate::decide::cluster::{Cluster, ClusterTls, Discovery};
+use crate::decide::peers::PeerMode;
 use crate::decide::plan::{ConnectionPlan, Fault, FaultReason as R, RouteFacts};
+use crate::security::MtlsMode;
 
 pub(super) fn accepted(plan: &ConnectionPlan) -> &'static str {
     match plan {
@@ -10,6 +14,73 @@ pub(super) fn accepted(plan: &ConnectionPlan) -> &'static str {
         ConnectionPlan::Sni(_) => "TLS, passed through by server name",
         ConnectionPlan::Tls(_) => "TLS, ended or passed through by server name",
     }
+}
+
+/// What a server's port wants.
+pub(super) fn mutual(port: u16, mode: &PeerMode) -> String {
+    let wants = match mode.mode {
+        MtlsMode::Disable => "DISABLE, plain text only",
+        MtlsMode::Permissive => "PERMISSIVE, it may be or not",
+        MtlsMode::Strict => "STRICT, nothing else",
+    };
+    match &mode.origin {
+        Some(origin) => format!("Mutual TLS on port {port}: {wants} ({origin})."),
+        None => format!("Mutual TLS on port {port}: {wants} (the default)."),
+    }
+}
+
+/// How a cluster's endpoints are called; nothing to say of the application beside the proxy.
+pub(super) fn secured_by(cluster: &Cluster) -> Option<String> {
+    if matches!(cluster.discovery, Discovery::Fixed(_)) {
+        return None;
+    }
+    let text = match (&cluster.tls, &cluster.discovery) {
+        (ClusterTls::Plain, _) => "Endpoints are called in plain text.".to_owned(),
+        (ClusterTls::Origin(tls), _) => format!("Endpoints are called by TLS ({:?}).", tls.mode),
+        (ClusterTls::Mesh { required: true, .. }, _) => {
+            "Endpoints are called by mutual TLS, as the DestinationRule says.".to_owned()
+        }
+        (ClusterTls::Mesh { .. }, Discovery::Endpoints(list)) => {
+            let mutual = list.iter().filter(|e| e.identity.is_some()).count();
+            match (mutual, list.len()) {
+                (0, _) => "Endpoints are called in plain text: none takes mutual TLS.".to_owned(),
+                (some, all) if some == all => "Endpoints are called by mutual TLS.".to_owned(),
+                (some, all) => format!("{some} of {all} endpoints are called by mutual TLS."),
+            }
+        }
+        (ClusterTls::Mesh { .. }, _) => {
+            "Mutual TLS is used where a workload of the mesh answers.".to_owned()
+        }
+    };
+    Some(text)
+}
+
+/// What policies say, and what those that are tried dry would say.
+pub(super) fn verdict(who: &str, ruling: &Ruling) -> Vec<String> {
+    let mut lines: Vec<_> = ruling
+        .audits
+        .iter()
+        .map(|policy| format!("Audit: {policy} notes it."))
+        .collect();
+    lines.push(match &ruling.verdict {
+        Verdict::Allow => format!("Authorization: {who} is allowed."),
+        Verdict::Deny(denied) => format!("Authorization: {who} is denied: {}.", denied.reason),
+        Verdict::Ask(questions) => {
+            let names = questions
+                .iter()
+                .map(|q| format!("{} ({})", q.provider.name, q.matched.policy));
+            let names = names.collect::<Vec<_>>().join(", ");
+            format!("Authorization: {who} is allowed if the provider says so: {names}.")
+        }
+    });
+    if let Some(shadow) = &ruling.shadow {
+        let would = if shadow.allowed { "allow" } else { "deny" };
+        lines.push(match &shadow.matched {
+            Some(matched) => format!("Dry run: would {would} it ({}).", matched.policy),
+            None => format!("Dry run: would {would} it."),
+        });
+    }
+    lines
 }
 
 pub(super) fn route(facts: &RouteFacts) -> String {

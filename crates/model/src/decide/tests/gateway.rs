@@ -82,6 +82,7 @@ gateway default/c istio=egressgateway
     let want = [
         "22>22 Http true b",
         "80>8080 Http false a",
+        "443>8443 Https false a",
         "9999>9999 Http false a",
         "31400>31400 Tcp false b",
     ];

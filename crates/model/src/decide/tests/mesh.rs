@@ -2,32 +2,44 @@
 //! line's number is its age. `/` parts names from namespaces, `->` rules from what they do.
 //!
 //! ```text
-//! me sidecar|gateway NS/POD IP k=v…           mesh registry-only
+//! me sidecar|gateway NS/POD IP k=v…
+//! mesh [registry-only] [plain] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
 //! service NS/NAME IP|- proto:port[>target]…  [export=NS]
 //! entry NS/HOST IP|- proto:port… [dns|none]
-//! pod NS/NAME IP serves=NAME,… [k=v]… [unready|draining]
-//! policy NS/NAME host=H [rr|random|passthrough] [subset=NAME:k=v[:rr]]… [select=k=v] [export=NS]
+//! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain]
+//! policy NS/NAME host=H [rr|random|passthrough] [tls=MODE] [sni=NAME] [san=NAME] [at=PORT:TLSMODE]…
+//!        [subset=NAME:k=v[:rr][:tls=MODE]]… [select=k=v] [export=NS]
+//! peers NS/NAME [MODE] [select=k=v] [at=PORT:MODE]…
+//! allow|deny|audit|custom NS/NAME [select=k=v] [target=KIND/NAME] [dry] [provider=NAME]
+//!   rule [from|to [FIELD=VALUE,…]…]… [when [!]ATTRIBUTE=VALUE,…]…
+//! tokens NS/NAME [select=k=v] issuer=I
+//! secret NS/NAME [pair] [ca]
 //! routes NS/NAME hosts=H,… [gateways=G,…] [export=NS]
 //!   http [name=N] [match…] -> host[:port][/subset][=weight]… [option…]
 //!   tcp|tls [match…] -> host…
 //! gateway NS/NAME k=v
-//!   server proto:port hosts=H,… [redirect]
+//!   server proto:port hosts=H,… [redirect] [cred=NAME,…] [mutual|mesh]
 //! scope NS/NAME [egress=NS/HOST[:port],…] [select=k=v] [registry-only]
 //! ```
 
 mod rules;
+mod security;
 
 use super::super::resources::ResourceSet;
 use super::super::snapshot::Snapshot;
 use crate::gateway::Gateway;
-use crate::mesh::{EgressHost, MeshSettings, OutboundMode, Role, Scope, SidecarScope};
+use crate::mesh::{
+    EgressHost, MeshSettings, OutboundMode, PathNormalization, Role, Scope, SidecarScope,
+};
 use crate::name::{Origin, ServiceKey, Visibility};
 use crate::resource::Resource;
 use crate::service::{Address, Location, Port, Protocol, Resolution, Service};
+use crate::tls::{CertificateFiles, ClientTls, ClientTlsMode};
 use crate::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
 use rules::{add_rule, table};
+pub use security::provider;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -58,10 +70,10 @@ pub fn parse(config: &str) -> Mesh {
         let age = age as u64;
         match *first {
             "me" => scope = scope_of(rest[0], rest[1], &rest[2..]),
-            "mesh" => resources.push(Resource::MeshSettings(MeshSettings {
-                outbound: OutboundMode::RegistryOnly,
-                ..MeshSettings::default()
-            })),
+            "mesh" => resources.push(Resource::MeshSettings(settings(rest))),
+            "peers" | "allow" | "deny" | "audit" | "custom" | "tokens" | "secret" => {
+                resources.push(security::object(first, rest, age));
+            }
             "service" | "entry" => {
                 let service = service(first, rest, age);
                 services.push(service.clone());
@@ -84,7 +96,7 @@ pub fn parse(config: &str) -> Mesh {
 }
 
 fn is_rule(word: &str) -> bool {
-    matches!(word, "http" | "tcp" | "tls" | "server")
+    matches!(word, "http" | "tcp" | "tls" | "server" | "rule")
 }
 
 fn split(name: &str) -> (Str, Str) {
@@ -252,7 +264,7 @@ fn pod(rest: &[&str], services: &[Service]) -> Workload {
             .is_err()
             .then(|| rest[1].into()),
         labels: pairs(&rest[2..]),
-        service_account: "default".into(),
+        service_account: option(rest, "sa").unwrap_or("default").into(),
         workload_name: name.clone(),
         canonical_name: name.clone(),
         canonical_revision: "latest".into(),
@@ -260,6 +272,8 @@ fn pod(rest: &[&str], services: &[Service]) -> Workload {
         locality: "".into(),
         weight: 1,
         has_sidecar: true,
+        takes_mtls: !rest.contains(&"plain"),
+        trust_domain: "".into(),
         services: served.collect(),
         namespace,
         name,
@@ -279,12 +293,15 @@ fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
     let subsets = rest.iter().filter_map(|w| w.strip_prefix("subset="));
     let subsets = subsets.map(|text| {
         let parts: Vec<_> = text.split(':').collect();
+        let mut labels = pairs(&parts[1..]);
+        labels.remove("tls");
         Subset {
             name: parts[0].into(),
-            labels: pairs(&parts[1..]),
+            labels,
             settings: TrafficSettings {
                 balancer: parts.iter().find_map(|p| balancer(p)),
-                connect_timeout: None,
+                tls: option(&parts, "tls").map(|mode| client_tls(mode, &[])),
+                ..TrafficSettings::default()
             },
         }
     });
@@ -299,8 +316,62 @@ fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
             balancer: rest.iter().find_map(|w| balancer(w)),
             connect_timeout: option(rest, "connect")
                 .map(|s| Duration::from_secs(s.parse().expect("seconds"))),
+            tls: option(rest, "tls").map(|mode| client_tls(mode, rest)),
+            ports: rest
+                .iter()
+                .filter_map(|w| w.strip_prefix("at=")?.split_once(':'))
+                .map(|(port, mode)| {
+                    let settings = TrafficSettings {
+                        tls: (mode != "none").then(|| client_tls(mode, &[])),
+                        ..TrafficSettings::default()
+                    };
+                    (port.parse().expect("port"), settings)
+                })
+                .collect(),
         },
         subsets: subsets.collect(),
+    }
+}
+
+fn client_tls(mode: &str, rest: &[&str]) -> ClientTls {
+    ClientTls {
+        mode: match mode {
+            "disable" => ClientTlsMode::Disable,
+            "simple" => ClientTlsMode::Simple,
+            "mutual" => ClientTlsMode::Mutual,
+            _ => ClientTlsMode::IstioMutual,
+        },
+        sans: option(rest, "san").into_iter().map(Str::from).collect(),
+        sni: option(rest, "sni").map(Str::from),
+        credential: None,
+        files: CertificateFiles::default(),
+        skip_verify: false,
+    }
+}
+
+fn settings(rest: &[&str]) -> MeshSettings {
+    let usual = MeshSettings::default();
+    let aliases = option(rest, "aliases").into_iter();
+    let providers = rest.iter().filter_map(|w| w.strip_prefix("provider="));
+    MeshSettings {
+        outbound: match rest.contains(&"registry-only") {
+            true => OutboundMode::RegistryOnly,
+            false => OutboundMode::AllowAny,
+        },
+        auto_mtls: !rest.contains(&"plain"),
+        trust_domain: option(rest, "domain").map_or(usual.trust_domain.clone(), Str::from),
+        trust_domain_aliases: aliases
+            .flat_map(|list| list.split(','))
+            .map(Str::from)
+            .collect(),
+        path_normalization: match option(rest, "paths") {
+            Some("none") => PathNormalization::None,
+            Some("merge") => PathNormalization::MergeSlashes,
+            Some("decode") => PathNormalization::DecodeAndMergeSlashes,
+            _ => PathNormalization::Base,
+        },
+        authz_providers: providers.map(provider).collect(),
+        ..usual
     }
 }
 

@@ -344,7 +344,7 @@ fn a_host_without_service_is_reachable_on_port_80() {
 
 #[test]
 fn names_in_the_access_log_and_retries() {
-    use crate::decide::plan::{ConnectionFacts, Direction, RequestHead, RequestPlan};
+    use crate::decide::plan::{ConnectionFacts, Direction, Peer, RequestHead, RequestPlan};
     let snapshot = super::snapshot(&format!(
         "{SERVICES}
 routes default/reviews hosts=reviews
@@ -371,7 +371,9 @@ routes default/reviews hosts=reviews
             scheme: "http",
             headers: &http::HeaderMap::new(),
         };
-        let RequestPlan::Forward(plan) = crate::decide::request(&snapshot, &facts, &head, 0) else {
+        let peer = Peer::default();
+        let plan = crate::decide::request(&snapshot, &facts, &peer, &head, 0);
+        let RequestPlan::Forward(plan) = plan else {
             panic!("{path} is forwarded");
         };
         let got = (

@@ -5,7 +5,7 @@ use super::snapshot;
 use crate::decide::cluster::Discovery;
 use crate::decide::plan::Direction;
 use crate::decide::resources::{Audience, ResourceSet};
-use crate::decide::simulate::{Call, Simulation, simulate};
+use crate::decide::simulate::{Call, Caller, Simulation, simulate};
 use crate::decide::snapshot::Snapshot;
 use crate::resource::Kind;
 use std::sync::Arc;
@@ -144,6 +144,7 @@ fn simulated(url: &str) -> Simulation {
         url,
         headers: &http::HeaderMap::new(),
         dice: None,
+        caller: Caller::default(),
     };
     simulate(&snapshot, &call).expect("URL")
 }
@@ -190,6 +191,7 @@ fn simulation_tells_every_step() {
             "Host \"web\" on port 80: web.default.svc.cluster.local, VirtualService default/web.",
             "Route: VirtualService default/web, rule 1 \"split\".",
             "Up to 2 retries on connect-failure, refused-stream, unavailable, cancelled, retriable-status-codes, 503.",
+            "Endpoints are called by mutual TLS.",
             "Traffic policy: DestinationRule default/web, RoundRobin.",
         ]
     );
@@ -198,6 +200,7 @@ fn simulation_tells_every_step() {
         [
             "Connection to 10.96.0.1:81: opaque bytes.",
             "No VirtualService concerns these bytes.",
+            "Endpoints are called by mutual TLS.",
             "Traffic policy: DestinationRule default/web, RoundRobin.",
         ]
     );
@@ -221,6 +224,7 @@ fn a_url_that_cannot_be_simulated_says_why() {
             url,
             headers: &http::HeaderMap::new(),
             dice: None,
+            caller: Caller::default(),
         };
         let error = simulate(&snapshot, &call).expect_err(url);
         assert_eq!(error.reason, reason);

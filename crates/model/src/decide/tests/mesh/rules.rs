@@ -5,6 +5,7 @@ use crate::gateway::{Server, ServerHost, ServerProtocol};
 use crate::matching::{Pattern, StringMatch};
 use crate::resource::Resource;
 use crate::route::*;
+use crate::tls::{ServerTls, ServerTlsMode, TlsVersion};
 use lateen_base::Str;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ pub fn add_rule(resource: &mut Resource, kind: &str, words: &[&str]) {
             matches: l4_match(matches),
             destinations: action.iter().filter_map(|w| weighted(w)).collect(),
         }),
+        (Resource::AuthorizationPolicy(policy), "rule") => {
+            policy.rules.push(super::security::rule(words));
+        }
         (Resource::Gateway(gateway), _) => {
             let (kind, port) = words[0].split_once(':').expect("proto:port");
             let namespace = gateway.origin.namespace.clone();
@@ -71,10 +75,32 @@ fn server(kind: &str, port: &str, words: &[&str], namespace: &Str) -> Server {
             "http" => ServerProtocol::Http,
             "tcp" => ServerProtocol::Tcp,
             "tls" => ServerProtocol::TlsPassthrough,
+            "https" => ServerProtocol::Https,
             _ => ServerProtocol::TlsTerminate,
         },
         hosts: hosts.collect(),
         https_redirect: words.contains(&"redirect"),
+        tls: matches!(kind, "https" | "ends").then(|| ServerTls {
+            mode: match words {
+                w if w.contains(&"mutual") => ServerTlsMode::Mutual,
+                w if w.contains(&"mesh") => ServerTlsMode::IstioMutual,
+                _ => ServerTlsMode::Simple,
+            },
+            credentials: option(words, "cred")
+                .into_iter()
+                .flat_map(|list| list.split(','))
+                .map(Str::from)
+                .collect(),
+            ca_credential: None,
+            files: Vec::new(),
+            sans: Vec::new(),
+            spki: Vec::new(),
+            hashes: Vec::new(),
+            min: TlsVersion::V1_2,
+            max: TlsVersion::V1_3,
+            ciphers: Vec::new(),
+            skip_verify: false,
+        }),
     }
 }
 
