@@ -1,7 +1,9 @@
 //! The command line as users type it. Parsing only.
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Lateen: a service mesh that speaks Istio's APIs.
 #[derive(Debug, Parser)]
@@ -27,11 +29,18 @@ pub enum Command {
     /// What a proxy is doing: its routes, clusters, endpoints or listeners
     #[command(subcommand, visible_alias = "pc")]
     ProxyConfig(ProxyConfig),
+    /// Whether the mesh is in order, or the cluster is ready for one; fails when something is not
+    Check(CheckArgs),
+    /// The mesh's certificate authority
+    #[command(subcommand)]
+    Ca(Authority),
     /// Which proxies are connected and whether they are in step
     #[command(visible_alias = "ps")]
     ProxyStatus(Connection),
     /// What would happen to a call, by the proxy's own decisions
     Simulate(SimulateArgs),
+    /// What becomes of a call at both ends, and whose object decides
+    Why(WhyArgs),
     /// Prints the CustomResourceDefinitions of the Istio kinds
     Crds,
     /// Runs the control plane (istiod)
@@ -49,6 +58,50 @@ pub enum Command {
     Bench(Bench),
     /// Prints the version
     Version,
+}
+
+/// What to check and how to say it.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only what an installation needs; without it that is checked where no mesh is installed
+    #[arg(long)]
+    pub pre: bool,
+    /// A CA or root that ends within this time is a failure
+    #[arg(long, default_value = "720h", value_parser = duration)]
+    pub expiry_threshold: Duration,
+    /// text or json
+    #[arg(long, short)]
+    pub output: Option<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// The certificate authority's commands.
+#[derive(Debug, Subcommand)]
+pub enum Authority {
+    /// Which CA signs, which roots are trusted, until when
+    Status(AuthorityArgs),
+    /// Replaces a self-signed root: proxies trust the new one before it signs, and the old one until its last certificate ends
+    Rotate {
+        /// Which cluster.
+        #[command(flatten)]
+        args: AuthorityArgs,
+        /// How long to wait until the new CA signs
+        #[arg(long, default_value = "2m", value_parser = duration)]
+        wait: Duration,
+    },
+}
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub struct AuthorityArgs {
+    /// text or json
+    #[arg(long, short)]
+    pub output: Option<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 /// Which cluster and namespace.
@@ -240,6 +293,28 @@ pub struct SimulateArgs {
     pub connection: Connection,
 }
 
+/// A call to explain.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The calling pod: POD, POD.NAMESPACE or deploy/NAME; or `gateway` for the ingress gateway
+    #[arg(long)]
+    pub from: String,
+    /// The URL that is called
+    pub to: String,
+    /// Method
+    #[arg(long, short = 'X', default_value = "GET")]
+    pub method: String,
+    /// Header, as NAME: VALUE
+    #[arg(long = "header", short = 'H')]
+    pub headers: Vec<String>,
+    /// Further objects to lay over what the proxies have (YAML files)
+    #[arg(long = "filename", short = 'f')]
+    pub files: Vec<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// The control plane's settings.
 #[derive(Debug, Args)]
 pub struct ControlArgs {
@@ -252,6 +327,40 @@ pub struct ControlArgs {
     /// Kubeconfig; default: the service account of this pod
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+    /// Validity of workloads' certificates that ask for none, such as 24h or 30m
+    #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration)]
+    pub workload_cert_ttl: Duration,
+    /// Longest validity of workloads' certificates
+    #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = duration)]
+    pub max_workload_cert_ttl: Duration,
+    /// Validity of a root that the control plane makes
+    #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = duration)]
+    pub self_signed_ca_cert_ttl: Duration,
+    /// Longest wait for proxies to trust a new root before its CA signs
+    #[arg(long, env = "LATEEN_CA_TAKEOVER_TIME", default_value = "60s", value_parser = duration)]
+    pub ca_takeover_time: Duration,
+    /// Serves xDS also in plain text at port 15010, to everybody and without credentials
+    #[arg(long)]
+    pub plaintext_xds: bool,
+    /// File with root certificates that servers of jwksUri are verified with, beside the system's
+    #[arg(long, value_name = "FILE")]
+    pub jwks_extra_root_ca: Vec<PathBuf>,
+    /// Networks that are not called for a jwksUri, beside those that never are
+    #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_name = "CIDR,…", value_delimiter = ',')]
+    pub blocked_cidrs_in_jwks_uris: Vec<IpNet>,
+    /// Calls loopback addresses for a jwksUri: for an issuer in the control plane's own pod
+    #[arg(long)]
+    pub allow_loopback_in_jwks_uris: bool,
+}
+
+/// A duration such as `24h`, `1h30m` or `90s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    // A century is more than any certificate needs, and keeps sums of dates within bounds.
+    let most = Duration::from_secs(100 * 365 * 24 * 3600);
+    let read: Option<jiff::SignedDuration> = text.parse().ok();
+    read.and_then(|read| Duration::try_from(read).ok())
+        .filter(|read| !read.is_zero() && *read <= most)
+        .ok_or_else(|| format!("{text:?} is no duration: write it as in 24h, 1h30m or 90s"))
 }
 
 /// Kinds of proxies.
@@ -273,9 +382,30 @@ pub struct ProxyArgs {
     #[arg(
         long,
         env = "LATEEN_DISCOVERY_ADDRESS",
-        default_value = "istiod.istio-system.svc:15010"
+        default_value = "istiod.istio-system.svc:15012"
     )]
     pub discovery: String,
+    /// Address of the CA that signs certificates; default: the control plane's
+    #[arg(long, env = "CA_ADDR")]
+    pub ca_address: Option<String>,
+    /// File with the token that the control plane knows the pod by
+    #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
+    pub token: PathBuf,
+    /// File with the mesh's root certificates
+    #[arg(long, default_value = "/var/run/secrets/istio/root-cert.pem")]
+    pub roots: PathBuf,
+    /// Socket of the SPIFFE Workload API; used instead of the CA when it is there
+    #[arg(
+        long,
+        default_value = "/var/run/secrets/workload-spiffe-uds/socket"
+    )]
+    pub workload_api: PathBuf,
+    /// Lifetime of certificates to ask for, such as 24h; default: the CA's
+    #[arg(long, env = "SECRET_TTL")]
+    pub certificate_lifetime: Option<String>,
+    /// Trust domain of the mesh
+    #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local", hide = true)]
+    pub trust_domain: String,
     /// Worker threads; default: CPUs, at most 2
     #[arg(long)]
     pub concurrency: Option<usize>,
@@ -488,6 +618,18 @@ mod tests {
         };
         assert_eq!(listed_ports.unwrap_or(ports).0, expected.0);
         assert_eq!(listed_prefix.unwrap_or(prefix), expected.1);
+    }
+
+    #[test]
+    fn durations_are_those_of_istio() {
+        let seconds = |text| duration(text).map(|read| read.as_secs());
+        for (text, want) in [("24h", 86_400), ("1h30m", 5400), ("90s", 90)] {
+            assert_eq!(seconds(text), Ok(want), "{text}");
+        }
+        for text in ["", "0s", "h", "-1h", "99999999h", "1h x"] {
+            let error = seconds(text).expect_err(text);
+            assert!(error.contains("24h, 1h30m or 90s"), "{error}");
+        }
     }
 
     #[test]

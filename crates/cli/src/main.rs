@@ -2,9 +2,12 @@
 
 mod args;
 mod bench;
+mod ca;
+mod check;
 mod cluster;
 mod forward;
 mod install;
+mod local;
 mod objects;
 mod progress;
 mod proxy_view;
@@ -13,6 +16,8 @@ mod sandbox;
 mod simulate;
 mod status;
 mod table;
+mod view;
+mod why;
 
 use anyhow::Result;
 use args::{Bench, Cli, Command};
@@ -59,8 +64,11 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Get(args) => runtime()?.block_on(objects::get(&args)),
         Command::ProxyConfig(part) => runtime()?.block_on(proxy_view::config(&part)),
+        Command::Check(args) => return runtime()?.block_on(check::run(&args)),
+        Command::Ca(command) => runtime()?.block_on(ca::run(&command)),
         Command::ProxyStatus(connection) => runtime()?.block_on(status::proxies(&connection)),
         Command::Simulate(args) => runtime()?.block_on(simulate::run(&args)),
+        Command::Why(args) => runtime()?.block_on(why::run(&args)),
         Command::Crds => {
             print!("{}", lateen_api::crds_yaml());
             Ok(())

@@ -2,12 +2,13 @@
 
 use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
 use anyhow::{Context as _, Result};
-use lateen_apps::{bookinfo, helloworld, http, httpbin, tcp_echo, websocket};
+use lateen_apps::{bookinfo, ext_authz, helloworld, http, httpbin, tcp_echo, websocket};
 use lateen_model::mesh::{Role, Scope};
 use lateen_net::capture::{self, CaptureRules, Networks, Ports};
 use lateen_telemetry::logging;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Runs one sample application.
@@ -34,6 +35,10 @@ pub fn sample(sample: Sample) -> Result<()> {
             http::run(tcp_echo::run(&ports, &prefix, greeting))
         }
         Sample::Websocket { port } => http::run(websocket::run(port)),
+        Sample::ExtAuthz {
+            http: plain,
+            grpc,
+        } => http::run(ext_authz::run(plain, grpc)),
     }
 }
 
@@ -48,8 +53,19 @@ pub fn control(args: &ControlArgs) -> Result<()> {
         kubeconfig: args.kubeconfig.clone(),
         ..lateen_control::Config::default()
     };
+    config.jwks.extra_roots.clone_from(&args.jwks_extra_root_ca);
+    config.jwks.blocked.clone_from(&args.blocked_cidrs_in_jwks_uris);
+    config.jwks.allow_loopback = args.allow_loopback_in_jwks_uris;
     config.injection.root_namespace = args.root_namespace.clone();
     config.injection.revision = args.revision.clone();
+    config.ca.validity = lateen_control::ca::Validity {
+        default: args.workload_cert_ttl.min(args.max_workload_cert_ttl),
+        most: args.max_workload_cert_ttl,
+    };
+    config.ca.root_validity = args.self_signed_ca_cert_ttl;
+    config.ca.timing.most = args.ca_takeover_time;
+    config.ca.timing.least = config.ca.timing.least.min(args.ca_takeover_time);
+    config.ports.plaintext = args.plaintext_xds.then_some(15010);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -89,6 +105,7 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
         .as_str()
         .unwrap_or(&args.discovery);
     config.discovery = Some(discovery.to_owned());
+    config.identity = Some(identity(&args, discovery)?);
     config.cache = args
         .cache
         .is_dir()
@@ -98,9 +115,56 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
         .and_then(|n| usize::try_from(n).ok());
     config.concurrency = args.concurrency.or(from_config).unwrap_or(0);
     config.app_metrics = args.app_metrics.as_deref().and_then(app_metrics);
+    if let Some(text) = args.app_probes.as_deref().filter(|text| !text.is_empty()) {
+        config.app_probes = lateen_proxy::AppProbes::parse(text)?;
+    }
     config.version = env!("CARGO_PKG_VERSION").to_owned();
     config.log_level = Some(level);
     lateen_proxy::run(config).map_err(Into::into)
+}
+
+/// Port of the control plane that serves configuration in plain text, when it was asked to.
+const PLAIN_PORT: &str = ":15010";
+
+/// How the proxy gets its certificate and believes the control plane.
+fn identity(args: &ProxyArgs, discovery: &str) -> Result<lateen_proxy::Identity> {
+    let server = |address: &str| lateen_proxy::ControlPlane {
+        names: vec![host(address).to_owned()],
+        roots: args.roots.clone(),
+        token: Some(args.token.clone()),
+    };
+    let certificates = if args.workload_api.exists() {
+        lateen_proxy::Certificates::WorkloadApi(args.workload_api.clone())
+    } else {
+        let address = args.ca_address.as_deref().filter(|a| !a.is_empty());
+        let address = address.unwrap_or(discovery);
+        lateen_proxy::Certificates::Authority {
+            address: address.to_owned(),
+            server: server(address),
+            lifetime: match &args.certificate_lifetime {
+                Some(text) => lifetime(text)?,
+                None => Duration::ZERO,
+            },
+        }
+    };
+    Ok(lateen_proxy::Identity {
+        certificates,
+        cache: args.cache.is_dir().then(|| args.cache.clone()),
+        control_plane: (!discovery.ends_with(PLAIN_PORT)).then(|| server(discovery)),
+    })
+}
+
+/// The host of `host:port`.
+fn host(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
+/// A duration such as `24h` or `1h30m`.
+fn lifetime(text: &str) -> Result<Duration> {
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .with_context(|| format!("SECRET_TTL {text:?} is not a duration such as 24h"))?;
+    Duration::try_from(parsed).with_context(|| format!("SECRET_TTL {text:?} is negative"))
 }
 
 fn log_level() -> String {
