@@ -81,6 +81,8 @@ pub(crate) struct Keeper {
 pub(crate) struct Signer {
     authority: Arc<Authority>,
     secret: &'static str,
+    /// From the beginning of its certificate to the end.
+    life: Duration,
 }
 
 impl Keeper {
@@ -259,6 +261,7 @@ impl Keeper {
                 let mut roots = Root::all_of(&authority.anchor_pem());
                 roots.extend(Root::all_of(authority.root_pem()));
                 let signer = Arc::new(Signer {
+                    life: page::life_of(&authority.cert_pem()).unwrap_or_default(),
                     authority: Arc::new(authority),
                     secret: name,
                 });
@@ -340,15 +343,15 @@ impl Keeper {
 
     /// Whether the self-signed CA in force has less than a tenth of its life left.
     fn is_ending(&self) -> bool {
-        let signer = self.rotation.as_ref().and_then(Rotation::signer);
+        let rotation = self
+            .rotation
+            .as_ref()
+            .filter(|rotation| !rotation.is_waiting());
+        let signer = rotation.and_then(Rotation::signer);
         signer.is_some_and(|signer| {
-            let left = signer
-                .authority
-                .not_after()
-                .duration_since(SystemTime::now());
-            signer.secret == SELF_SIGNED
-                && left.unwrap_or_default() < self.parts.settings.root_validity / 10
-                && !self.rotation.as_ref().is_some_and(Rotation::is_waiting)
+            let end = signer.authority.not_after();
+            let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+            signer.secret == SELF_SIGNED && left < signer.life / 10
         })
     }
 

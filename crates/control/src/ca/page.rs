@@ -2,9 +2,11 @@
 
 use lateen_identity::trust::TrustBundles;
 use lateen_model::security::TrustBundle;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// State of the CA.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -51,6 +53,15 @@ pub(crate) fn end_of(roots: &str) -> Option<SystemTime> {
     TrustBundles::of(&[Arc::new(bundle)], ANY, &[])
         .0
         .not_after(ANY)
+}
+
+/// How long a certificate (PEM) is valid from its beginning to its end.
+pub(crate) fn life_of(certificate: &str) -> Option<Duration> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    let (_, read) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let validity = read.validity();
+    let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 /// Seconds since 1970.

@@ -32,7 +32,7 @@ async fn of_two_control_planes_one_makes_the_root() {
     let mut running = start().await;
     running.signs(SELF_SIGNED).await;
     let theirs = running.vault.secret(SELF_SIGNED).expect("written");
-    let created = running.vault.create(&made(SELF_SIGNED, YEAR)).await;
+    let created = running.vault.create(&made(SELF_SIGNED)).await;
     assert_eq!(created, Ok(false));
     assert_eq!(running.vault.secret(SELF_SIGNED), Some(theirs));
 }
@@ -63,7 +63,7 @@ fn text(secret: &Secret, key: &str) -> String {
 
 /// A Secret that cannot be used: the sentence says why, and the CA before it stays.
 async fn check_refused(bad: Secret, part: &str) {
-    let good = made(PLUGGED, YEAR);
+    let good = made(PLUGGED);
     let mut running = start_with(Settings::default(), vec![(PLUGGED, good)]).await;
     running.signs(PLUGGED).await;
     let before = running.bundle();
@@ -88,8 +88,8 @@ async fn check_refused(bad: Secret, part: &str) {
 
 #[tokio::test]
 async fn what_cannot_be_used_is_named_and_changes_nothing() {
-    let fresh = || made(PLUGGED, YEAR);
-    let other = made(PLUGGED, YEAR);
+    let fresh = || made(PLUGGED);
+    let other = made(PLUGGED);
     let key = text(&other, "ca-key.pem");
     let root = text(&other, "root-cert.pem");
     check_refused(with(fresh(), "ca-key.pem", &key), "not the private key").await;
@@ -102,12 +102,12 @@ async fn what_cannot_be_used_is_named_and_changes_nothing() {
     .await;
     check_refused(with(fresh(), "ca-cert.pem", "rubbish"), "ca-cert.pem").await;
     check_refused(with(fresh(), "ca-crl.pem", "rubbish"), "ca-crl.pem").await;
-    check_refused(made(PLUGGED, Duration::ZERO), "expired").await;
+    check_refused(made_ago(PLUGGED, 2 * YEAR), "expired").await;
 }
 
 #[tokio::test]
 async fn a_first_secret_that_cannot_be_used_opens_no_door() {
-    let bad = with(made(PLUGGED, YEAR), "ca-key.pem", "rubbish");
+    let bad = with(made(PLUGGED), "ca-key.pem", "rubbish");
     let mut running = start_with(Settings::default(), vec![(PLUGGED, bad)]).await;
     let page = running.page(|page| page.error.is_some()).await;
     let error = page.error.expect("an error");
@@ -117,6 +117,6 @@ async fn a_first_secret_that_cannot_be_used_opens_no_door() {
     );
     assert_eq!(running.vault.secret(SELF_SIGNED), None);
     assert!(running.store.debug_dump(Kind::TrustBundle).is_empty());
-    running.vault.set(PLUGGED, Some(made(PLUGGED, YEAR))).await;
+    running.vault.set(PLUGGED, Some(made(PLUGGED))).await;
     assert_eq!(running.signs(PLUGGED).await.error, None);
 }

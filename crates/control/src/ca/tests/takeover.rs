@@ -15,7 +15,7 @@ fn root_of(secret: &Secret) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_root_is_trusted_before_its_ca_signs_and_the_old_one_long_after() {
-    let (old, new) = (made(SELF_SIGNED, YEAR), made(SELF_SIGNED, YEAR));
+    let (old, new) = (made(SELF_SIGNED), made(SELF_SIGNED));
     let mut running = start_with(Settings::default(), vec![(SELF_SIGNED, old.clone())]).await;
     running.signs(SELF_SIGNED).await;
     running.vault.set(SELF_SIGNED, Some(new.clone())).await;
@@ -58,12 +58,8 @@ async fn deleting_the_secret_means_a_new_root() {
 
 #[tokio::test(start_paused = true)]
 async fn a_root_near_its_end_is_replaced() {
-    let ends = made(SELF_SIGNED, Duration::from_secs(20 * 24 * 3600));
-    let settings = Settings {
-        root_validity: YEAR,
-        ..Settings::default()
-    };
-    let mut running = start_with(settings, vec![(SELF_SIGNED, ends.clone())]).await;
+    let ends = made_ago(SELF_SIGNED, YEAR - Duration::from_secs(20 * 24 * 3600));
+    let mut running = start_with(Settings::default(), vec![(SELF_SIGNED, ends.clone())]).await;
     running.page(|page| states(page) == "signing going").await;
     assert_ne!(first_root(&running), root_of(&ends));
     let left = running.metrics.ca.root_expiry.value() - page::seconds(SystemTime::now());
@@ -75,7 +71,7 @@ async fn a_plugged_ca_takes_over_and_back() {
     let mut running = start().await;
     running.signs(SELF_SIGNED).await;
     let own = first_root(&running);
-    let plugged = made(PLUGGED, YEAR);
+    let plugged = made(PLUGGED);
     running.vault.set(PLUGGED, Some(plugged.clone())).await;
     running.signs(PLUGGED).await;
     assert_eq!(first_root(&running), root_of(&plugged));
@@ -83,7 +79,7 @@ async fn a_plugged_ca_takes_over_and_back() {
     // Deleting and creating it anew, as users replace it, is no end of it.
     running.vault.set(PLUGGED, None).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let next = made(PLUGGED, YEAR);
+    let next = made(PLUGGED);
     running.vault.set(PLUGGED, Some(next.clone())).await;
     running
         .page(|page| states(page) == "signing going going")
@@ -97,7 +93,7 @@ async fn a_plugged_ca_takes_over_and_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ca_replaced_while_nobody_looked_signs_once_proxies_could_hear_of_it() {
-    let (old, new) = (made(SELF_SIGNED, YEAR), made(SELF_SIGNED, YEAR));
+    let (old, new) = (made(SELF_SIGNED), made(SELF_SIGNED));
     let mut running = start_with(Settings::default(), vec![(SELF_SIGNED, old.clone())]).await;
     running.signs(SELF_SIGNED).await;
     let record = running.vault.secret(RECORD);
