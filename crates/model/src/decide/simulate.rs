@@ -1,26 +1,26 @@
 //! Tells in sentences what a proxy would do with a call, by asking the proxy's own decisions.
 
+mod choices;
 mod url;
 mod words;
 
 use super::authz::{self, RequestFacts, Ruling, Token, Verdict};
 use super::canonical::path;
-use super::cluster::{Cluster, Discovery};
-use super::clusters::Target;
+use super::cluster::Cluster;
 use super::host::canonical;
 use super::peers::{PeerMode, peer_mode};
 use super::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
     RequestPlan, TcpPlan,
 };
-use super::routes::{Action, Rule, first_match};
+use super::routes::{Rule, first_match};
 use super::snapshot::Snapshot;
 use super::{
     connection, gateway, gateway_decrypted, gateway_tls, outbound, request, secured, server_name,
 };
 use crate::identity::SpiffeId;
 use crate::security::MtlsMode;
-use crate::workload::Health;
+use choices::choices;
 use http::HeaderMap;
 use lateen_base::Str;
 use std::borrow::Cow;
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use url::{Url, own_address, parse, resolve};
 use words::{accepted, mutual, route, secured_by, verdict};
 
+pub use choices::Choice;
 pub use url::BadUrl;
 pub use words::sentence;
 
@@ -77,19 +78,6 @@ pub struct Simulation {
     pub request: Option<RequestPlan>,
     /// Everything the traffic can go to, with its share.
     pub choices: Vec<Choice>,
-}
-
-/// One weighted destination.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// Cluster name.
-    pub cluster: Str,
-    /// Share in percent.
-    pub percent: f64,
-    /// Where it leads: endpoint addresses with workload and state, or a sentence.
-    pub endpoints: Vec<String>,
-    /// Why it cannot be used, when it cannot.
-    pub problem: Option<String>,
 }
 
 /// Says what `snapshot`'s proxy does with `call`.
@@ -260,7 +248,7 @@ impl Simulation {
             return;
         }
         if let Some((rule, _, _)) = rules.and_then(|rules| first_match(rules, &head)) {
-            self.weigh(rule);
+            self.choices = choices(rule);
         }
         let plan = request(snapshot, facts, &case.peer, &head, case.dice);
         self.describe(&plan, &head);
@@ -297,34 +285,6 @@ impl Simulation {
         };
         self.ruling = Some(ruling);
         fault
-    }
-
-    fn weigh(&mut self, rule: &Rule) {
-        let Action::Forward(list) = &rule.action else {
-            return;
-        };
-        let total: f64 = list.iter().map(|w| f64::from(w.weight)).sum();
-        for choice in list {
-            let percent = match (list.len(), total > 0.0) {
-                (1, _) => 100.0,
-                (_, true) => 100.0 * f64::from(choice.weight) / total,
-                (_, false) => 0.0,
-            };
-            let made = match &choice.target {
-                Target::Cluster(cluster) => Choice::of(cluster, percent),
-                Target::Missing { subject, .. } => Choice {
-                    cluster: subject.as_str().into(),
-                    percent,
-                    endpoints: Vec::new(),
-                    problem: choice
-                        .target
-                        .usable(None)
-                        .err()
-                        .map(|fault| sentence(&fault)),
-                },
-            };
-            self.choices.push(made);
-        }
     }
 
     fn describe(&mut self, plan: &RequestPlan, head: &RequestHead<'_>) {
@@ -403,37 +363,6 @@ impl Simulation {
         if let Some(policy) = policy {
             self.steps
                 .push(format!("Traffic policy: {policy}, {:?}.", cluster.balancer));
-        }
-    }
-}
-
-impl Choice {
-    fn of(cluster: &Arc<Cluster>, percent: f64) -> Self {
-        let problem = Target::Cluster(cluster.clone()).usable(None).err();
-        let endpoints = match &cluster.discovery {
-            Discovery::Endpoints(list) => list
-                .iter()
-                .map(|e| {
-                    let state = match e.health {
-                        Health::Ready => "",
-                        Health::Draining => " (draining)",
-                        Health::Unready => " (not ready)",
-                    };
-                    format!("{} {}{state}", e.address, e.workload.name)
-                })
-                .collect(),
-            Discovery::OriginalDestination => vec!["the address that the client chose".to_owned()],
-            Discovery::Dns(names) => names
-                .iter()
-                .map(|(name, port)| format!("{name}:{port} by DNS"))
-                .collect(),
-            Discovery::Fixed(address) => vec![address.to_string()],
-        };
-        Self {
-            cluster: cluster.name.clone(),
-            percent,
-            endpoints,
-            problem: problem.map(|fault| sentence(&fault)),
         }
     }
 }

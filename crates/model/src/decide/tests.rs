@@ -16,8 +16,8 @@ use super::plan::{
 };
 use super::snapshot::Snapshot;
 use super::{connection, request, server_name};
+use crate::identity::SpiffeId;
 use mesh::{Mesh, snapshot};
-use std::net::SocketAddr;
 
 /// Builds `config` as its proxy sees it and compares each call with its plan.
 #[track_caller]
@@ -40,112 +40,136 @@ fn check(config: &str, cases: &[(&str, &str)]) {
 /// mode IP:PORT   secured ALPN IP:PORT
 /// ```
 fn answer(snapshot: &Snapshot, call: &str) -> String {
-    let mut words: Vec<_> = call.split_whitespace().collect();
-    let direction = match words[0] {
-        "inbound" => Direction::Inbound,
-        "gateway" => Direction::Gateway,
-        _ => Direction::Outbound,
-    };
-    if direction != Direction::Outbound {
-        words.remove(0);
-    }
-    let mut dice = 0;
-    let mut to: SocketAddr = "192.0.2.1:80".parse().expect("valid");
-    let mut from: std::net::IpAddr = "10.244.0.99".parse().expect("valid");
-    let mut headers = http::HeaderMap::new();
-    let mut peer = Peer::default();
-    let mut token: Option<Token> = None;
-    for word in &words[1..] {
-        if let Some(principal) = word.strip_prefix("as=") {
-            let id = crate::identity::SpiffeId::parse(&format!("spiffe://{principal}"));
-            peer.identity = Some(id.expect("identity"));
-            peer.tls = true;
-            continue;
-        } else if let Some(name) = word.strip_prefix("over=") {
-            peer.server_name = name.trim_matches('-').into();
-            peer.tls = true;
-            continue;
-        } else if let Some(address) = word.strip_prefix("ip=") {
-            from = address.parse().expect("address");
-            continue;
-        } else if let Some(principal) = word.strip_prefix("jwt=") {
-            token.get_or_insert_default().principal = Some(principal.to_owned());
-            continue;
-        } else if let Some((name, value)) =
-            word.strip_prefix("claim:").and_then(|c| c.split_once('='))
-        {
-            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-            let claims = &mut token.get_or_insert_default().claims;
-            claims.insert(name.to_owned(), value);
-            continue;
-        }
-        if let Some(number) = word.strip_prefix("dice=") {
-            dice = number.parse().expect("dice");
-        } else if let Some(address) = word.strip_prefix("to=") {
-            to = address.parse().expect("address");
-        } else if let Ok(address) = word.parse() {
-            to = address;
-        } else if let Some((name, value)) = word
-            .split_once(':')
-            .filter(|(n, _)| !matches!(*n, "http" | "https"))
-        {
-            let name: http::HeaderName = name.parse().expect("header name");
-            headers.append(name, value.parse().expect("header value"));
-        }
-    }
-    let mut facts = ConnectionFacts {
-        direction,
-        source: SocketAddr::new(from, 40000),
-        destination: to,
-    };
+    let call = Spoken::read(call);
+    let (words, facts, dice) = (&call.words, &call.facts, call.dice);
     match words[0] {
         "mode" => {
-            let found = super::peer_mode(snapshot, &facts);
+            let found = super::peer_mode(snapshot, facts);
             let by = found.origin.map(|o| format!(" by {}", o.name));
             format!("{:?}{}", found.mode, by.unwrap_or_default())
         }
-        "secured" => show_connection(&super::secured(snapshot, &facts, words[1], dice)),
-        "admit" => show_ruling(&authz::admit(snapshot, &facts, &peer)),
+        "secured" => show_connection(&super::secured(snapshot, facts, words[1], dice)),
+        "admit" => show_ruling(&authz::admit(snapshot, facts, &call.peer)),
         "tls" => {
             let sni = Some(words[1]).filter(|w| *w != "-");
-            show_gateway_tls(&super::gateway_tls(snapshot, &facts, sni, dice))
+            show_gateway_tls(&super::gateway_tls(snapshot, facts, sni, dice))
         }
         "inside" => {
-            let plan = super::gateway_decrypted(snapshot, &facts, Some(words[1]), dice);
+            let plan = super::gateway_decrypted(snapshot, facts, Some(words[1]), dice);
             show_connection(&plan)
         }
-        "open" => show_connection(&connection(snapshot, &facts, dice)),
-        "sni" => show_tcp(&server_name(snapshot, &facts, words[1], dice)),
-        first => {
-            let method = if first == "may" { words[1] } else { first };
-            let url = words[if first == "may" { 2 } else { 1 }];
-            let (scheme, url) = url.split_once("://").expect("URL");
-            let (authority, path) = url.split_at(url.find('/').unwrap_or(url.len()));
-            if !words.iter().any(|w| w.starts_with("to=")) {
-                let port = super::host::port_of(authority).unwrap_or(80);
-                facts.destination.set_port(port);
-                if let Ok(ip) = super::host::canonical(authority).parse() {
-                    facts.destination.set_ip(ip);
-                }
-            }
-            let head = RequestHead {
-                method: &method.parse().expect("method"),
-                authority,
-                path: if path.is_empty() { "/" } else { path },
-                scheme,
-                headers: &headers,
-            };
-            if first == "may" {
-                let facts_of_request = authz::RequestFacts {
-                    head,
-                    remote: from,
-                    token: token.as_ref(),
-                };
-                let ruling = authz::authorize(snapshot, &facts, &peer, &facts_of_request);
-                return show_ruling(&ruling);
-            }
-            show_request(&request(snapshot, &facts, &peer, &head, dice))
+        "open" => show_connection(&connection(snapshot, facts, dice)),
+        "sni" => show_tcp(&server_name(snapshot, facts, words[1], dice)),
+        "may" => call.asked(snapshot, words[1], words[2]),
+        method => call.asked(snapshot, method, words[1]),
+    }
+}
+
+/// A call in its parts.
+struct Spoken<'a> {
+    words: Vec<&'a str>,
+    facts: ConnectionFacts,
+    dice: u64,
+    /// Whether an address was given.
+    addressed: bool,
+    peer: Peer,
+    token: Option<Token>,
+    headers: http::HeaderMap,
+}
+
+impl<'a> Spoken<'a> {
+    fn read(text: &'a str) -> Self {
+        let mut words: Vec<_> = text.split_whitespace().collect();
+        let direction = match words[0] {
+            "inbound" => Direction::Inbound,
+            "gateway" => Direction::Gateway,
+            _ => Direction::Outbound,
+        };
+        if direction != Direction::Outbound {
+            words.remove(0);
         }
+        let mut call = Spoken {
+            words: Vec::new(),
+            facts: ConnectionFacts {
+                direction,
+                source: "10.244.0.99:40000".parse().expect("valid"),
+                destination: "192.0.2.1:80".parse().expect("valid"),
+            },
+            dice: 0,
+            addressed: false,
+            peer: Peer::default(),
+            token: None,
+            headers: http::HeaderMap::new(),
+        };
+        for word in &words[1..] {
+            call.word(word);
+        }
+        call.words = words;
+        call
+    }
+
+    fn word(&mut self, word: &str) {
+        let token = &mut self.token;
+        if let Some(principal) = word.strip_prefix("as=") {
+            let id = SpiffeId::parse(&format!("spiffe://{principal}"));
+            self.peer.identity = Some(id.expect("identity"));
+            self.peer.tls = true;
+        } else if let Some(name) = word.strip_prefix("over=") {
+            self.peer.server_name = name.trim_matches('-').into();
+            self.peer.tls = true;
+        } else if let Some(address) = word.strip_prefix("ip=") {
+            self.facts.source.set_ip(address.parse().expect("address"));
+        } else if let Some(principal) = word.strip_prefix("jwt=") {
+            token.get_or_insert_default().principal = Some(principal.to_owned());
+        } else if let Some(claim) = word.strip_prefix("claim:") {
+            let (name, value) = claim.split_once('=').expect("name=value");
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            let claims = &mut token.get_or_insert_default().claims;
+            claims.insert(name.to_owned(), value);
+        } else if let Some(number) = word.strip_prefix("dice=") {
+            self.dice = number.parse().expect("dice");
+        } else if let Some(address) = word.strip_prefix("to=") {
+            self.facts.destination = address.parse().expect("address");
+            self.addressed = true;
+        } else if let Ok(address) = word.parse() {
+            self.facts.destination = address;
+        } else if let Some((name, value)) =
+            word.split_once(':').filter(|(_, v)| !v.starts_with("//"))
+        {
+            let name: http::HeaderName = name.parse().expect("header name");
+            let value = value.parse().expect("header value");
+            self.headers.append(name, value);
+        }
+    }
+
+    /// A request, or what policies say of it.
+    fn asked(&self, snapshot: &Snapshot, method: &str, url: &str) -> String {
+        let (scheme, rest) = url.split_once("://").expect("URL");
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let mut facts = self.facts;
+        if !self.addressed {
+            let port = super::host::port_of(authority).unwrap_or(80);
+            facts.destination.set_port(port);
+            if let Ok(ip) = super::host::canonical(authority).parse() {
+                facts.destination.set_ip(ip);
+            }
+        }
+        let head = RequestHead {
+            method: &method.parse().expect("method"),
+            authority,
+            path: if path.is_empty() { "/" } else { path },
+            scheme,
+            headers: &self.headers,
+        };
+        if self.words[0] != "may" {
+            return show_request(&request(snapshot, &facts, &self.peer, &head, self.dice));
+        }
+        let asked = authz::RequestFacts {
+            head,
+            remote: facts.source.ip(),
+            token: self.token.as_ref(),
+        };
+        show_ruling(&authz::authorize(snapshot, &facts, &self.peer, &asked))
     }
 }
 
