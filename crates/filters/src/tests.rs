@@ -211,6 +211,44 @@ fn gateways_tell_of_certificates_as_the_mesh_says() {
 }
 
 #[test]
+fn certificates_are_told_with_their_names_and_no_more_than_those() {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    let told = |name: Option<&str>, sans: Vec<SanType>, with_pem| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = Default::default();
+        if let Some(name) = name {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "Shop");
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.subject_alt_names = sans;
+        let cert = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let element = client_cert::element(Some("spiffe://own"), cert.der(), with_pem);
+        element.map(|e| e.to_str().unwrap().to_owned())
+    };
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+    let member = told(None, vec![uri("spiffe://d/ns/a/sa/b")], false).unwrap();
+    assert!(member.starts_with("By=spiffe://own;Hash="), "{member}");
+    assert!(
+        member.ends_with(";Subject=\"\";URI=spiffe://d/ns/a/sa/b"),
+        "{member}"
+    );
+    let outside = told(Some("a \"b\", c"), vec![dns("x.com"), dns("y.com")], true).unwrap();
+    assert!(
+        outside.ends_with(r#";Subject="CN=a \"b\"\\, c,O=Shop";DNS=x.com;DNS=y.com"#)
+            && outside.contains(";Cert=\"%2D%2D%2D%2D%2DBEGIN%20CERTIFICATE"),
+        "{outside}"
+    );
+    // A name that would read as another element is told of in no way at all.
+    for name in ["spiffe://d/a;URI=spiffe://d/b", "spiffe://d/a,By=x", "x\"y"] {
+        assert_eq!(told(None, vec![uri(name)], false), None, "{name}");
+    }
+    assert_eq!(client_cert::element(None, b"no certificate", false), None);
+}
+
+#[test]
 fn the_client_is_whom_trusted_proxies_name() {
     let told: &[&str] = &["1.1.1.1, 2.2.2.2", "3.3.3.3"];
     for (direction, member, trusted, told, want) in [

@@ -161,7 +161,6 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 fn describe(open: &mut Open, head: &request::Parts, authority: &str) {
     open.record.path = Some(head::path(head).to_owned());
     open.record.authority = Some(authority.to_owned());
-    capture_request(open, &head.headers);
 }
 
 fn capture_request(open: &mut Open, headers: &HeaderMap) {
