@@ -154,7 +154,7 @@ pub struct Operation {
     /// None of these methods.
     #[schemars(length(max = 1024), inner(length(max = 256)))]
     pub not_methods: Vec<String>,
-    /// Paths without query; {*} stands for one part, {**} at the end for any number. HTTP only.
+    /// Paths without query; {*} stands for one part, {**} for any number. HTTP only.
     #[schemars(length(max = 1024), inner(length(max = 4096)))]
     pub paths: Vec<String>,
     /// None of these paths.

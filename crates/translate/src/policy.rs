@@ -78,3 +78,6 @@ pub fn closed(kind: &str, meta: &Meta, spec: &Value, mesh: &Mesh) -> Vec<Resourc
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

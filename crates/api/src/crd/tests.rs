@@ -36,6 +36,7 @@ fn schemas_are_structural_and_documented() {
         "maxProperties",
         "pattern",
         "x-kubernetes-validations",
+        "x-kubernetes-preserve-unknown-fields",
     ];
     for crd in crds() {
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default();
@@ -71,17 +72,16 @@ fn schemas_are_structural_and_documented() {
 #[test]
 fn every_version_is_served_and_v1_is_stored() {
     let crds = crds();
-    assert_eq!(crds.len(), 6);
+    assert_eq!(crds.len(), 9);
     for crd in crds {
         let versions = crd["spec"]["versions"].as_array().expect("versions");
         let said = versions
             .iter()
             .map(|v| (v["name"].as_str().unwrap_or_default(), v["storage"] == true))
             .collect::<Vec<_>>();
-        assert_eq!(
-            said,
-            [("v1", true), ("v1beta1", false), ("v1alpha3", false)]
-        );
+        let all = [("v1", true), ("v1beta1", false), ("v1alpha3", false)];
+        let is_security = crd["spec"]["group"] == "security.istio.io";
+        assert_eq!(said, all[..if is_security { 2 } else { 3 }]);
     }
 }
 
@@ -177,6 +177,28 @@ fn rules_in_the_schema() {
         "ServiceEntry",
         json!({ "hosts": ["a"], "resolution": "DNS_ROUND_ROBIN", "endpoints": [endpoint, endpoint], "addresses": ["10.0.0.0/8"] }),
         &["one endpoint at most", "ranges"],
+    );
+    let selector = json!({ "matchLabels": { "app": "a" } });
+    let target = json!({ "kind": "Service", "name": "a" });
+    for kind in ["AuthorizationPolicy", "RequestAuthentication"] {
+        check_rules(kind, json!({}), &[]);
+        check_rules(kind, json!({ "selector": selector }), &[]);
+        check_rules(
+            kind,
+            json!({ "selector": selector, "targetRefs": [target] }),
+            &["exclude each other"],
+        );
+    }
+    let ports = json!({ "8080": { "mode": "STRICT" } });
+    check_rules(
+        "PeerAuthentication",
+        json!({ "selector": selector, "portLevelMtls": ports }),
+        &[],
+    );
+    check_rules(
+        "PeerAuthentication",
+        json!({ "portLevelMtls": ports }),
+        &["needs a selector"],
     );
     check_rules("WorkloadEntry", json!({ "address": "a" }), &[]);
     check_rules("WorkloadEntry", json!({ "network": "n" }), &[]);

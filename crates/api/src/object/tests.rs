@@ -45,3 +45,21 @@ fn status_and_server_fields_are_known() {
     assert_eq!(notices, []);
     assert_eq!(object.expect("read").meta().resource_version, "7");
 }
+
+/// A policy that lost its misspelt half could mean the opposite of what it says.
+#[test]
+fn an_unknown_field_refuses_a_policy() {
+    let (object, notices) = from_json(json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": { "name": "a", "namespace": "n" },
+        "spec": { "rules": [{ "form": [{ "source": { "principals": ["x"] } }] }] },
+    }));
+    assert_eq!(object, None);
+    let said = notices.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        said,
+        [
+            "Error: AuthorizationPolicy n/a: spec.rules[0].form: unknown field, so the object could mean something else than it says; did you mean \"from\"?"
+        ]
+    );
+}

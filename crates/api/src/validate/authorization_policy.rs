@@ -194,7 +194,9 @@ fn bad_template(text: &str) -> Option<String> {
     for part in text.trim_matches('/').split('/') {
         match part {
             "{*}" | "{**}" if ended => {
-                return Some(format!("{text:?}: {{**}} must be the last of all"));
+                return Some(format!(
+                    "{text:?}: nothing but plain parts may follow {{**}}"
+                ));
             }
             "{*}" => {}
             "{**}" => ended = true,

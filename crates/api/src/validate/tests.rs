@@ -1,12 +1,18 @@
 //! Cases of `validate`: text in, observable result out.
 
+mod security;
+
 use super::*;
 use expect_test::{Expect, expect};
 
 /// Validates `spec` (YAML, flow or block) of `kind`, and compares what is said.
 fn check(kind: &str, spec: &str, want: Expect) {
+    let group = match kind.ends_with("Authentication") || kind == "AuthorizationPolicy" {
+        true => "security.istio.io",
+        false => "networking.istio.io",
+    };
     let text = format!(
-        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
+        "apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
     );
     let mut said = String::new();
     for document in crate::yaml::parse("f", &text) {

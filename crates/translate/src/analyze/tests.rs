@@ -51,13 +51,23 @@ fn check(text: &str, want: Expect) {
             _ => {}
         }
     }
+    let text = "extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: a.b, port: 1}}]";
+    let mesh = Mesh {
+        config: lateen_api::mesh_config::parse(text).0.expect("good"),
+        ..Mesh::default()
+    };
+    let workload = BTreeMap::from([("app".into(), "reviews".into())]);
     let notices = analyze(&Inputs {
-        mesh: &Mesh::default(),
+        mesh: &mesh,
         services: &services.iter().collect::<Vec<_>>(),
         service_entries: &entries,
         virtual_services: &routes,
         destination_rules: &rules,
         gateways: &gateways,
+        peer_authentications: &peers,
+        request_authentications: &requests,
+        authorization_policies: &policies,
+        workloads: Some(&[("ns", &workload)]),
     });
     let said = notices.iter().map(|n| format!("{n}\n")).collect::<String>();
     want.assert_eq(&said);
@@ -154,4 +164,119 @@ fn port_names() {
             Info [IST0118]: Service ns/s: spec.ports[1].name: port 81 has the name "web", which declares no protocol, so it is detected: name it http-…, grpc-… or tcp-…, or set appProtocol
         "#]],
     );
+}
+
+/// A security object `ns/a` of this kind with this spec.
+fn secure(kind: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
+    )
+}
+
+/// A Service whose workload is there, with an HTTP and a TCP port.
+const DB: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: ns}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 90, targetPort: 9000}]}
+";
+
+#[test]
+fn policies_for_nobody() {
+    check(
+        &secure(
+            "PeerAuthentication",
+            "{selector: {matchLabels: {app: revews}}}",
+        ),
+        expect![[r#"
+            Warning [IST0127]: PeerAuthentication ns/a: spec.selector.matchLabels: no workload in namespace ns has the labels app=revews, so it is for nothing yet: correct them, or start the workload
+        "#]],
+    );
+    check(
+        &secure(
+            "PeerAuthentication",
+            "{selector: {matchLabels: {app: reviews}}}",
+        ),
+        expect![[r#""#]],
+    );
+    check(
+        &secure(
+            "AuthorizationPolicy",
+            "{targetRefs: [{kind: Service, name: nobody}, {kind: Service, name: reviews}]}",
+        ),
+        expect![[r#"
+            Warning [IST0101]: AuthorizationPolicy ns/a: spec.targetRefs[0]: there is no Service nobody in namespace ns
+            Warning: AuthorizationPolicy ns/a: spec.targetRefs[1]: policies of services are enforced by waypoints, which are not there yet: use a selector
+        "#]],
+    );
+}
+
+#[test]
+fn providers_that_nobody_configured() {
+    let custom = |name: &str| {
+        secure(
+            "AuthorizationPolicy",
+            &format!("{{action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]}}"),
+        )
+    };
+    check(&custom("ask"), expect![[r#""#]]);
+    check(&custom("akk"), expect![[r#"
+        Error [IST0101]: AuthorizationPolicy ns/a: spec.provider.name: "akk" is not among extensionProviders of the mesh's configuration (did you mean "ask"?), so whatever the policy matches is denied: add it there
+    "#]]);
+}
+
+#[test]
+fn tokens_that_nobody_requires() {
+    let rules = secure(
+        "RequestAuthentication",
+        "{jwtRules: [{issuer: 'https://a.b'}]}",
+    );
+    check(&rules, expect![[r#"
+        Info: RequestAuthentication ns/a: spec.jwtRules: requests without a token pass: an AuthorizationPolicy with requestPrincipals: ["*"] requires one
+    "#]]);
+    let policy = secure(
+        "AuthorizationPolicy",
+        "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}",
+    );
+    check(&format!("{rules}{policy}"), expect![[r#""#]]);
+}
+
+#[test]
+fn http_rules_on_tcp_ports() {
+    let policy = |action: &str, to: &str| {
+        let rules = format!("[{{to: [{{operation: {to}}}]}}]");
+        let spec = format!(
+            "{{action: {action}, selector: {{matchLabels: {{app: reviews}}}}, rules: {rules}}}"
+        );
+        format!("{DB}{}", secure("AuthorizationPolicy", &spec))
+    };
+    check(&policy("ALLOW", "{methods: [GET]}"), expect![[r#"
+        Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there the rule never matches, so connections are denied; name the HTTP ports in to.operation.ports
+    "#]]);
+    check(&policy("DENY", "{paths: [/a], ports: ['9000']}"), expect![[r#"
+        Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there its HTTP part is passed over, so it denies more than it says; name the HTTP ports in to.operation.ports
+    "#]]);
+    check(
+        &policy("ALLOW", "{methods: [GET], ports: ['8080']}"),
+        expect![[r#""#]],
+    );
+    check(&policy("ALLOW", "{ports: ['9000']}"), expect![[r#""#]]);
+}
+
+#[test]
+fn plain_text_to_strict_servers() {
+    let rule = |mode: &str| {
+        format!(
+            "{DB}---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: db, namespace: ns}}\nspec: {{host: db, trafficPolicy: {{tls: {{mode: {mode}}}}}}}\n"
+        )
+    };
+    let strict = secure("PeerAuthentication", "{mtls: {mode: STRICT}}");
+    check(&format!("{}{strict}", rule("DISABLE")), expect![[r#"
+        Error [IST0113]: DestinationRule ns/db: spec.trafficPolicy.tls: clients send plain text, but PeerAuthentication ns/a is STRICT there, so connections are reset: use ISTIO_MUTUAL, or leave tls out
+    "#]]);
+    check(
+        &format!("{}{strict}", rule("ISTIO_MUTUAL")),
+        expect![[r#""#]],
+    );
+    check(&rule("DISABLE"), expect![[r#""#]]);
 }
