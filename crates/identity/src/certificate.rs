@@ -81,7 +81,9 @@ pub(crate) fn show(time: SystemTime) -> String {
 
 /// The date that is `days` after 1970-01-01 in the Gregorian calendar.
 fn civil(days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     // 400 years always have the same number of days.
     let (mut year, mut rest) = (1970 + days / 146_097 * 400, days % 146_097);
     while rest >= 365 + u64::from(leap(year)) {

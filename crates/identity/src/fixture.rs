@@ -13,7 +13,7 @@ use rcgen::{
 };
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -28,10 +28,13 @@ macro_rules! time {
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-/// The machine's time in whole seconds: certificates know no fractions.
+/// The time when the tests began, in whole seconds: certificates know no fractions.
 pub(crate) fn now() -> SystemTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UNIX_EPOCH + Duration::from_secs(since.expect("after 1970").as_secs())
+    static NOW: OnceLock<SystemTime> = OnceLock::new();
+    *NOW.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        UNIX_EPOCH + Duration::from_secs(since.expect("after 1970").as_secs())
+    })
 }
 
 pub(crate) fn id(text: &str) -> SpiffeId {
@@ -90,6 +93,7 @@ impl Workshop {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
         within(&mut params, now() - HOUR, now() + 3650 * DAY);
         params.serial_number = Some(SerialNumber::from_slice(&[fastrand::u8(1..127), 7]));
         (params, KeyPair::generate().expect("a key"))

@@ -131,10 +131,12 @@ pub async fn run(options: Options, state: watch::Sender<State>) {
     } = options;
     match origin {
         Origin::Authority(authority) => {
-            let cache = cache.map(cache::Cache::new);
             let renewal = authority::Renewal {
-                authority,
-                cache,
+                ask: authority::over(authority.connector),
+                token: authority.token,
+                lifetime: authority.lifetime,
+                key: authority.key,
+                cache: cache.map(cache::Cache::new),
                 renew,
                 believed,
                 clock,

@@ -128,6 +128,33 @@ fn requests_of_openssl_are_signed_when_strong() {
 }
 
 #[test]
+fn openssl_believes_what_it_signs() {
+    let root = Workshop::root("corporate");
+    let plugged = root.intermediate("ours").plugged(&root.pem(), "");
+    for ca in [authority("cluster.local"), plugged.expect("an authority")] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let request = Request::new(KeyKind::EcdsaP256, None).expect("a request");
+        let chain = ca.sign(request.pem(), &sleep_id(), HOUR, now());
+        let chain = chain.expect("signed");
+        let between = chain[1..chain.len() - 1].join("") + ca.root_pem();
+        let done = std::process::Command::new("openssl")
+            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"])
+            .arg(write("root.pem", ca.root_pem()))
+            .arg("-untrusted")
+            .arg(write("between.pem", &between))
+            .arg(write("leaf.pem", &chain[0]))
+            .output();
+        let Ok(done) = done else { return };
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+#[test]
 fn bad_requests_are_told_apart() {
     let ca = authority("cluster.local");
     let sign = |csr: &str| error(ca.sign(csr, &sleep_id(), HOUR, now()));

@@ -9,8 +9,10 @@ use crate::trust::TrustBundles;
 use lateen_base::backoff::Backoff;
 use lateen_proto::ca::IstioCertificateRequest;
 use lateen_proto::ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
@@ -41,9 +43,57 @@ pub struct AuthorityOptions {
     pub key: KeyKind,
 }
 
+/// What the CA is asked.
+pub(super) struct Question {
+    pub(super) csr: String,
+    pub(super) lifetime: Duration,
+    pub(super) token: Option<String>,
+}
+
+/// The CA's answer: PEM certificates, or a sentence.
+pub(super) type Answer = Result<Vec<String>, String>;
+
+/// Asks the CA.
+pub(super) type Ask =
+    Box<dyn Fn(Question) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+
+/// Asks over the network.
+pub(super) fn over(connector: Connector) -> Ask {
+    Box::new(move |question| {
+        let connector = connector.clone();
+        Box::pin(async move { ask(&connector, question).await })
+    })
+}
+
+async fn ask(connector: &Connector, question: Question) -> Answer {
+    let seconds = question.lifetime.as_secs().try_into().unwrap_or(i64::MAX);
+    let mut message = tonic::Request::new(IstioCertificateRequest {
+        csr: question.csr,
+        validity_duration: seconds,
+        metadata: None,
+    });
+    if let Some(token) = question.token {
+        let bearer = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| "the token file holds no token".to_owned())?;
+        message.metadata_mut().insert("authorization", bearer);
+    }
+    let channel = connector.channel().await;
+    let channel = channel.map_err(|error| format!("the CA cannot be reached: {error}"))?;
+    let mut client =
+        IstioCertificateServiceClient::new(channel).max_decoding_message_size(MOST * LONGEST);
+    let answer = client.create_certificate(message).await;
+    let answer = answer
+        .map_err(|status| format!("the CA refused ({:?}): {}", status.code(), status.message()))?;
+    Ok(answer.into_inner().cert_chain)
+}
+
 /// The loop.
 pub(super) struct Renewal<'a> {
-    pub(super) authority: AuthorityOptions,
+    pub(super) ask: Ask,
+    pub(super) token: Option<PathBuf>,
+    pub(super) lifetime: Duration,
+    pub(super) key: KeyKind,
     pub(super) cache: Option<Cache>,
     pub(super) renew: Arc<Notify>,
     pub(super) believed: Option<watch::Receiver<TrustBundles>>,
@@ -58,12 +108,20 @@ impl Renewal<'_> {
     pub(super) async fn run(mut self) {
         self.load();
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        let mut delay = match &self.state.borrow().svid {
+            Some(kept) => renewal_delay(kept, self.clock.now()),
+            None => Duration::ZERO,
+        };
         loop {
-            self.wait_until_due().await;
+            self.wait_until_due(delay).await;
             let seen = self.token_seen();
-            match timeout(ASK_TIMEOUT, self.ask()).await {
+            match timeout(ASK_TIMEOUT, self.obtain()).await {
                 Ok(Ok((svid, roots))) => {
                     backoff = Backoff::new(FIRST_DELAY, longest_delay(svid.lifetime()));
+                    let now = self.clock.now();
+                    // Certificates of seconds have their beginning, and so half of their life, in the past.
+                    let least = (svid.remaining(now) / 4).max(LOOK);
+                    delay = renewal_delay(&svid, now).max(least);
                     self.publish(svid, roots);
                     continue;
                 }
@@ -71,6 +129,7 @@ impl Renewal<'_> {
                 Err(_) => self.failed("the CA did not answer in time".into()),
             }
             self.pause(backoff.next_delay(), seen).await;
+            delay = Duration::ZERO;
         }
     }
 
@@ -90,11 +149,11 @@ impl Renewal<'_> {
     }
 
     /// Returns when a certificate is to be asked for.
-    async fn wait_until_due(&mut self) {
+    async fn wait_until_due(&mut self, delay: Duration) {
         let Some(svid) = self.state.borrow().svid.clone() else {
             return;
         };
-        let due = self.clock.now() + renewal_delay(&svid, self.clock.now());
+        let due = self.clock.now() + delay;
         loop {
             let left = due.duration_since(self.clock.now()).unwrap_or_default();
             if left.is_zero() {
@@ -126,44 +185,27 @@ impl Renewal<'_> {
     }
 
     fn token_seen(&self) -> Seen {
-        let found = std::fs::metadata(self.authority.token.as_ref()?).ok()?;
+        let found = std::fs::metadata(self.token.as_ref()?).ok()?;
         Some((found.modified().ok()?, found.len()))
     }
 
     /// Makes a key and has it signed. The error is a sentence.
-    async fn ask(&self) -> Result<(Svid, String), String> {
+    async fn obtain(&self) -> Result<(Svid, String), String> {
         let current = self.state.borrow().svid.clone();
         let id = current.as_ref().map(|svid| svid.id.uri());
-        let request = Request::new(self.authority.key, id).map_err(|e| e.to_string())?;
-        let mut message = tonic::Request::new(IstioCertificateRequest {
+        let request = Request::new(self.key, id).map_err(|e| e.to_string())?;
+        let question = Question {
             csr: request.pem().to_owned(),
-            validity_duration: self
-                .authority
-                .lifetime
-                .as_secs()
-                .try_into()
-                .unwrap_or(i64::MAX),
-            metadata: None,
-        });
-        if let Some(token) = self.token(current.is_some())? {
-            let bearer = format!("Bearer {}", token.trim())
-                .parse()
-                .map_err(|_| "the token file holds no token".to_owned())?;
-            message.metadata_mut().insert("authorization", bearer);
-        }
-        let channel = self.authority.connector.channel().await;
-        let channel = channel.map_err(|error| format!("the CA cannot be reached: {error}"))?;
-        let mut client =
-            IstioCertificateServiceClient::new(channel).max_decoding_message_size(MOST * LONGEST);
-        let answer = client.create_certificate(message).await.map_err(|status| {
-            format!("the CA refused ({:?}): {}", status.code(), status.message())
-        })?;
-        self.accept(request, &answer.into_inner().cert_chain)
+            lifetime: self.lifetime,
+            token: self.token(current.is_some())?,
+        };
+        let chain = (self.ask)(question).await?;
+        self.accept(request, &chain)
     }
 
     /// The token; absent is an error unless there is a certificate to authenticate with.
     fn token(&self, certified: bool) -> Result<Option<String>, String> {
-        let Some(path) = &self.authority.token else {
+        let Some(path) = &self.token else {
             return Ok(None);
         };
         match std::fs::read_to_string(path) {

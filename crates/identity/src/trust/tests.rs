@@ -90,7 +90,7 @@ fn nobody_is_believed_without_roots() {
     let none = TrustBundles::default();
     assert!(none.is_empty());
     assert_has(
-        &said(none.verify(&[leaf.clone()], now())),
+        &said(none.verify(std::slice::from_ref(&leaf), now())),
         "there are no roots at all",
     );
     let (other, _) = TrustBundles::of(
@@ -99,7 +99,7 @@ fn nobody_is_believed_without_roots() {
         &[],
     );
     assert_has(
-        &said(other.verify(&[leaf.clone()], now())),
+        &said(other.verify(std::slice::from_ref(&leaf), now())),
         "not signed by a root",
     );
     assert_has(&said(other.verify(&[], now())), "showed no certificate");
@@ -181,7 +181,10 @@ fn during_a_rotation_both_roots_count_and_expired_ones_do_not() {
     let later = now() + 4000 * DAY;
     assert_eq!(bundles.not_after("cluster.local"), Some(now() + 3650 * DAY));
     let (leaf, _) = new.leaf(&[SLEEP], |p| within(p, now(), later + DAY));
-    assert_eq!(said(bundles.verify(&[leaf.clone()], now())), SLEEP);
+    assert_eq!(
+        said(bundles.verify(std::slice::from_ref(&leaf), now())),
+        SLEEP
+    );
     assert_has(&said(bundles.verify(&[leaf], later)), "every root");
 }
 
@@ -196,7 +199,7 @@ fn bad_roots_are_left_out_with_a_sentence() {
             crls: "".into(),
         };
         let (bundles, notices) = TrustBundles::of(&[Arc::new(bundle)], "cluster.local", &[]);
-        let verdict = said(bundles.verify(&[leaf.clone()], now()));
+        let verdict = said(bundles.verify(std::slice::from_ref(&leaf), now()));
         format!("{verdict}; {}", notices.join(" "))
     };
     let no_authority = crate::pem::encode("CERTIFICATE", &leaf);
