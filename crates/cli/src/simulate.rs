@@ -2,74 +2,158 @@
 
 use crate::args::SimulateArgs;
 use crate::cluster::{Cluster, text};
-use crate::forward;
+use crate::local;
 use crate::sandbox::pod_name;
-use anyhow::{Context as _, Result, bail};
+use crate::view::resources_for;
+use anyhow::{Context as _, Result};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lateen_model::decide::plan::Direction;
-use lateen_model::decide::resources::ResourceSet;
-use lateen_model::decide::simulate::{Call, Simulation, simulate};
+use lateen_model::decide::simulate::{Call, Caller, Simulation, simulate};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::{Role, Scope};
-use lateen_xds::client::{self, Update};
+use lateen_model::resource::Kind;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::path::PathBuf;
 
-/// Prints what would happen to a call.
+/// Prints what would happen to a call at its caller's side.
 ///
 /// # Errors
 /// The pod or the control plane is not there, or the URL makes no sense.
 pub async fn run(args: &SimulateArgs) -> Result<()> {
-    let connection = &args.connection;
-    let cluster = Cluster::connect(
-        connection.kubeconfig.as_deref(),
-        connection.namespace.clone(),
-    )
-    .await?;
-    let (namespace, pod) = match args.from.as_str() {
-        "gateway" => pod_name(&cluster, "deploy/istio-ingressgateway.istio-system").await?,
-        name => pod_name(&cluster, name).await?,
-    };
-    let object = cluster
-        .read(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))
-        .await
-        .with_context(|| format!("pod {namespace}/{pod}"))?;
-    let scope = scope_of(&object);
-    let resources = resources_for(&cluster, &scope).await?;
-    let snapshot = Snapshot::build(&resources, &scope);
-    let method: Method = args
-        .method
-        .parse()
-        .with_context(|| format!("{:?} is not a method", args.method))?;
-    let headers = headers(&args.headers)?;
-    let direction = match scope.role {
-        Role::Gateway => Direction::Gateway,
-        Role::Sidecar => Direction::Outbound,
-    };
-    let call = Call {
-        direction,
-        method: &method,
-        url: &args.to,
-        headers: &headers,
-        dice: None,
-    };
-    println!(
-        "From {} {}/{}:",
-        if direction == Direction::Gateway {
-            "gateway"
-        } else {
-            "pod"
-        },
-        namespace,
-        pod
-    );
-    print(&simulate(&snapshot, &call)?);
+    let side = Side::of_caller(args).await?;
+    side.print_from();
+    print(&simulate(&side.snapshot, &side.call(args)?.borrow())?);
     Ok(())
 }
 
-fn print(simulation: &Simulation) {
+/// A proxy, and what it decides from.
+pub struct Side {
+    /// The cluster that was asked.
+    pub cluster: Cluster,
+    /// The proxy.
+    pub scope: Scope,
+    /// Whether its pod runs a proxy at all.
+    pub has_proxy: bool,
+    /// What it decides from.
+    pub snapshot: Snapshot,
+}
+
+/// A call in parts that live long enough.
+pub struct Request {
+    direction: Direction,
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    caller: Caller<'static>,
+}
+
+impl Request {
+    /// The call as decisions take it.
+    pub fn borrow(&self) -> Call<'_> {
+        Call {
+            direction: self.direction,
+            method: &self.method,
+            url: &self.url,
+            headers: &self.headers,
+            dice: None,
+            caller: self.caller.clone(),
+        }
+    }
+
+    /// The same call as the server's side sees it, at `url`.
+    #[must_use]
+    pub fn at_server(self, url: String, caller: Caller<'static>) -> Self {
+        Self {
+            direction: Direction::Inbound,
+            url,
+            caller,
+            ..self
+        }
+    }
+}
+
+impl Side {
+    /// The caller's side.
+    ///
+    /// # Errors
+    /// The pod or the control plane is not there, or a file of `-f` is not in order.
+    pub async fn of_caller(args: &SimulateArgs) -> Result<Self> {
+        let connection = &args.connection;
+        let cluster = Cluster::connect(
+            connection.kubeconfig.as_deref(),
+            connection.namespace.clone(),
+        )
+        .await?;
+        let name = match args.from.as_str() {
+            "gateway" => "deploy/istio-ingressgateway.istio-system",
+            name => name,
+        };
+        let (namespace, pod) = pod_name(&cluster, name).await?;
+        Self::of_pod(cluster, (&namespace, &pod), &args.files).await
+    }
+
+    /// The side of one pod, with the objects in `files` laid over what its proxy has.
+    ///
+    /// # Errors
+    /// As for [`Self::of_caller`].
+    pub async fn of_pod(
+        cluster: Cluster,
+        (namespace, pod): (&str, &str),
+        files: &[PathBuf],
+    ) -> Result<Self> {
+        let object = cluster
+            .read(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))
+            .await
+            .with_context(|| format!("pod {namespace}/{pod}"))?;
+        let scope = scope_of(&object);
+        let mut resources = resources_for(&cluster, &scope).await?;
+        for file in files {
+            let laid_over = local::resources(file)?;
+            let objects = laid_over
+                .into_iter()
+                .filter(|r| r.key().kind != Kind::MeshSettings);
+            resources.apply(objects, []);
+        }
+        Ok(Self {
+            has_proxy: proxy_of(&object).is_some(),
+            snapshot: Snapshot::build(&resources, &scope),
+            scope,
+            cluster,
+        })
+    }
+
+    /// The call that the arguments describe.
+    ///
+    /// # Errors
+    /// The method or a header makes no sense.
+    pub fn call(&self, args: &SimulateArgs) -> Result<Request> {
+        let method = args.method.parse();
+        let method = method.with_context(|| format!("{:?} is not a method", args.method))?;
+        Ok(Request {
+            direction: match self.scope.role {
+                Role::Gateway => Direction::Gateway,
+                Role::Sidecar => Direction::Outbound,
+            },
+            method,
+            url: args.to.clone(),
+            headers: headers(&args.headers)?,
+            caller: Caller::default(),
+        })
+    }
+
+    /// Says whose side it is.
+    pub fn print_from(&self) {
+        let what = match self.scope.role {
+            Role::Gateway => "gateway",
+            Role::Sidecar => "pod",
+        };
+        println!("From {what} {}/{}:", self.scope.namespace, self.scope.pod);
+    }
+}
+
+/// Prints a simulation.
+pub fn print(simulation: &Simulation) {
     for step in &simulation.steps {
         println!("  {step}");
     }
@@ -99,6 +183,13 @@ fn headers(given: &[String]) -> Result<HeaderMap> {
     Ok(out)
 }
 
+/// The proxy's container of a pod.
+fn proxy_of(pod: &Value) -> Option<&Value> {
+    let lists = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array());
+    let mut containers = lists.into_iter().flatten().flatten();
+    containers.find(|c| c["name"] == "istio-proxy")
+}
+
 /// What the proxy in a pod is. A pod without one gets the scope that its proxy would have.
 pub fn scope_of(pod: &Value) -> Scope {
     let metadata = &pod["metadata"];
@@ -109,17 +200,10 @@ pub fn scope_of(pod: &Value) -> Scope {
         .map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into()))
         .collect();
     let label = |name: &str| metadata["labels"][name].as_str().map(str::to_owned);
-    let containers = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array());
-    let is_router = containers
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|c| c["name"] == "istio-proxy")
-        .any(|c| {
-            c["args"]
-                .as_array()
-                .is_some_and(|args| args.iter().any(|a| a == "router"))
-        });
+    let is_router = proxy_of(pod).is_some_and(|container| {
+        let args = container["args"].as_array();
+        args.is_some_and(|args| args.iter().any(|a| a == "router"))
+    });
     let name = text(&metadata["name"]);
     let canonical = label("service.istio.io/canonical-name")
         .or_else(|| label("app"))
@@ -146,39 +230,4 @@ pub fn scope_of(pod: &Value) -> Scope {
         cluster: "Kubernetes".into(),
         domain: "cluster.local".into(),
     }
-}
-
-/// Everything that the control plane sends to a proxy of this scope.
-async fn resources_for(cluster: &Cluster, scope: &Scope) -> Result<ResourceSet> {
-    let (namespace, istiod) = pod_name(cluster, "deploy/istiod.istio-system")
-        .await
-        .context("the control plane")?;
-    let address = forward::listen(cluster, &namespace, &istiod, 15010).await?;
-    let (sender, mut updates) = mpsc::channel(16);
-    let options = client::Options {
-        address: address.to_string(),
-        connect: client::plain(&address.to_string(), |_| Ok(())),
-        token: None,
-        scope: scope.clone(),
-        node_id: client::node_id(scope),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        cache: None,
-    };
-    tokio::spawn(client::run(options, sender));
-    let mut set = ResourceSet::default();
-    let whole = async {
-        while let Some(update) = updates.recv().await {
-            match update {
-                Update::Changed { changed, removed } => {
-                    set.apply(changed, removed);
-                }
-                Update::Synced => return Ok(()),
-            }
-        }
-        bail!("the control plane closed the stream")
-    };
-    tokio::time::timeout(Duration::from_secs(10), whole)
-        .await
-        .context("the control plane does not answer")??;
-    Ok(set)
 }
