@@ -149,6 +149,9 @@ impl Conn {
 
     /// Names both ends in an exchange, as far as they are known before the upstream is.
     pub(crate) fn label(&self, open: &mut Open) {
+        if !self.server_name.is_empty() {
+            open.record.server_name = self.server_name.as_str().into();
+        }
         let labels = &self.worker.labels;
         let own = self.worker.shared.member.load();
         let own = own.as_ref().map(|member| &member.svid.id);
@@ -242,7 +245,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
 async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) {
     let watch = stream.watch();
     match tls::end_mesh(&conn.worker.shared, stream).await {
-        Err(fault) => tcp::refuse_politely(&conn, &watch, &fault).await,
+        Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
         Ok(ended) => {
             let stream = conn.ended(ended);
             let plan = {
@@ -275,7 +278,7 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
         GatewayTls::Refuse(fault) => tcp::refuse(&conn, &stream, &fault),
         GatewayTls::Terminate { key, server, then } => {
             match tls::end_gateway(&shared, stream, (&key, &server, then)).await {
-                Err(fault) => tcp::refuse_politely(&conn, &watch, &fault).await,
+                Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
                 Ok(ended) => {
                     let stream = conn.ended(ended);
                     let plan = {
@@ -418,7 +421,11 @@ impl Conn {
             return None;
         }
         let chain = Rc::clone(&self.certificates);
-        Some(self.worker.watchlist.hold(self.watch.clone(), chain, review))
+        Some(
+            self.worker
+                .watchlist
+                .hold(self.watch.clone(), chain, review),
+        )
     }
 
     /// Whether policies for connections let it in.

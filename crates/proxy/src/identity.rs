@@ -4,8 +4,8 @@
 use crate::config::{Certificates, ControlPlane, Identity};
 use crate::shared::Shared;
 use lateen_base::Str;
-use lateen_identity::istiod::{Connector, RootsSource};
 use lateen_identity::ca::KeyKind;
+use lateen_identity::istiod::{Connector, RootsSource};
 use lateen_identity::source::{self, AuthorityOptions, Clock, Origin, State};
 use lateen_identity::svid::Svid;
 use lateen_identity::tls::MeshTls;
@@ -103,7 +103,9 @@ impl Keeper {
     pub(crate) fn refresh(&mut self, shared: &Shared) -> bool {
         let state = self.state.borrow_and_update().clone();
         let Some(svid) = state.svid else {
-            let why = state.last_error.unwrap_or_else(|| "the CA has not answered yet".to_owned());
+            let why = state
+                .last_error
+                .unwrap_or_else(|| "the CA has not answered yet".to_owned());
             if self.said.as_ref() != Some(&why) {
                 tracing::info!("no certificate yet: {why}");
                 self.said = Some(why.clone());
@@ -123,7 +125,10 @@ impl Keeper {
         };
         let told = (!state.roots.is_empty()).then(|| Arc::new(issuer));
         for bundle in state.bundles.into_iter().chain(told) {
-            if bundles.iter().all(|b| b.trust_domain != bundle.trust_domain) {
+            if bundles
+                .iter()
+                .all(|b| b.trust_domain != bundle.trust_domain)
+            {
                 bundles.push(bundle);
             }
         }
@@ -149,7 +154,9 @@ impl Keeper {
         let tls = match MeshTls::new(&svid, &bundles, made_of.min) {
             Ok(tls) => tls,
             Err(error) => {
-                tracing::warn!("the new certificate cannot be used: {error}; the last one stays in force");
+                tracing::warn!(
+                    "the new certificate cannot be used: {error}; the last one stays in force"
+                );
                 return false;
             }
         };
@@ -159,7 +166,11 @@ impl Keeper {
             "certificate {} of {} in force, {}",
             svid.serial,
             svid.id,
-            if bundles.is_empty() { "no roots known yet" } else { "with the roots of the mesh" },
+            if bundles.is_empty() {
+                "no roots known yet"
+            } else {
+                "with the roots of the mesh"
+            },
         );
         shared.member.store(Some(Arc::new(Membership {
             tls,

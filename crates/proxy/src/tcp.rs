@@ -5,6 +5,7 @@ use crate::exchange::{Kind, Ledger, Open};
 use crate::fault;
 use crate::live::{Held, Review};
 use crate::security;
+use crate::tls::NotEnded;
 use crate::upstream::{Dialed, Failed};
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{Fault, FaultReason, TcpPlan};
@@ -25,12 +26,7 @@ const REPORT: Duration = Duration::from_secs(15);
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection by `plan`. `dialed` may be a connection that was opened while the client was still silent.
-pub(crate) async fn serve(
-    conn: Conn,
-    mut client: Stream,
-    plan: TcpPlan,
-    dialed: Option<Dialed>,
-) {
+pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed: Option<Dialed>) {
     let mut open = begin(&conn);
     if let Err(refused) = admit(&conn) {
         deny(&conn, &mut open, &refused.fault, refused.termination);
@@ -77,10 +73,14 @@ pub(crate) fn refuse(conn: &Conn, client: &Stream, fault: &Fault) {
 }
 
 /// As [`refuse`], for a client that TLS has told why: it gets the time to read that.
-pub(crate) async fn refuse_politely(conn: &Conn, client: &Watch, fault: &Fault) {
+pub(crate) async fn refuse_politely(conn: &Conn, client: &Watch, refusal: &NotEnded) {
+    if refusal.left {
+        return tracing::debug!("{} left: {}", conn.facts.source, refusal.fault.subject);
+    }
     let mut open = begin(conn);
-    conn.worker.say(fault, || fault::sentence(fault, None));
-    note(&mut open, fault, None);
+    conn.worker
+        .say(&refusal.fault, || fault::sentence(&refusal.fault, None));
+    note(&mut open, &refusal.fault, None);
     drop(open);
     client.linger(LAST_WORD).await;
 }
@@ -109,7 +109,6 @@ fn begin(conn: &Conn) -> Open {
     open.complete = true;
     open.record.local = Some(conn.local);
     open.record.remote = Some(conn.facts.source);
-    open.record.server_name = conn.server_name.as_str().into();
     conn.label(&mut open);
     open
 }

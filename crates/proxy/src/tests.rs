@@ -3,11 +3,21 @@
 //! `Destinations::Fixed`.
 
 mod admin;
+mod attacks;
+mod authz;
 mod captured;
 mod control;
+mod gateway_tls;
+mod external;
+mod guarded;
+mod headers;
 mod http;
+mod jwt;
+mod member;
 mod mesh;
+mod mtls;
 mod resilience;
+mod rotation;
 mod tcp;
 mod telemetry;
 
@@ -254,4 +264,19 @@ async fn nobody(ip: &str) -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// A server of HTTP/2 with prior knowledge that answers every request with `body`.
+async fn web2(ip: &str, body: &'static str) -> SocketAddr {
+    use lateen_net::http::{Body, Limits, Version, serve};
+    server(ip, move |stream, _| async move {
+        let stream = lateen_net::stream::Stream::new(stream, bytes::Bytes::new());
+        let respond = move |_, busy| async move {
+            let _busy = busy;
+            ::http::Response::new(Body::full(bytes::Bytes::from_static(body.as_bytes())))
+        };
+        let limits = Limits::default();
+        let _ = serve(stream, Version::Http2, &limits, std::future::pending(), respond).await;
+    })
+    .await
 }

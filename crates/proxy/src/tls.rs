@@ -10,9 +10,9 @@ use crate::shared::Shared;
 use lateen_base::Str;
 use lateen_identity::tls::explain;
 use lateen_identity::trust::still_valid;
-use lateen_model::identity::SpiffeId;
 use lateen_model::decide::host::canonical;
 use lateen_model::decide::plan::{Fault, FaultReason, Inside, Peer, ServerFacts};
+use lateen_model::identity::SpiffeId;
 use lateen_model::tls::{ServerTls, ServerTlsMode};
 use lateen_net::detect::ClientHello;
 use lateen_net::stream::Stream;
@@ -74,6 +74,28 @@ pub(crate) fn is_mesh(hello: &ClientHello) -> bool {
         .any(|protocol| protocol == "istio" || protocol.starts_with("istio-"))
 }
 
+/// Why TLS did not come about.
+pub(crate) struct NotEnded {
+    pub(crate) fault: Fault,
+    /// Whether it was the client who left: nothing to report.
+    pub(crate) left: bool,
+}
+
+impl NotEnded {
+    fn new(failure: &TlsFailure, fault: impl FnOnce(String) -> Fault) -> Self {
+        Self {
+            left: matches!(failure, TlsFailure::Closed | TlsFailure::Broken(_)),
+            fault: fault(sentence(failure)),
+        }
+    }
+}
+
+impl From<Fault> for NotEnded {
+    fn from(fault: Fault) -> Self {
+        Self { fault, left: false }
+    }
+}
+
 /// A connection whose TLS ended here.
 pub(crate) struct Ended {
     pub(crate) stream: Stream,
@@ -85,7 +107,7 @@ pub(crate) struct Ended {
 ///
 /// # Errors
 /// The proxy has no certificate yet, or the client is no member of the mesh.
-pub(crate) async fn end_mesh(shared: &Shared, stream: Stream) -> Result<Ended, Fault> {
+pub(crate) async fn end_mesh(shared: &Shared, stream: Stream) -> Result<Ended, NotEnded> {
     let refused = |subject: String| Fault {
         reason: FaultReason::HandshakeFailed,
         origin: None,
@@ -95,11 +117,12 @@ pub(crate) async fn end_mesh(shared: &Shared, stream: Stream) -> Result<Ended, F
         return Err(refused(format!(
             "this proxy has no certificate of the mesh: {}",
             shared.why_no_certificate()
-        )));
+        ))
+        .into());
     };
     let (stream, handshake) = accept(stream, member.tls.server(), PATIENCE)
         .await
-        .map_err(|failure| refused(sentence(&failure)))?;
+        .map_err(|failure| NotEnded::new(&failure, refused))?;
     let ended = ended(stream, handshake);
     // A resumed session was verified when it began.
     let identity = still_valid(&ended.chain, SystemTime::now());
@@ -111,7 +134,7 @@ pub(crate) async fn end_mesh(shared: &Shared, stream: Stream) -> Result<Ended, F
             },
             ..ended
         }),
-        Err(error) => Err(refused(error.to_string())),
+        Err(error) => Err(refused(error.to_string()).into()),
     }
 }
 
@@ -123,11 +146,14 @@ pub(crate) async fn end_gateway(
     shared: &Shared,
     stream: Stream,
     (key, server, then): (&Arc<ServerTls>, &ServerFacts, Inside),
-) -> Result<Ended, Fault> {
+) -> Result<Ended, NotEnded> {
     if key.mode == ServerTlsMode::IstioMutual {
-        return end_mesh(shared, stream).await.map_err(|fault| Fault {
-            origin: Some(server.origin.clone()),
-            ..fault
+        return end_mesh(shared, stream).await.map_err(|not| NotEnded {
+            fault: Fault {
+                origin: Some(server.origin.clone()),
+                ..not.fault
+            },
+            ..not
         });
     }
     let refused = |subject: String| Fault {
@@ -135,13 +161,15 @@ pub(crate) async fn end_gateway(
         origin: Some(server.origin.clone()),
         subject,
     };
-    let config = shared
-        .servers
-        .config(shared, key, then)
-        .map_err(|why| refused(format!("server {:?} on port {}: {why}", server.name, server.port)))?;
+    let config = shared.servers.config(shared, key, then).map_err(|why| {
+        refused(format!(
+            "server {:?} on port {}: {why}",
+            server.name, server.port
+        ))
+    })?;
     let (stream, handshake) = accept(stream, config, PATIENCE)
         .await
-        .map_err(|failure| refused(sentence(&failure)))?;
+        .map_err(|failure| NotEnded::new(&failure, refused))?;
     let mut ended = ended(stream, handshake);
     // A client of a gateway may be a workload of some mesh; that it is one of ours was not verified.
     if key.mode == ServerTlsMode::Mutual {

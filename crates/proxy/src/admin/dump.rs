@@ -85,7 +85,11 @@ fn endpoint(endpoint: &Endpoint) -> Value {
 fn tls(tls: &ClusterTls) -> Value {
     match tls {
         ClusterTls::Plain => json!({ "mode": "DISABLE" }),
-        ClusterTls::Mesh { server_name, sans, required } => json!({
+        ClusterTls::Mesh {
+            server_name,
+            sans,
+            required,
+        } => json!({
             "mode": "ISTIO_MUTUAL", "sni": &**server_name, "sans": sans, "required": required,
         }),
         ClusterTls::Origin(settings) => json!(**settings),

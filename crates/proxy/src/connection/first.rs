@@ -3,6 +3,7 @@
 use super::Conn;
 use crate::upstream::Dialed;
 use bytes::BytesMut;
+use lateen_model::decide::cluster::ClusterTls;
 use lateen_model::decide::plan::TcpPlan;
 use lateen_net::detect::{self, ClientHello, Guess};
 use lateen_net::stream::Stream;
@@ -13,6 +14,10 @@ use std::time::Duration;
 /// How long a connection waits for its client when the endpoint that would speak first cannot be reached:
 /// an HTTP client still deserves an answer that says so.
 const UNREACHABLE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to speak before TLS is begun with an endpoint that might speak first: a handshake in vain
+/// costs both ends more than this.
+const GRACE: Duration = Duration::from_millis(5);
 
 /// What the first bytes of a connection turned out to be.
 pub(super) enum Found {
@@ -46,15 +51,24 @@ async fn listen(
     ahead: Option<&TcpPlan>,
     dialed: &mut Option<Dialed>,
 ) -> io::Result<Found> {
-    // Most clients have spoken already: then nobody is called in vain.
-    tokio::task::yield_now().await;
+    if ahead.is_some() {
+        // Most clients have spoken already: then nobody is called in vain.
+        tokio::task::yield_now().await;
+    }
     if stream.read_now(first)? == Some(0) {
-        return Ok(if ahead.is_some() { Found::Bytes } else { Found::Left });
+        return Ok(if ahead.is_some() {
+            Found::Bytes
+        } else {
+            Found::Left
+        });
     }
     let mut calling = ahead.is_some() && dialed.is_none();
     let call = async {
         match ahead {
             Some(TcpPlan::Forward { cluster, .. }) if conn.is_admitted() => {
+                if cluster.tls != ClusterTls::Plain {
+                    tokio::time::sleep(GRACE).await;
+                }
                 conn.worker.upstream.dial(cluster, &conn.facts).await.ok()
             }
             // Nothing to call: HTTP clients are told why, others are reset once they have spoken.

@@ -4,7 +4,7 @@ use super::mesh::{pod, routes, rule, service};
 use super::*;
 use lateen_model::mesh::{MeshSettings, Role};
 use lateen_model::service::Protocol;
-use lateen_xds::server::{Store, service as xds};
+use lateen_xds::server::{Store, Unguarded, service as xds};
 use tokio_util::sync::CancellationToken;
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -18,7 +18,7 @@ async fn control_plane(store: &Store) -> (SocketAddr, CancellationToken) {
         Some((listener.accept().await.map(|(stream, _)| stream), listener))
     });
     let server = tonic::transport::Server::builder()
-        .add_service(xds(store.clone()))
+        .add_service(xds(store.clone(), std::sync::Arc::new(Unguarded)))
         .serve_with_incoming(incoming);
     let ended = end.clone();
     tokio::task::spawn_local(async move {

@@ -510,6 +510,7 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
             origin: origin("Gateway", "front"),
             selector: BTreeMap::from([("istio".into(), "ingressgateway".into())]),
             servers: vec![Server {
+                tls: None,
                 name: "".into(),
                 port,
                 port_name: "http".into(),

@@ -106,6 +106,8 @@ pub(super) fn pod(name: &str, version: &str, port: u16, address: SocketAddr) -> 
         locality: "".into(),
         weight: 1,
         has_sidecar: true,
+        takes_mtls: false,
+        trust_domain: "".into(),
         services: BTreeMap::from([(
             key(name),
             ServicePorts {

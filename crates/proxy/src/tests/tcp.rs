@@ -162,26 +162,22 @@ fn unknown_destinations_are_passed_on_or_reset() {
     });
 }
 
+/// A ClientHello with this server name of two letters, and nothing else.
+pub(super) fn hello(name: &str) -> Vec<u8> {
+    let mut hello = vec![3, 3];
+    hello.extend([9; 32]);
+    hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2]);
+    hello.extend(name.as_bytes());
+    let length = hello.len() as u8;
+    let mut bytes = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    bytes.extend(&hello);
+    bytes
+}
+
 #[test]
 fn tls_is_passed_through_by_its_server_name() {
     run(async {
-        // A ClientHello with the server name `db`, nothing else.
-        let mut hello = vec![3, 3];
-        hello.extend([9; 32]);
-        hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2]);
-        hello.extend(b"db");
-        let mut bytes = vec![
-            22,
-            3,
-            1,
-            0,
-            hello.len() as u8 + 4,
-            1,
-            0,
-            0,
-            hello.len() as u8,
-        ];
-        bytes.extend(&hello);
+        let bytes = hello("db");
         let address = server("127.1.0.1", |mut stream, _| async move {
             let mut first = [0; 3];
             stream.read_exact(&mut first).await.unwrap();

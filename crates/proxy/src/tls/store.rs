@@ -55,7 +55,9 @@ fn read(path: Option<&Str>) -> Result<Str, String> {
         return Ok("".into());
     };
     let unreadable = |why: &dyn std::fmt::Display| format!("file {path} cannot be read: {why}");
-    let size = std::fs::metadata(&**path).map_err(|e| unreadable(&e))?.len();
+    let size = std::fs::metadata(&**path)
+        .map_err(|e| unreadable(&e))?
+        .len();
     if size > LARGEST {
         return Err(unreadable(&"it is larger than 1 MiB"));
     }
@@ -102,7 +104,10 @@ impl Servers {
         let slot = (Arc::clone(key), then == Inside::Http);
         let mut all = self.0.lock();
         let kept = all.get_mut(&slot);
-        if let Some(kept) = kept.as_ref().filter(|k| of_files && k.read.elapsed() < REREAD) {
+        if let Some(kept) = kept
+            .as_ref()
+            .filter(|k| of_files && k.read.elapsed() < REREAD)
+        {
             return Ok(Arc::clone(&kept.config));
         }
         let made = materials(shared, key).and_then(|made_of| match &kept {
@@ -124,7 +129,9 @@ impl Servers {
             }
             (Err(why), Some(kept)) => {
                 if kept.read.elapsed() > REREAD {
-                    tracing::warn!("a gateway's new certificate cannot be used, the last one stays in force: {why}");
+                    tracing::warn!(
+                        "a gateway's new certificate cannot be used, the last one stays in force: {why}"
+                    );
                 }
                 kept.read = Instant::now();
                 Ok(Arc::clone(&kept.config))
@@ -146,7 +153,10 @@ fn materials(shared: &Shared, key: &ServerTls) -> Result<Vec<Material>, String> 
         }
     }
     let own = all.iter().find(|m| !m.ca.is_empty()).cloned();
-    let verifies = matches!(key.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let verifies = matches!(
+        key.mode,
+        ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    );
     let ca = match (&key.ca_credential, own) {
         (Some(name), _) => Some(secret(shared, name)?),
         (None, Some(own)) => Some(own),

@@ -155,7 +155,9 @@ impl Upstream {
         match security {
             Security::Plain => 0,
             Security::Mesh { .. } => self.shared.generation(),
-            Security::Origin { settings, .. } => self.shared.origins.generation(&self.shared, settings),
+            Security::Origin { settings, .. } => {
+                self.shared.origins.generation(&self.shared, settings)
+            }
         }
     }
 }

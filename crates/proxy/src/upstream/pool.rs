@@ -203,7 +203,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(place.clone()).or_default();
         // A certificate may have been renewed while the request was under way.
-        let stale = matches!(place.security, Security::Mesh { .. }) && place.generation != self.shared.generation();
+        let stale = matches!(place.security, Security::Mesh { .. })
+            && place.generation != self.shared.generation();
         if !stale && kept.len() < MOST {
             kept.push(connection);
         }

@@ -162,7 +162,9 @@ impl Upstream {
             .ok_or(late)?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
-            untouched: failure.unsent.is_some() || failure.refused || refused_certificate(&failure.error),
+            untouched: failure.unsent.is_some()
+                || failure.refused
+                || refused_certificate(&failure.error),
             reason: failure.error.to_string(),
         })?;
         Ok(Sent {

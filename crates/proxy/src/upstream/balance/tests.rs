@@ -23,6 +23,8 @@ fn workload() -> Arc<Workload> {
         locality: none,
         weight: 1,
         has_sidecar: false,
+        takes_mtls: false,
+        trust_domain: "".into(),
         services: Default::default(),
     })
 }
@@ -32,6 +34,7 @@ fn cluster(balancer: Balancer, weights: &[u32]) -> (Cluster, Arc<[Endpoint]>) {
         .iter()
         .enumerate()
         .map(|(i, weight)| Endpoint {
+            identity: None,
             address: SocketAddr::from(([10, 0, 0, i as u8], 80)),
             weight: *weight,
             health: Health::Ready,
@@ -39,6 +42,7 @@ fn cluster(balancer: Balancer, weights: &[u32]) -> (Cluster, Arc<[Endpoint]>) {
         })
         .collect();
     let cluster = Cluster {
+        tls: lateen_model::decide::cluster::ClusterTls::Plain,
         name: "c".into(),
         service: None,
         discovery: Discovery::Endpoints(Arc::clone(&endpoints)),

@@ -1,11 +1,14 @@
 //! A policy, a trouble: again or over.
 
 use super::*;
+use crate::upstream::Security;
 use lateen_base::Str;
+use lateen_net::dial::DialError;
 use std::io;
 
 fn picked(more: bool) -> Picked {
     Picked {
+        security: Security::Plain,
         address: "10.0.0.1:80".parse().unwrap(),
         workload: None,
         more,
@@ -14,10 +17,11 @@ fn picked(more: bool) -> Picked {
 
 fn connect() -> Trouble {
     let source = io::Error::from(io::ErrorKind::ConnectionRefused);
-    Trouble::Connect(DialError::Refused {
+    let refused = DialError::Refused {
         address: "10.0.0.1:80".parse().unwrap(),
         source,
-    })
+    };
+    Trouble::Connect(refused.into())
 }
 
 fn ended(reused: bool, untouched: bool) -> Trouble {
