@@ -66,11 +66,18 @@ fn principal(mesh: &MeshSettings, pattern: &str, value: &str) -> bool {
 }
 
 fn template(pattern: &str, path: &str) -> bool {
-    let mut regex = regex::escape(pattern);
-    regex = regex.replace(r"\{\*\*\}", ".*").replace(r"\{\*\}", "[^/]+");
-    regex::Regex::new(&format!("^{regex}$"))
-        .expect("regex")
-        .is_match(path)
+    if let Some(rest) = pattern.strip_prefix("{**}") {
+        return (0..=path.len()).any(|at| template(rest, &path[at..]));
+    }
+    if let Some(rest) = pattern.strip_prefix("{*}") {
+        let end = path.find('/').unwrap_or(path.len());
+        return (1..=end).any(|at| template(rest, &path[at..]));
+    }
+    match (pattern.chars().next(), path.chars().next()) {
+        (None, None) => true,
+        (Some(a), Some(b)) if a == b => template(&pattern[a.len_utf8()..], &path[b.len_utf8()..]),
+        _ => false,
+    }
 }
 
 fn path(pattern: &str, value: &str) -> bool {
