@@ -1,21 +1,21 @@
 //! Roots with their revocation lists, and the path from a leaf to one of them. Whose roots they are, and which name a
 //! leaf must carry, is the callers' business.
 
+mod revoked;
+
 use crate::certificate::Facts;
 use crate::pem;
+use revoked::Lists;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
-use webpki::{
-    CertRevocationList, EndEntityCert, ExtendedKeyUsageValidator, OwnedCertRevocationList,
-    RevocationOptionsBuilder, UnknownStatusPolicy,
-};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator};
 
 /// Roots and revocation lists.
 pub(crate) struct Anchors {
     roots: Vec<Root>,
     anchors: Vec<TrustAnchor<'static>>,
-    crls: Vec<CertRevocationList<'static>>,
+    revoked: Lists,
     kind: Kind,
 }
 
@@ -53,7 +53,7 @@ impl Anchors {
         let mut out = Self {
             roots: Vec::new(),
             anchors: Vec::new(),
-            crls: Vec::new(),
+            revoked: Lists::default(),
             kind,
         };
         let ders =
@@ -68,7 +68,7 @@ impl Anchors {
         }
         if !crls.trim().is_empty() {
             // Without its list, what was revoked would be good again: better nobody than everybody.
-            out.crls = lists(crls)?;
+            out.revoked = Lists::read(crls)?;
         }
         Ok(out)
     }
@@ -110,26 +110,21 @@ impl Anchors {
                 return Ok(());
             }
         }
-        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
-        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
-            options
-                .with_status_policy(UnknownStatusPolicy::Allow)
-                .build()
-        });
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let certificate = EndEntityCert::try_from(leaf).map_err(ChainError::Path)?;
-        certificate
+        let path = certificate
             .verify_for_usage(
                 webpki::ALL_VERIFICATION_ALGS,
                 &anchors,
                 intermediates,
                 UnixTime::since_unix_epoch(since),
                 usage,
-                revocation,
+                // The library takes one list for each issuer's name; see `revoked` for why that is not enough.
+                None,
                 None,
             )
-            .map(drop)
-            .map_err(ChainError::Path)
+            .map_err(ChainError::Path)?;
+        self.revoked.check(&path).map_err(ChainError::Path)
     }
 
     /// The roots that are within their dates: the library looks at the dates of everything below a root only.
@@ -142,16 +137,4 @@ impl Anchors {
             .map(|(_, anchor)| anchor.clone())
             .collect()
     }
-}
-
-fn lists(text: &str) -> Result<Vec<CertRevocationList<'static>>, String> {
-    let ders = pem::revocation_lists(text)
-        .map_err(|why| format!("the revocation lists cannot be used: {why}"))?;
-    let mut out = Vec::new();
-    for (at, der) in ders.iter().enumerate() {
-        let list = OwnedCertRevocationList::from_der(der)
-            .map_err(|why| format!("revocation list number {} cannot be used: {why}", at + 1))?;
-        out.push(list.into());
-    }
-    Ok(out)
 }

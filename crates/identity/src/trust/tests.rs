@@ -166,6 +166,31 @@ fn what_is_revoked_is_refused_up_to_the_root() {
 }
 
 #[test]
+fn lists_of_two_authorities_of_one_name_do_not_mix() {
+    let root = Workshop::root("root");
+    let (old, new) = (root.intermediate("ca"), root.intermediate("ca"));
+    let serial = |p: &mut CertificateParams| p.serial_number = Some(vec![0x42].into());
+    let check = |signer: &Workshop, crls: &str| {
+        let (leaf, _) = signer.leaf(&[SLEEP], serial);
+        let bundle = root.bundle("cluster.local", crls);
+        let (bundles, _) = TrustBundles::of(&[bundle], "cluster.local", &[]);
+        // Twice: what was found out about a list is remembered.
+        let chain = [leaf, signer.der.clone()];
+        let first = said(bundles.verify(&chain, now()));
+        assert_eq!(said(bundles.verify(&chain, now())), first);
+        first
+    };
+    for crls in [
+        old.revokes("42") + &new.revokes("43"),
+        new.revokes("43") + &old.revokes("42"),
+        old.revokes("42"),
+    ] {
+        assert_has(&check(&old, &crls), "has been revoked");
+        assert_eq!(check(&new, &crls), SLEEP);
+    }
+}
+
+#[test]
 fn during_a_rotation_both_roots_count_and_expired_ones_do_not() {
     let (old, new) = (Workshop::root("mesh"), Workshop::root("mesh"));
     let both = Arc::new(TrustBundle {
