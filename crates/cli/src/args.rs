@@ -346,7 +346,12 @@ pub struct ControlArgs {
     #[arg(long, value_name = "FILE")]
     pub jwks_extra_root_ca: Vec<PathBuf>,
     /// Networks that are not called for a jwksUri, beside those that never are
-    #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_name = "CIDR,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "BLOCKED_CIDRS_IN_JWKS_URIS",
+        value_name = "CIDR,…",
+        value_delimiter = ','
+    )]
     pub blocked_cidrs_in_jwks_uris: Vec<IpNet>,
     /// Calls loopback addresses for a jwksUri: for an issuer in the control plane's own pod
     #[arg(long)]
@@ -367,9 +372,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Subcommand)]
 pub enum Proxy {
     /// Beside one application
-    Sidecar(ProxyArgs),
+    Sidecar(Box<ProxyArgs>),
     /// A gateway
-    Router(ProxyArgs),
+    Router(Box<ProxyArgs>),
 }
 
 /// What a proxy is told. Most of it comes from the pod's environment, by Istio's names.
@@ -395,16 +400,34 @@ pub struct ProxyArgs {
     #[arg(long, default_value = "/var/run/secrets/istio/root-cert.pem")]
     pub roots: PathBuf,
     /// Socket of the SPIFFE Workload API; used instead of the CA when it is there
-    #[arg(
-        long,
-        default_value = "/var/run/secrets/workload-spiffe-uds/socket"
-    )]
+    #[arg(long, default_value = "/var/run/secrets/workload-spiffe-uds/socket")]
     pub workload_api: PathBuf,
+    /// Runs without a control plane, by the objects in this YAML file or folder; /ready, metrics and the merged port are
+    /// then served by the admin port alone
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File with the proxy's certificate and its chain, which somebody else renews; used instead of the CA
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificates: Option<PathBuf>,
+    /// File with the private key of --certificates
+    #[arg(long, value_name = "FILE", requires = "certificates")]
+    pub key: Option<PathBuf>,
+    /// Address to listen on; default: all
+    #[arg(long, value_name = "IP")]
+    pub bind: Option<std::net::IpAddr>,
+    /// Port of administration, on loopback
+    #[arg(long, default_value_t = 15000)]
+    pub admin_port: u16,
     /// Lifetime of certificates to ask for, such as 24h; default: the CA's
     #[arg(long, env = "SECRET_TTL")]
     pub certificate_lifetime: Option<String>,
     /// Trust domain of the mesh
-    #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local", hide = true)]
+    #[arg(
+        long,
+        env = "TRUST_DOMAIN",
+        default_value = "cluster.local",
+        hide = true
+    )]
     pub trust_domain: String,
     /// Worker threads; default: CPUs, at most 2
     #[arg(long)]

@@ -102,8 +102,11 @@ mod tests {
         let read = resources(folder.path()).expect("in order");
         assert!(read.iter().any(|r| r.key().kind == Kind::Service));
         assert!(read.iter().any(|r| r.key().kind == Kind::MeshSettings));
-        std::fs::write(folder.path().join("b.yaml"), entry.replace("STATIC", "NOWHERE"))
-            .expect("written");
+        std::fs::write(
+            folder.path().join("b.yaml"),
+            entry.replace("STATIC", "NOWHERE"),
+        )
+        .expect("written");
         let said = resources(folder.path()).expect_err("refused").to_string();
         assert!(said.contains("1 errors"), "{said}");
     }

@@ -1,8 +1,10 @@
 //! The long-running roles: what they are told by the pod's environment, turned into their configurations.
 
 use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
+use crate::local;
 use anyhow::{Context as _, Result};
 use lateen_apps::{bookinfo, ext_authz, helloworld, http, httpbin, tcp_echo, websocket};
+use lateen_identity::source::Files;
 use lateen_model::mesh::{Role, Scope};
 use lateen_net::capture::{self, CaptureRules, Networks, Ports};
 use lateen_telemetry::logging;
@@ -35,10 +37,7 @@ pub fn sample(sample: Sample) -> Result<()> {
             http::run(tcp_echo::run(&ports, &prefix, greeting))
         }
         Sample::Websocket { port } => http::run(websocket::run(port)),
-        Sample::ExtAuthz {
-            http: plain,
-            grpc,
-        } => http::run(ext_authz::run(plain, grpc)),
+        Sample::ExtAuthz { http: plain, grpc } => http::run(ext_authz::run(plain, grpc)),
     }
 }
 
@@ -54,7 +53,10 @@ pub fn control(args: &ControlArgs) -> Result<()> {
         ..lateen_control::Config::default()
     };
     config.jwks.extra_roots.clone_from(&args.jwks_extra_root_ca);
-    config.jwks.blocked.clone_from(&args.blocked_cidrs_in_jwks_uris);
+    config
+        .jwks
+        .blocked
+        .clone_from(&args.blocked_cidrs_in_jwks_uris);
     config.jwks.allow_loopback = args.allow_loopback_in_jwks_uris;
     config.injection.root_namespace = args.root_namespace.clone();
     config.injection.revision = args.revision.clone();
@@ -104,8 +106,17 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
     let discovery = injected["discoveryAddress"]
         .as_str()
         .unwrap_or(&args.discovery);
-    config.discovery = Some(discovery.to_owned());
-    config.identity = Some(identity(&args, discovery)?);
+    match &args.config {
+        Some(path) => {
+            config.resources = Some(local::resources(path)?);
+            config.identity = files(&args).map(alone);
+        }
+        None => {
+            config.discovery = Some(discovery.to_owned());
+            config.identity = Some(identity(&args, discovery)?);
+        }
+    }
+    config.ports = ports(&args);
     config.cache = args
         .cache
         .is_dir()
@@ -133,7 +144,9 @@ fn identity(args: &ProxyArgs, discovery: &str) -> Result<lateen_proxy::Identity>
         roots: args.roots.clone(),
         token: Some(args.token.clone()),
     };
-    let certificates = if args.workload_api.exists() {
+    let certificates = if let Some(files) = files(args) {
+        lateen_proxy::Certificates::Files(files)
+    } else if args.workload_api.exists() {
         lateen_proxy::Certificates::WorkloadApi(args.workload_api.clone())
     } else {
         let address = args.ca_address.as_deref().filter(|a| !a.is_empty());
@@ -152,6 +165,44 @@ fn identity(args: &ProxyArgs, discovery: &str) -> Result<lateen_proxy::Identity>
         cache: args.cache.is_dir().then(|| args.cache.clone()),
         control_plane: (!discovery.ends_with(PLAIN_PORT)).then(|| server(discovery)),
     })
+}
+
+/// The identity of a proxy that has no control plane.
+fn alone(files: Files) -> lateen_proxy::Identity {
+    lateen_proxy::Identity {
+        certificates: lateen_proxy::Certificates::Files(files),
+        cache: None,
+        control_plane: None,
+    }
+}
+
+fn files(args: &ProxyArgs) -> Option<Files> {
+    Some(Files {
+        chain: args.certificates.clone()?,
+        key: args.key.clone()?,
+        roots: args.roots.clone(),
+    })
+}
+
+/// Where the proxy listens. One that runs by itself leaves the well-known ports to others, as there may be several.
+fn ports(args: &ProxyArgs) -> lateen_proxy::Ports {
+    let own = lateen_proxy::Ports {
+        admin: args.admin_port,
+        ..lateen_proxy::Ports::default()
+    };
+    let ports = match args.config {
+        Some(_) => lateen_proxy::Ports {
+            merged: 0,
+            ready: 0,
+            metrics: 0,
+            ..own
+        },
+        None => own,
+    };
+    lateen_proxy::Ports {
+        bind: args.bind.unwrap_or(ports.bind),
+        ..ports
+    }
 }
 
 /// The host of `host:port`.

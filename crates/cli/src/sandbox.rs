@@ -260,7 +260,11 @@ fn tell(args: &UpArgs, sandbox: &Sandbox, progress: &Progress) {
     println!("  API server    https://{}", sandbox.api());
     for publish in sandbox.published() {
         let target = &publish.target;
-        let scheme = if target.port == "443" { "https" } else { "http" };
+        let scheme = if target.port == "443" {
+            "https"
+        } else {
+            "http"
+        };
         let url = format!("{scheme}://{}", publish.listen);
         println!(
             "  {url:<27} → {}/{}:{}",

@@ -70,8 +70,7 @@ pub async fn resources_for(cluster: &Cluster, scope: &Scope) -> Result<ResourceS
 
 /// A token of the proxy's service account, in a file that only we can read and that goes with its handle.
 async fn token_file(cluster: &Cluster, scope: &Scope) -> Result<tempfile::NamedTempFile> {
-    let accounts: Api<ServiceAccount> =
-        Api::namespaced(cluster.client().clone(), &scope.namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client().clone(), &scope.namespace);
     let account = match &*scope.service_account {
         "" => "default",
         name => name,
@@ -102,10 +101,9 @@ async fn token_file(cluster: &Cluster, scope: &Scope) -> Result<tempfile::NamedT
 
 async fn roots(cluster: &Cluster, namespace: &str) -> Result<RootsSource> {
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client().clone(), namespace);
-    let map = maps
-        .get("istio-ca-root-cert")
-        .await
-        .with_context(|| format!("ConfigMap {namespace}/istio-ca-root-cert with the mesh's root"))?;
+    let map = maps.get("istio-ca-root-cert").await.with_context(|| {
+        format!("ConfigMap {namespace}/istio-ca-root-cert with the mesh's root")
+    })?;
     let pem = map
         .data
         .and_then(|mut data| data.remove("root-cert.pem"))

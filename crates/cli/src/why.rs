@@ -26,7 +26,9 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
     let request = client.call(&asked)?;
     client.print_from();
     if !client.has_proxy {
-        println!("  It has no proxy: calls go out as they are, without identity and without routes.");
+        println!(
+            "  It has no proxy: calls go out as they are, without identity and without routes."
+        );
     }
     let story = simulate(&client.snapshot, &request.borrow())?;
     print(&story);
@@ -46,7 +48,11 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
     }
     let identity = endpoint.identity.is_some() && client.has_proxy;
     let caller = Caller {
-        identity: if identity { own_identity(&client) } else { None },
+        identity: if identity {
+            own_identity(&client)
+        } else {
+            None
+        },
         address: client.scope.addresses.first().copied(),
         token: None,
     };

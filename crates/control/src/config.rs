@@ -2,6 +2,7 @@
 
 use crate::ca;
 use crate::inject::Settings;
+use crate::jwks;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub kubeconfig: Option<std::path::PathBuf>,
     /// The CA of the mesh.
     pub ca: ca::Settings,
+    /// How keys of token issuers are fetched.
+    pub jwks: jwks::Options,
     /// Version shown by `/version` and `pilot_info`.
     pub version: String,
 }
@@ -72,6 +75,7 @@ impl Default for Config {
             debounce_most: Duration::from_millis(100),
             kubeconfig: None,
             ca: ca::Settings::default(),
+            jwks: jwks::Options::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

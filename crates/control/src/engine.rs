@@ -482,7 +482,10 @@ impl Engine {
             }
         }
         replace(&self.settings, settings);
-        replace(&self.wanted_keys, BTreeSet::clone(&self.graph.wanted_keys()));
+        replace(
+            &self.wanted_keys,
+            BTreeSet::clone(&self.graph.wanted_keys()),
+        );
         replace(&self.needs, Needs::clone(&self.graph.needs()));
     }
 }

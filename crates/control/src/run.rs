@@ -8,8 +8,10 @@ mod tests;
 use crate::ca::{self, Domains};
 use crate::certificate::CertificateError;
 use crate::config::Config;
+use crate::credentials;
 use crate::engine::{Engine, Parts, Views};
 use crate::http;
+use crate::jwks;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::pages::guard::Guard;
@@ -25,9 +27,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Reports about keys and credentials that may wait for the engine.
+const FOUND: usize = 64;
 
 /// The control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -115,114 +120,152 @@ async fn client(config: &Config) -> Result<Client, ControlError> {
     Client::try_from(kube).map_err(|e| failed(&e))
 }
 
+/// What the parts of a control plane share.
+struct Desk {
+    config: Config,
+    client: Client,
+    store: Store,
+    metrics: Arc<Metrics>,
+    wishes: Wishes,
+    namespaces: NamespaceLabels,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
 async fn run_with(
     config: Config,
     client: Client,
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), ControlError> {
-    let store = Store::new();
-    let metrics = Arc::new(Metrics::default());
-    let wishes = Wishes::default();
-    let namespaces = NamespaceLabels::default();
-    let events = source::start(
-        &client,
-        &config.root_namespace,
-        &config.mesh_config_map,
-        &shutdown,
-    );
-    let (engine, views) = Engine::new(Parts {
-        store: store.clone(),
-        metrics: Arc::clone(&metrics),
-        wishes: wishes.clone(),
-        namespaces: Arc::clone(&namespaces),
-        injection: config.injection.clone(),
-        debounce_quiet: config.debounce_quiet,
-        debounce_most: config.debounce_most,
-    });
-    let Views {
-        ask,
-        synced,
-        counts,
-        settings,
-    } = views;
-    let domains = domains(
-        &store,
-        synced.clone(),
-        config.injection.trust_domain.as_str().into(),
-        &shutdown,
-    );
-    let (vault, stored, reviewer) = ca::cluster(&client, &config.root_namespace, &shutdown);
-    let authority = ca::start(
-        ca::Parts {
-            settings: config.ca.clone(),
-            namespace: config.root_namespace.clone(),
-            store: store.clone(),
-            metrics: Arc::clone(&metrics),
-            domains,
-            names: names(&config),
-            vault,
-            stored,
-            reviewer,
-        },
-        &shutdown,
-    );
-    let ready = watch::Sender::new(false);
-    let pages = Pages {
-        store: store.clone(),
-        metrics: Arc::clone(&metrics),
-        ready: ready.subscribe(),
-        counts,
-        ask,
-        ca: authority.page,
-        version: config.version.as_str().into(),
-        guard: Guard::new(client.clone(), &config.root_namespace),
-    };
-    let tasks = TaskTracker::new();
-    tasks.spawn(engine.run(events, shutdown.clone()));
-    for listener in [listeners.http, listeners.monitoring] {
-        let pages = pages.clone();
-        let handle = move |request| pages.clone().handle(request);
-        tasks.spawn(http::serve(listener, None, handle, shutdown.clone()));
-    }
-    let secured = authority.port.tls.clone();
-    let port = authority.port;
-    tasks.spawn(port.serve(listeners.secured, store.clone(), shutdown.clone()));
-    if let Some(listener) = listeners.plaintext {
-        tracing::warn!(
-            "xDS is served in plain text to everybody: what proxies are told can be read and altered on the way"
-        );
-        tasks.spawn(serve_plaintext(listener, store, shutdown.clone()));
-    }
-    let (trusted, told) = (authority.trusted, shutdown.clone());
-    tasks.spawn(roots::keep(client.clone(), trusted, told));
-    tasks.spawn(status::run(
-        client.clone(),
-        wishes,
-        Arc::clone(&metrics),
-        shutdown.clone(),
-    ));
-    let webhooks = Webhooks {
-        client: client.clone(),
-        namespaces,
-        settings,
-        metrics,
-    };
-    tasks.spawn(webhooks::serve(
+    let desk = Desk {
         config,
-        webhooks,
-        (listeners.webhooks, tasks.clone()),
-        Readiness {
-            synced,
-            secured,
-            ready,
-        },
-        shutdown.clone(),
-    ));
+        client,
+        store: Store::new(),
+        metrics: Arc::default(),
+        wishes: Wishes::default(),
+        namespaces: NamespaceLabels::default(),
+        tasks: TaskTracker::new(),
+        shutdown: shutdown.clone(),
+    };
+    let views = desk.engine();
+    let authority = desk.authority(&views);
+    let tasks = desk.tasks.clone();
+    desk.serve(views, authority, listeners);
     shutdown.cancelled().await;
     tasks.close();
     let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
     Ok(())
+}
+
+impl Desk {
+    /// Starts what turns the cluster's objects into resources, and what fetches keys and credentials for it.
+    fn engine(&self) -> Views {
+        let config = &self.config;
+        let (keys, key_reports) = mpsc::channel(FOUND);
+        let (found, credential_reports) = mpsc::channel(FOUND);
+        let events = source::start(
+            &self.client,
+            &config.root_namespace,
+            &config.mesh_config_map,
+            &self.shutdown,
+        );
+        let (engine, views) = Engine::new(Parts {
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            wishes: self.wishes.clone(),
+            namespaces: Arc::clone(&self.namespaces),
+            injection: config.injection.clone(),
+            debounce_quiet: config.debounce_quiet,
+            debounce_most: config.debounce_most,
+            keys: key_reports,
+            credentials: credential_reports,
+        });
+        self.tasks.spawn(engine.run(events, self.shutdown.clone()));
+        let jwks = jwks::run(config.jwks.clone(), views.wanted_keys.clone(), keys);
+        tokio::spawn(jwks);
+        let needs = views.needs.clone();
+        tokio::spawn(credentials::run(self.client.clone(), needs, found));
+        views
+    }
+
+    /// Starts the CA.
+    fn authority(&self, views: &Views) -> ca::Views {
+        let config = &self.config;
+        let domains = domains(
+            &self.store,
+            views.synced.clone(),
+            config.injection.trust_domain.as_str().into(),
+            &self.shutdown,
+        );
+        let (vault, stored, reviewer) =
+            ca::cluster(&self.client, &config.root_namespace, &self.shutdown);
+        ca::start(
+            ca::Parts {
+                settings: config.ca.clone(),
+                namespace: config.root_namespace.clone(),
+                store: self.store.clone(),
+                metrics: Arc::clone(&self.metrics),
+                domains,
+                names: names(config),
+                vault,
+                stored,
+                reviewer,
+            },
+            &self.shutdown,
+        )
+    }
+
+    /// Starts every server, and whoever writes to the cluster.
+    fn serve(self, views: Views, authority: ca::Views, listeners: Listeners) {
+        let ready = watch::Sender::new(false);
+        let pages = Pages {
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            ready: ready.subscribe(),
+            counts: views.counts,
+            ask: views.ask,
+            ca: authority.page,
+            version: self.config.version.as_str().into(),
+            guard: Guard::new(self.client.clone(), &self.config.root_namespace),
+        };
+        let (tasks, shutdown) = (&self.tasks, &self.shutdown);
+        for listener in [listeners.http, listeners.monitoring] {
+            let pages = pages.clone();
+            let handle = move |request| pages.clone().handle(request);
+            tasks.spawn(http::serve(listener, None, handle, shutdown.clone()));
+        }
+        let secured = authority.port.tls.clone();
+        let (store, port) = (self.store.clone(), authority.port);
+        tasks.spawn(port.serve(listeners.secured, store.clone(), shutdown.clone()));
+        if let Some(listener) = listeners.plaintext {
+            tracing::warn!(
+                "xDS is served in plain text to everybody: what proxies are told can be read and altered on the way"
+            );
+            tasks.spawn(serve_plaintext(listener, store, shutdown.clone()));
+        }
+        let (client, trusted) = (self.client.clone(), authority.trusted);
+        tasks.spawn(roots::keep(client.clone(), trusted, shutdown.clone()));
+        let metrics = Arc::clone(&self.metrics);
+        tasks.spawn(status::run(client, self.wishes, metrics, shutdown.clone()));
+        let webhooks = Webhooks {
+            client: self.client,
+            namespaces: self.namespaces,
+            settings: views.settings,
+            metrics: self.metrics,
+        };
+        tasks.spawn(webhooks::serve(
+            self.config,
+            webhooks,
+            (listeners.webhooks, tasks.clone()),
+            Readiness {
+                synced: views.synced,
+                secured,
+                ready,
+            },
+            shutdown.clone(),
+        ));
+    }
 }
 
 /// What readiness depends on, and who is told.

@@ -1,11 +1,13 @@
-//! Where a workload's certificate comes from, and its renewal: asked of the mesh's CA, or handed over by the SPIFFE
-//! Workload API. The newest is published; a valid one stays in use for as long as no newer one can be had.
+//! Where a workload's certificate comes from, and its renewal: asked of the mesh's CA, handed over by the SPIFFE
+//! Workload API, or found in files. The newest is published; a valid one stays in use for as long as no newer one can be had.
 
 mod authority;
 mod cache;
+mod files;
 mod workload_api;
 
 pub use authority::AuthorityOptions;
+pub use files::Files;
 
 use crate::svid::Svid;
 use crate::trust::TrustBundles;
@@ -40,6 +42,8 @@ pub enum Origin {
     Authority(AuthorityOptions),
     /// The SPIFFE Workload API (SPIRE) on a Unix socket.
     WorkloadApi(PathBuf),
+    /// Files that somebody else renews.
+    Files(Files),
 }
 
 /// What is known of the workload's identity.
@@ -150,6 +154,12 @@ pub async fn run(options: Options, state: watch::Sender<State>) {
         Origin::WorkloadApi(socket) => {
             tokio::select! {
                 () = workload_api::follow(&socket, &renew, &state) => {}
+                () = state.closed() => {}
+            }
+        }
+        Origin::Files(files) => {
+            tokio::select! {
+                () = files::follow(&files, &renew, &state) => {}
                 () = state.closed() => {}
             }
         }

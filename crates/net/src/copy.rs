@@ -5,7 +5,6 @@
 //! to move much between plain connections is handed to the kernel, which moves the rest through a pipe without showing
 //! it to us.
 
-use crate::listen::reset_on_close;
 use crate::stream::{Shared, Stream};
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
@@ -76,7 +75,10 @@ async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<(
         match BUFFER.with_borrow_mut(|buffer| hop(from, to, buffer, count))? {
             Step::Moved => to.flush().await?,
             Step::Left(rest) => pass(to, &rest, count).await?,
-            Step::End => return to.finish().await,
+            Step::End => {
+                to.finish().await;
+                return Ok(());
+            }
         }
     }
     match Pipe::new() {
@@ -106,67 +108,6 @@ fn hop(from: &Shared, to: &Shared, buffer: &mut [u8], count: &Cell<u64>) -> io::
     })
 }
 
-/// Copies both ways until both sides have ended. An end of one direction is passed on as a half-close; a reset ends
-/// everything and is passed on as a reset.
-///
-/// # Errors
-/// Either side failed, with the error that was seen first.
-pub async fn both_ways(first: &TcpStream, second: &TcpStream, counts: &Counts) -> io::Result<()> {
-    let done = futures::future::try_join(
-        one_way(first, second, &counts.forward),
-        one_way(second, first, &counts.back),
-    )
-    .await;
-    if done.is_err() {
-        reset_on_close(first);
-        reset_on_close(second);
-    }
-    done.map(drop)
-}
-
-/// Writes all of `bytes`, counting them.
-///
-/// # Errors
-/// The peer is gone.
-pub async fn write_all(to: &TcpStream, bytes: &[u8], count: &Cell<u64>) -> io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        to.writable().await?;
-        match to.try_write(rest) {
-            Ok(n) => {
-                count.set(count.get() + n as u64);
-                rest = &rest[n..];
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn one_way(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
-    let start = count.get();
-    while count.get() - start < MUCH {
-        from.readable().await?;
-        match BUFFER.with_borrow_mut(|buffer| step(from, to, buffer, count))? {
-            Step::Moved => {}
-            Step::Left(rest) => write_all(to, &rest, count).await?,
-            Step::End => return end(to),
-        }
-    }
-    match Pipe::new() {
-        Ok(pipe) => pipe.splice(from, to, count).await,
-        // Out of descriptors: slower, but no reason to fail.
-        Err(_) => Box::pin(one_way(from, to, count)).await,
-    }
-}
-
-fn end(to: &TcpStream) -> io::Result<()> {
-    // The other side may already be gone: that is an end as well.
-    let _ = SockRef::from(to).shutdown(Shutdown::Write);
-    Ok(())
-}
-
 /// A pipe that the kernel moves bytes through.
 struct Pipe {
     read: OwnedFd,
@@ -188,7 +129,11 @@ impl Pipe {
                 carry(from, &self.write, MUCH as usize)
             });
             let mut held = match got {
-                Ok(0) => return end(to),
+                Ok(0) => {
+                    // The other side may already be gone: that is an end as well.
+                    let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                    return Ok(());
+                }
                 Ok(n) => n,
                 // The pipe is empty, so it is the socket that has nothing.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -220,31 +165,6 @@ enum Step {
     End,
 }
 
-fn step(
-    from: &TcpStream,
-    to: &TcpStream,
-    buffer: &mut [u8],
-    count: &Cell<u64>,
-) -> io::Result<Step> {
-    let got = match from.try_read(buffer) {
-        Ok(0) => return Ok(Step::End),
-        Ok(n) => n,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Moved),
-        Err(error) => return Err(error),
-    };
-    let put = match to.try_write(&buffer[..got]) {
-        Ok(n) => n,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(error),
-    };
-    count.set(count.get() + put as u64);
-    Ok(if put == got {
-        Step::Moved
-    } else {
-        Step::Left(buffer[put..got].to_vec())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,12 +180,17 @@ mod tests {
         (a.unwrap(), b.unwrap().0)
     }
 
+    fn plain(tcp: TcpStream) -> Stream {
+        Stream::new(tcp, bytes::Bytes::new())
+    }
+
     #[tokio::test]
     async fn copies_more_than_the_sockets_hold_and_half_closes() {
         let ((mut client, near), (far, mut server)) = (pair().await, pair().await);
+        let (mut near, mut far) = (plain(near), plain(far));
         let counts = Counts::default();
         let sent: Vec<u8> = (0..9_000_000u32).map(|i| i as u8).collect();
-        let copy = both_ways(&near, &far, &counts);
+        let copy = streams(&mut near, &mut far, &counts);
         let talk = async {
             let (mut client_read, mut client_write) = client.split();
             let upload = async {
@@ -292,10 +217,11 @@ mod tests {
     #[tokio::test]
     async fn a_reset_is_passed_on_as_a_reset() {
         let ((mut client, near), (far, server)) = (pair().await, pair().await);
+        let (mut near, mut far) = (plain(near), plain(far));
         let counts = Counts::default();
-        reset_on_close(&server);
+        crate::listen::reset_on_close(&server);
         drop(server);
-        assert!(both_ways(&near, &far, &counts).await.is_err());
+        assert!(streams(&mut near, &mut far, &counts).await.is_err());
         drop((near, far));
         let error = client.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);

@@ -327,11 +327,10 @@ impl Shared {
     }
 
     /// Ends our half once everything is sent. A peer that is already gone is no error.
-    pub(crate) async fn finish(&self) -> io::Result<()> {
-        self.close_session()?;
-        self.flush().await?;
+    pub(crate) async fn finish(&self) {
+        let _ = self.close_session();
+        let _ = self.flush().await;
         let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
-        Ok(())
     }
 
     fn close_session(&self) -> io::Result<()> {
@@ -403,7 +402,7 @@ impl Watch {
     /// (RFC 9112 §9.6).
     pub async fn linger(&self, most: Duration) {
         let drop_all = async {
-            let _ = self.0.finish().await;
+            self.0.finish().await;
             let mut unread = vec![0; 16 * 1024];
             while self.0.tcp.readable().await.is_ok() {
                 match self.0.tcp.try_read(&mut unread) {

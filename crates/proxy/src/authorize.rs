@@ -10,12 +10,13 @@ use crate::exchange::Open;
 use crate::external;
 use crate::fault;
 use crate::head;
+use crate::security;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, request};
+use http::header::{CONTENT_TYPE, UPGRADE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, request};
+use lateen_base::Str;
 use lateen_filters::external::{Answer, Decisions};
 use lateen_filters::jwt::{Authenticator, JwtError, Rejected};
-use lateen_base::Str;
 use lateen_model::decide::authz::{self, Denied, Matched, RequestFacts, Token, Verdict};
 use lateen_model::decide::jwt::JwtRules;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, Fault, FaultReason, Peer};
@@ -62,11 +63,26 @@ pub(crate) struct Passed {
     answers: Vec<(Str, Rc<Answer>)>,
     /// Headers that the route is chosen by, where providers' changes do not count for that; absent: the request's own.
     pub(crate) routing: Option<HeaderMap>,
+    /// The request as it was looked at, where it asks for a tunnel: that outlives the policies of now.
+    pub(crate) tunnel: Option<Box<Tunnel>>,
+}
+
+/// A request that was let in and may become a tunnel, kept for looking at it again when policies change.
+pub(crate) struct Tunnel {
+    facts: ConnectionFacts,
+    peer: Peer,
+    head: request::Parts,
+    authority: String,
+    scheme: &'static str,
+    remote: IpAddr,
+    token: Option<Arc<Token>>,
+    /// Providers that said yes.
+    asked: Vec<Str>,
 }
 
 /// A request that may not pass, and what its client is told.
 pub(crate) struct Refusal {
-    pub(crate) fault: Fault,
+    pub(crate) fault: Box<Fault>,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Bytes,
@@ -101,6 +117,31 @@ impl Passed {
                 headers.append(name, value.clone());
             }
         }
+    }
+}
+
+impl Tunnel {
+    /// Why it would not be let in now; absent: it would be. What providers said holds as long as the tunnel.
+    pub(crate) fn objection(&self, snapshot: &Snapshot) -> Option<Fault> {
+        let request = RequestFacts {
+            head: head::seen(&self.head, &self.authority, self.scheme),
+            remote: self.remote,
+            token: self.token.as_deref(),
+        };
+        let denied = match authz::authorize(snapshot, &self.facts, &self.peer, &request).verdict {
+            Verdict::Allow => return None,
+            Verdict::Deny(denied) => denied,
+            Verdict::Ask(questions) => {
+                let is_new = |q: &authz::Question| !self.asked.contains(&q.provider.name);
+                let question = questions.into_iter().find(is_new)?;
+                Denied {
+                    policy: Some(question.matched),
+                    reason: "its provider cannot be asked about a tunnel that is open already"
+                        .to_owned(),
+                }
+            }
+        };
+        Some(security::refusal(&self.facts, &self.peer, denied).fault)
     }
 }
 
@@ -144,7 +185,15 @@ pub(crate) async fn check(mut asked: Asked<'_>) -> Result<Passed, Refusal> {
     if let Some(shadow) = ruling.shadow.as_ref().filter(|shadow| !shadow.allowed) {
         asked.shadow(shadow.matched.as_ref());
     }
+    let tunnel = asked.tunnel(token);
     asked.obey(ruling.verdict, &mut passed).await?;
+    passed.tunnel = tunnel.map(|tunnel| {
+        let asked = passed.answers.iter().map(|(name, _)| name.clone());
+        Box::new(Tunnel {
+            asked: asked.collect(),
+            ..tunnel
+        })
+    });
     Ok(passed)
 }
 
@@ -163,6 +212,21 @@ impl Asked<'_> {
         decide(&live.snapshot, &conn.facts, &conn.peer, &request)
     }
 
+    /// What is kept of a request that asks for another protocol.
+    fn tunnel(&self, token: Option<Arc<Token>>) -> Option<Tunnel> {
+        let is_one = self.head.method == Method::CONNECT || self.head.headers.contains_key(UPGRADE);
+        is_one.then(|| Tunnel {
+            facts: self.conn.facts,
+            peer: self.conn.peer.clone(),
+            head: self.head.clone(),
+            authority: self.authority.to_owned(),
+            scheme: self.scheme,
+            remote: self.remote,
+            token,
+            asked: Vec::new(),
+        })
+    }
+
     /// Refuses where the verdict does, and asks whoever it names and was not asked yet.
     async fn obey(&mut self, verdict: Verdict, passed: &mut Passed) -> Result<(), Refusal> {
         let questions = match verdict {
@@ -172,7 +236,11 @@ impl Asked<'_> {
         };
         for question in &questions {
             let provider = &question.provider;
-            if passed.answers.iter().any(|(name, _)| *name == provider.name) {
+            if passed
+                .answers
+                .iter()
+                .any(|(name, _)| *name == provider.name)
+            {
                 continue;
             }
             let answer = external::ask(self, question).await?;
@@ -208,7 +276,12 @@ impl Asked<'_> {
     fn unauthenticated(&self, rejected: Rejected, rules: &JwtRules) -> Refusal {
         let Rejected { why, rule } = rejected;
         let words = why.to_string();
-        let mut realm = format!("{}://{}{}", self.scheme, self.authority, self.head.uri.path());
+        let mut realm = format!(
+            "{}://{}{}",
+            self.scheme,
+            self.authority,
+            self.head.uri.path()
+        );
         if let Some((end, _)) = realm.char_indices().nth(LONGEST_REALM) {
             realm.truncate(end);
         }
@@ -225,13 +298,16 @@ impl Asked<'_> {
             _ => words.clone(),
         };
         Refusal {
-            fault: Fault {
+            fault: Box::new(Fault {
                 reason: FaultReason::Unauthenticated,
                 origin,
                 subject: cause,
-            },
+            }),
             status: why.status(),
-            headers: challenge.map(|c| (WWW_AUTHENTICATE, c)).into_iter().collect(),
+            headers: challenge
+                .map(|c| (WWW_AUTHENTICATE, c))
+                .into_iter()
+                .collect(),
             details: format!("jwt_authn_access_denied{{{}}}", words.replace(' ', "_")),
             body: words.into(),
         }
@@ -251,11 +327,15 @@ impl Asked<'_> {
                 "rbac_access_denied_matched_policy[{}]",
                 name.as_deref().unwrap_or("none")
             ),
-            fault: Fault {
+            fault: Box::new(Fault {
                 reason: FaultReason::Denied,
                 origin: denied.policy.map(|matched| matched.policy),
-                subject: format!("{peer} at {}: {}", self.conn.facts.source.ip(), denied.reason),
-            },
+                subject: format!(
+                    "{peer} at {}: {}",
+                    self.conn.facts.source.ip(),
+                    denied.reason
+                ),
+            }),
         }
     }
 
@@ -291,7 +371,11 @@ impl Asked<'_> {
             "path": self.head.uri.path(),
             "request_id": self.head.headers.get("x-request-id").and_then(|v| v.to_str().ok()),
         });
-        self.conn.worker.shared.log.write(format!("{line}\n").into_bytes(), 1);
+        self.conn
+            .worker
+            .shared
+            .log
+            .write(format!("{line}\n").into_bytes(), 1);
     }
 }
 

@@ -102,6 +102,8 @@ pub enum Certificates {
     },
     /// The SPIFFE Workload API (SPIRE) on this Unix socket.
     WorkloadApi(PathBuf),
+    /// Files that somebody else renews.
+    Files(source::Files),
     /// Somebody else renews them.
     Given(watch::Receiver<source::State>),
 }

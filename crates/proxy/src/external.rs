@@ -55,7 +55,10 @@ pub(crate) async fn ask(asked: &Asked<'_>, question: &Question) -> Result<Rc<Ans
             }),
         },
         Err(why) => {
-            let subject = format!("{} at {}:{}: {why}", provider.name, provider.host, provider.port);
+            let subject = format!(
+                "{} at {}:{}: {why}",
+                provider.name, provider.host, provider.port
+            );
             let fault = fault(question, FaultReason::AuthzUnavailable, &subject);
             if provider.fail_open {
                 let worker = &asked.conn.worker;
@@ -75,12 +78,12 @@ pub(crate) async fn ask(asked: &Asked<'_>, question: &Question) -> Result<Rc<Ans
     }
 }
 
-fn fault(question: &Question, reason: FaultReason, subject: &str) -> Fault {
-    Fault {
+fn fault(question: &Question, reason: FaultReason, subject: &str) -> Box<Fault> {
+    Box::new(Fault {
         reason,
         origin: Some(question.matched.policy.clone()),
         subject: subject.to_owned(),
-    }
+    })
 }
 
 /// The part of the body that the provider wants.
@@ -94,7 +97,10 @@ async fn excerpt(
         fault: fault(
             question,
             FaultReason::BodyTooLarge,
-            &format!("a body of more than {most} bytes, which {} has to see", question.provider.name),
+            &format!(
+                "a body of more than {most} bytes, which {} has to see",
+                question.provider.name
+            ),
         ),
         status: 413,
         headers: Vec::new(),
@@ -107,7 +113,11 @@ async fn excerpt(
     let reading = tokio::time::timeout(BODY_PATIENCE, asked.body.beginning(most)).await;
     let Ok(Ok(beginning)) = reading else {
         return Err(Refusal {
-            fault: fault(question, FaultReason::BadRequest, "a body that does not come"),
+            fault: fault(
+                question,
+                FaultReason::BadRequest,
+                "a body that does not come",
+            ),
             status: 408,
             headers: Vec::new(),
             body: Bytes::from_static(b"Request Timeout"),
@@ -206,7 +216,8 @@ impl<'a> Check<'a> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let mut parts: Vec<&[u8]> = vec![self.provider.name.as_bytes(), self.provider.host.as_bytes()];
+        let mut parts: Vec<&[u8]> =
+            vec![self.provider.name.as_bytes(), self.provider.host.as_bytes()];
         if let Some(body) = self.body {
             parts.extend([&body.bytes[..], if body.whole { b"+" } else { b"-" }]);
         }
@@ -307,7 +318,11 @@ impl Way<'_> {
 
 /// A header's values as one text.
 fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
-    let separator: &[u8] = if *name == http::header::COOKIE { b"; " } else { b"," };
+    let separator: &[u8] = if *name == http::header::COOKIE {
+        b"; "
+    } else {
+        b","
+    };
     let values: Vec<&[u8]> = headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
     String::from_utf8_lossy(&values.join(separator)).into_owned()
 }

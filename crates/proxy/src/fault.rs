@@ -199,7 +199,9 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::Unauthenticated => format!("a request's token was refused: {subject}"),
         FaultReason::AuthzRefused => format!("the provider {subject} refused a request"),
         FaultReason::AuthzUnavailable => format!("the provider {subject}"),
-        FaultReason::NotMutualTls => format!("{subject} is not the mesh's mutual TLS, which is required"),
+        FaultReason::NotMutualTls => {
+            format!("{subject} is not the mesh's mutual TLS, which is required")
+        }
         FaultReason::HandshakeFailed => format!("TLS failed with {subject}"),
     };
     match &fault.origin {

@@ -21,11 +21,12 @@ pub(crate) fn settle(
     let host = HeaderValue::from_str(&authority).map_err(|_| "an authority that is no text")?;
     head.headers.insert(HOST, host);
     let Some(target) = head.uri.path_and_query() else {
-        return Ok(authority);
+        // Only CONNECT names a host and no path (RFC 9112 §3.2.3).
+        let is_connect = head.method == Method::CONNECT;
+        return is_connect
+            .then_some(authority)
+            .ok_or_else(|| "a target that is no path".to_owned());
     };
-    if head.method == Method::CONNECT && head.uri.scheme().is_none() {
-        return Ok(authority);
-    }
     if let Cow::Owned(path) = canonical::path(mode, target.as_str())? {
         let path: PathAndQuery = path.parse().map_err(|_| "a path that is none")?;
         let mut parts = head.uri.clone().into_parts();

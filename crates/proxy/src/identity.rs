@@ -56,6 +56,7 @@ impl Keeper {
         let origin = match identity.certificates {
             Certificates::Given(state) => return Self::of(state, believed),
             Certificates::WorkloadApi(socket) => Origin::WorkloadApi(socket),
+            Certificates::Files(files) => Origin::Files(files),
             Certificates::Authority {
                 address,
                 server,

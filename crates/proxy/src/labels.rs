@@ -16,6 +16,9 @@ const MOST: usize = 4096;
 /// A value and the labels made from it.
 type Of<V, L> = (Arc<V>, Arc<L>);
 
+/// Whom a proved name belongs to, and its labels; absent: nobody who is known.
+type Member = (Option<Arc<Workload>>, Arc<Peer>);
+
 /// A worker's labels.
 #[derive(Debug)]
 pub(crate) struct Labels {
@@ -27,7 +30,7 @@ pub(crate) struct Labels {
     // Keyed by address; the value keeps the address taken.
     peers: RefCell<HashMap<usize, Of<Workload, Peer>>>,
     /// Peers that have proved who they are, by that and by the address of their workload.
-    members: RefCell<HashMap<(SpiffeId, usize), (Option<Arc<Workload>>, Arc<Peer>)>>,
+    members: RefCell<HashMap<(SpiffeId, usize), Member>>,
     targets: RefCell<HashMap<usize, Of<Cluster, Target>>>,
     hosts: RefCell<HashMap<(Str, String), Arc<Target>>>,
     no_target: Arc<Target>,

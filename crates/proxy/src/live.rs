@@ -1,6 +1,7 @@
 //! Connections that were let in are looked at again: when a certificate is revoked, a root leaves the trust bundle or
 //! a policy changes, those that would not be let in any more are cut. Requests are checked one by one elsewhere.
 
+use crate::authorize::Tunnel;
 use crate::identity::Membership;
 use crate::security;
 use crate::shared::Shared;
@@ -31,8 +32,8 @@ pub(crate) enum Review {
     Http(ConnectionFacts, Peer),
     /// As HTTP, and the policies for connections.
     Tcp(ConnectionFacts, Peer),
-    /// Whatever this objects to: a tunnel that began as a request.
-    Tunnel(Box<dyn Fn(&Snapshot) -> Option<Fault>>),
+    /// Whether the request that a tunnel began with would still be let in.
+    Tunnel(Box<Tunnel>),
 }
 
 /// A worker's connections under review.
@@ -129,17 +130,17 @@ impl Entry {
             Review::Http(facts, peer) => security::must_be_mutual(snapshot, facts, peer),
             Review::Tcp(facts, peer) => security::must_be_mutual(snapshot, facts, peer)
                 .or_else(|| Some(security::admit(snapshot, facts, peer).err()?.fault)),
-            Review::Tunnel(objection) => objection(snapshot),
+            Review::Tunnel(tunnel) => tunnel.objection(snapshot),
         }
     }
 
     fn cut(&self, fault: Fault) {
         *self.fault.borrow_mut() = Some(fault);
-        reset_on_close(self.watch.tcp());
         match self.review {
-            // Whoever serves these waits for the word, and resets them.
-            Review::Http(..) | Review::Tcp(..) => self.told.notify_one(),
-            Review::Endpoint | Review::Tunnel(_) => {
+            // Whoever serves these waits for the word, and ends them.
+            Review::Http(..) | Review::Tcp(..) | Review::Tunnel(_) => self.told.notify_one(),
+            Review::Endpoint => {
+                reset_on_close(self.watch.tcp());
                 // The peer may have ended it already.
                 let _ = SockRef::from(self.watch.tcp()).shutdown(Shutdown::Both);
             }

@@ -77,7 +77,8 @@ fn name(peer: &Peer) -> &str {
         .map_or("an unknown peer", |id| id.uri())
 }
 
-fn refusal(facts: &ConnectionFacts, peer: &Peer, denied: Denied) -> Refused {
+/// Words for what a policy refuses.
+pub(crate) fn refusal(facts: &ConnectionFacts, peer: &Peer, denied: Denied) -> Refused {
     let matched = denied.policy.as_ref().map(|matched| matched.name());
     Refused {
         termination: format!(

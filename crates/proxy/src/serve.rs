@@ -12,6 +12,7 @@ use crate::drain::Stage;
 use crate::exchange::{Kind, Open};
 use crate::fault;
 use crate::head;
+use crate::live::Review;
 use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
@@ -299,7 +300,7 @@ impl Call<'_> {
             decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
         };
         match plan {
-            RequestPlan::Forward(plan) => self.forward(cx, open, &plan, head, body).await,
+            RequestPlan::Forward(plan) => self.forward(cx, open, &plan, (head, body)).await,
             RequestPlan::Redirect { redirect, route } => {
                 let seen = head::seen(&head, self.authority, scheme(conn));
                 let answer = reply::redirect(&seen, &redirect).map(|()| Body::Empty);
@@ -324,8 +325,7 @@ impl Call<'_> {
         cx: &mut Context,
         mut open: Open,
         plan: &ForwardPlan,
-        mut head: request::Parts,
-        body: Replay,
+        (mut head, body): (request::Parts, Replay),
     ) -> Response<Body> {
         let conn = self.conn;
         self.describe(&mut open, plan);
@@ -416,14 +416,31 @@ impl Call<'_> {
         let server = upgrade(&mut sent.response);
         let lease = sent.lease;
         let client = self.client;
+        let worker = Rc::clone(&self.conn.worker);
+        let held = self.passed.tunnel.map(Review::Tunnel);
+        let held = held.and_then(|review| self.conn.hold(review));
         let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
         tokio::task::spawn_local(async move {
             let _lease = lease;
-            if let Ok((client, server)) = both(client, server).await
-                && let Ok((received, sent)) = tunnel(client, server).await
-            {
-                open.received.set(received);
-                open.record.sent = sent;
+            let copied = async {
+                let (client, server) = both(client, server).await.ok()?;
+                tunnel(client, server).await.ok()
+            };
+            let cut = async {
+                match &held {
+                    Some(held) => held.cut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                copied = copied => if let Some((received, sent)) = copied {
+                    open.received.set(received);
+                    open.record.sent = sent;
+                },
+                fault = cut => {
+                    worker.say(&fault, || fault::sentence(&fault, None));
+                    open.record.details = fault::verdict(&fault, None).details;
+                }
             }
             open.complete = true;
         });

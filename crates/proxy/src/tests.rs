@@ -7,8 +7,8 @@ mod attacks;
 mod authz;
 mod captured;
 mod control;
-mod gateway_tls;
 mod external;
+mod gateway_tls;
 mod guarded;
 mod headers;
 mod http;
@@ -276,7 +276,14 @@ async fn web2(ip: &str, body: &'static str) -> SocketAddr {
             ::http::Response::new(Body::full(bytes::Bytes::from_static(body.as_bytes())))
         };
         let limits = Limits::default();
-        let _ = serve(stream, Version::Http2, &limits, std::future::pending(), respond).await;
+        let _ = serve(
+            stream,
+            Version::Http2,
+            &limits,
+            std::future::pending(),
+            respond,
+        )
+        .await;
     })
     .await
 }

@@ -12,13 +12,16 @@ use std::path::Path;
 /// One object or more for each kind, with every field that has no effect yet or is refused.
 const FIXTURE: &str = include_str!("compatibility.yaml");
 
-const KINDS: [&str; 6] = [
+const KINDS: [&str; 9] = [
     "VirtualService",
     "DestinationRule",
     "Gateway",
     "ServiceEntry",
     "Sidecar",
     "WorkloadEntry",
+    "PeerAuthentication",
+    "RequestAuthentication",
+    "AuthorizationPolicy",
 ];
 
 fn page() -> String {

@@ -3,7 +3,9 @@
 use super::Findings;
 use crate::destination_rule::balancer::{ConsistentHash, LoadBalancerSettings, LocalityLbSetting};
 use crate::destination_rule::pool::{ConnectionPoolSettings, OutlierDetection};
-use crate::destination_rule::{ClientTlsMode, ClientTlsSettings, DestinationRule, TrafficPolicy};
+use crate::destination_rule::{
+    ClientTlsMode, ClientTlsSettings, DestinationRule, PortTrafficPolicy, TrafficPolicy,
+};
 use crate::meta::Config;
 use crate::notice::{Notice, Subject};
 
@@ -60,6 +62,14 @@ fn traffic_policy(f: &mut Findings, field: &str, policy: &TrafficPolicy) {
         let field = format!("{field}.portLevelSettings[{i}]");
         let number = port.port.as_ref().and_then(|p| p.number);
         f.port(&format!("{field}.port.number"), number);
+        let of = |p: &PortTrafficPolicy| p.port.as_ref().and_then(|p| p.number);
+        let before = &policy.port_level_settings[..i];
+        if number.is_some() && before.iter().any(|other| of(other) == number) {
+            f.warning(
+                format!("{field}.port.number"),
+                "has settings already, and the first ones count: merge the two",
+            );
+        }
         if let Some(balancer) = &port.load_balancer {
             load_balancer(f, &format!("{field}.loadBalancer"), balancer);
         }
@@ -210,28 +220,30 @@ fn outlier_detection(f: &mut Findings, field: &str, outlier: &OutlierDetection) 
 }
 
 fn client_tls(f: &mut Findings, field: &str, tls: &ClientTlsSettings) {
+    // An empty name is none (protobuf JSON).
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let files = [
         &tls.client_certificate,
         &tls.private_key,
         &tls.ca_certificates,
     ];
-    let has_files = files.into_iter().flatten().next().is_some();
-    if tls.credential_name.is_some() && has_files {
+    let has_files = files.into_iter().any(given);
+    let has_credential = given(&tls.credential_name);
+    if has_credential && has_files {
         f.error(
             field,
             "credentialName and file names exclude each other: keep one of them",
         );
     }
-    if tls.mode == Some(ClientTlsMode::IstioMutual) && (has_files || tls.credential_name.is_some())
-    {
+    if tls.mode == Some(ClientTlsMode::IstioMutual) && (has_files || has_credential) {
         f.error(
             field,
             "ISTIO_MUTUAL uses the mesh's own certificates: remove the others",
         );
     }
     if tls.mode == Some(ClientTlsMode::Mutual)
-        && tls.credential_name.is_none()
-        && (tls.client_certificate.is_none() || tls.private_key.is_none())
+        && !has_credential
+        && (!given(&tls.client_certificate) || !given(&tls.private_key))
     {
         f.error(
             field,

@@ -98,11 +98,6 @@ impl<T> Queue<T> {
             come.await;
         }
     }
-
-    /// How many wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.lock().heap.len()
-    }
 }
 
 #[cfg(test)]
@@ -125,7 +120,7 @@ mod tests {
         }
         assert_eq!(queue.push(Urgency::Without, "more"), Err("more"));
         let mut order = Vec::new();
-        while queue.len() > 0 {
+        for _ in 0..5 {
             order.push(queue.pop().await);
         }
         assert_eq!(order, ["new", "new too", "soon", "soon too", "late"]);

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 struct Running {
     events: mpsc::Sender<Seen>,
-    keys: mpsc::Sender<Delta<Keys>>,
-    credentials: mpsc::Sender<Delta<Found>>,
+    /// Held, so that the engine goes on hoping for reports.
+    _reports: (mpsc::Sender<Delta<Keys>>, mpsc::Sender<Delta<Found>>),
     views: Views,
     metrics: Arc<Metrics>,
     namespaces: NamespaceLabels,
@@ -46,8 +46,7 @@ impl Running {
         tokio::spawn(engine.run(seen, CancellationToken::new()));
         Self {
             events,
-            keys,
-            credentials,
+            _reports: (keys, credentials),
             views,
             metrics,
             namespaces,

@@ -65,13 +65,16 @@ impl Refusal {
     }
 }
 
+/// What was decided about a token, and when.
+type Verdict = (Result<View, Refusal>, Instant);
+
 /// Decides who sees what. Clones share what they know.
 #[derive(Clone)]
 pub(crate) struct Guard {
     client: Client,
     root_namespace: Str,
     /// Verdicts by a keyed hash of the token: tokens themselves are not kept.
-    verdicts: Arc<Mutex<HashMap<[u64; 2], (Result<View, Refusal>, Instant)>>>,
+    verdicts: Arc<Mutex<HashMap<[u64; 2], Verdict>>>,
     keys: Arc<[RandomState; 2]>,
 }
 

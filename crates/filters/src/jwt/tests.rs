@@ -378,7 +378,7 @@ fn keys_rotate() {
     let set = |keys: &[Value]| JwtKeys::Inline(json!({ "keys": keys }).to_string().into());
     let mut rule = rule();
     let (old, new) = (rsa_key("1", &RSA), rsa_key("2", &OTHER));
-    rule.keys = set(&[old.clone()]);
+    rule.keys = set(std::slice::from_ref(&old));
     check(&rule, &by(&RSA, "1"), "me/ann");
     check(
         &rule,

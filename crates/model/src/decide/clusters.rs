@@ -262,11 +262,13 @@ fn tls(seen: &View<'_>, wanted: Option<&ClientTls>, name: impl FnOnce() -> Strin
 /// Who an endpoint must prove to be. Where a DestinationRule asks for mutual TLS, what the server's side says of it
 /// does not count.
 fn identity(seen: &View<'_>, tls: &ClusterTls, workload: &Workload, port: u16) -> Option<SpiffeId> {
-    match tls {
-        ClusterTls::Plain | ClusterTls::Origin(_) => None,
-        ClusterTls::Mesh { required: true, .. } => security::identity(workload, seen.mesh),
-        ClusterTls::Mesh { .. } => security::mutual(seen.modes, seen.mesh, workload, port),
-    }
+    let secured = match tls {
+        ClusterTls::Plain | ClusterTls::Origin(_) => false,
+        ClusterTls::Mesh { required, .. } => {
+            *required || security::mutual(seen.modes, seen.mesh, workload, port)
+        }
+    };
+    secured.then(|| security::identity(workload, seen.mesh))?
 }
 
 /// Ready endpoints; draining ones only when nothing is ready.

@@ -25,8 +25,38 @@ pub(super) struct PeerModes {
     mesh: Option<Arc<PeerAuthentication>>,
     /// The one without selector of each namespace.
     namespaces: HashMap<Str, Arc<PeerAuthentication>>,
-    /// Those with selector of each namespace, oldest first.
-    selected: HashMap<Str, Vec<Arc<PeerAuthentication>>>,
+    /// Those with selector of each namespace.
+    selected: HashMap<Str, Selected>,
+}
+
+/// Objects with a selector.
+#[derive(Debug, Default)]
+struct Selected {
+    /// Oldest first.
+    all: Vec<Arc<PeerAuthentication>>,
+    /// Positions in `all`, by one of the labels that are wanted.
+    by_label: HashMap<Str, HashMap<Str, Vec<usize>>>,
+}
+
+impl Selected {
+    fn add(&mut self, policy: &Arc<PeerAuthentication>) {
+        if let Some((key, value)) = policy.selector.first_key_value() {
+            let values = self.by_label.entry(key.clone()).or_default();
+            let list = values.entry(value.clone()).or_default();
+            list.push(self.all.len());
+            self.all.push(policy.clone());
+        }
+    }
+
+    /// The oldest that selects a workload.
+    fn of(&self, labels: &BTreeMap<Str, Str>) -> Option<&Arc<PeerAuthentication>> {
+        let at = labels.iter().filter_map(|(key, value)| {
+            let list = self.by_label.get(key)?.get(value)?;
+            let selects = |at: &&usize| labels_match(&self.all[**at].selector, labels);
+            list.iter().find(selects)
+        });
+        at.min().map(|at| &self.all[*at])
+    }
 }
 
 impl PeerModes {
@@ -49,8 +79,8 @@ impl PeerModes {
                     slot.or_insert_with(|| policy.clone());
                 }
                 (false, false) => {
-                    let list = modes.selected.entry(namespace.clone()).or_default();
-                    list.push(policy.clone());
+                    let selected = modes.selected.entry(namespace.clone()).or_default();
+                    selected.add(policy);
                 }
                 (false, true) => {}
             }
@@ -58,12 +88,15 @@ impl PeerModes {
         modes
     }
 
-    /// The mode of `port` (of the workload, not of a service) of a workload.
-    pub fn of(&self, namespace: &str, labels: &BTreeMap<Str, Str>, port: u16) -> PeerMode {
-        let own = self
-            .selected
-            .get(namespace)
-            .and_then(|list| list.iter().find(|p| labels_match(&p.selector, labels)));
+    /// The mode of `port` (of the workload, not of a service) of a workload, and who sets it.
+    pub fn of(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<Str, Str>,
+        port: u16,
+    ) -> (MtlsMode, Option<&Origin>) {
+        let selected = self.selected.get(namespace);
+        let own = selected.and_then(|selected| selected.of(labels));
         let by_port = own.and_then(|p| Some((p, (*p.ports.get(&port)?)?)));
         let by_object = || {
             let levels = [own, self.namespaces.get(namespace), self.mesh.as_ref()];
@@ -73,14 +106,8 @@ impl PeerModes {
                 .find_map(|p| Some((p, p.mode?)))
         };
         match by_port.or_else(by_object) {
-            Some((policy, mode)) => PeerMode {
-                mode,
-                origin: Some(policy.origin.clone()),
-            },
-            None => PeerMode {
-                mode: MtlsMode::Permissive,
-                origin: None,
-            },
+            Some((policy, mode)) => (mode, Some(&policy.origin)),
+            None => (MtlsMode::Permissive, None),
         }
     }
 }
@@ -92,10 +119,12 @@ pub fn peer_mode(snapshot: &Snapshot, facts: &ConnectionFacts) -> PeerMode {
         Direction::Inbound => {
             let scope = &snapshot.scope;
             let port = facts.destination.port();
-            snapshot
-                .security
-                .modes
-                .of(&scope.namespace, &scope.labels, port)
+            let modes = &snapshot.security.modes;
+            let (mode, origin) = modes.of(&scope.namespace, &scope.labels, port);
+            PeerMode {
+                mode,
+                origin: origin.cloned(),
+            }
         }
         Direction::Outbound | Direction::Gateway => PeerMode {
             mode: MtlsMode::Disable,

@@ -114,7 +114,10 @@ impl Snapshot {
     /// this port: plain text.
     pub fn identity_at(&self, address: SocketAddr) -> Option<(SpiffeId, Str)> {
         let workload = self.workload_at(address.ip())?;
-        let identity = self.mutual(workload, address.port())?;
+        if !mutual(&self.security.modes, &self.mesh, workload, address.port()) {
+            return None;
+        }
+        let identity = identity(workload, &self.mesh)?;
         let name = format!(
             "outbound_.{}_._.{}.{}",
             address.port(),
@@ -123,23 +126,15 @@ impl Snapshot {
         );
         Some((identity, name.into()))
     }
-
-    fn mutual(&self, workload: &Workload, port: u16) -> Option<SpiffeId> {
-        let modes = &self.security.modes;
-        mutual(modes, &self.mesh, workload, port)
-    }
 }
 
-/// The identity that automatic mutual TLS expects behind a workload's port; absent: plain text (Istio: auto mTLS).
+/// Whether automatic mutual TLS is used for a workload's port (Istio: auto mTLS); else plain text.
 pub(super) fn mutual(
     modes: &PeerModes,
     mesh: &MeshSettings,
     workload: &Workload,
     port: u16,
-) -> Option<SpiffeId> {
-    if !mesh.auto_mtls || !workload.takes_mtls {
-        return None;
-    }
-    let mode = modes.of(&workload.namespace, &workload.labels, port).mode;
-    (mode != MtlsMode::Disable).then(|| identity(workload, mesh))?
+) -> bool {
+    let mode = || modes.of(&workload.namespace, &workload.labels, port).0;
+    mesh.auto_mtls && workload.takes_mtls && mode() != MtlsMode::Disable
 }

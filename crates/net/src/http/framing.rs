@@ -12,7 +12,7 @@
 mod lines;
 
 use super::Violation;
-use lines::{Field, field, newline, request_line, size_line, status_line};
+use lines::{Field, field, is_plain, plain_run, request_line, size_line, status_line};
 
 /// Longest line of a chunk's size with its extensions.
 const SIZE_LINE: usize = 1024;
@@ -206,7 +206,15 @@ impl Framing {
 
     /// Reads up to the end of a line; says how many bytes that were.
     fn next_line(&mut self, rest: &[u8]) -> Result<usize, &'static str> {
-        let Some(end) = newline(rest) else {
+        if self.line.is_empty() {
+            // Almost every line comes whole, and its end is its first control character.
+            let text = plain_run(rest);
+            if rest[text..].starts_with(b"\r\n") {
+                self.on_text(&rest[..text])?;
+                return Ok(text + 2);
+            }
+        }
+        let Some(end) = rest.iter().position(|b| *b == b'\n') else {
             let most = if self.at == At::Size { SIZE_LINE } else { LINE };
             if self.line.len() + rest.len() > most {
                 return Err("a line that does not end");
@@ -214,31 +222,30 @@ impl Framing {
             self.line.extend_from_slice(rest);
             return Ok(rest.len());
         };
-        let whole = end + 1;
-        if self.line.is_empty() {
-            self.on_line(&rest[..whole])?;
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(&rest[..whole]);
-            self.on_line(&line)?;
-            line.clear();
-            self.line = line;
-        }
-        Ok(whole)
+        let mut line = std::mem::take(&mut self.line);
+        line.extend_from_slice(&rest[..=end]);
+        self.on_line(&line)?;
+        // The memory serves the next line that is cut.
+        line.clear();
+        self.line = line;
+        Ok(end + 1)
     }
 
     fn on_line(&mut self, line: &[u8]) -> Result<(), &'static str> {
-        let Some(text) = line.strip_suffix(b"\r\n") else {
-            // Servers are forgiven in heads: the engine writes them anew. In chunks every byte counts.
-            let lenient = self.side == Side::Responses && matches!(self.at, At::Start | At::Fields);
-            return match line.strip_suffix(b"\n").filter(|_| lenient) {
-                Some(text) => self.on_text(text),
-                None => Err("a line that does not end with CR LF"),
-            };
+        // Servers are forgiven in heads: the engine writes them anew. In chunks every byte counts.
+        let lenient = self.side == Side::Responses && matches!(self.at, At::Start | At::Fields);
+        let text = match line.strip_suffix(b"\r\n") {
+            None if lenient => line.strip_suffix(b"\n"),
+            text => text,
         };
+        let text = text.ok_or("a line that does not end with CR LF")?;
+        if !text.split(|b| *b == b'\t').all(is_plain) {
+            return Err("a control character");
+        }
         self.on_text(text)
     }
 
+    /// Reads a line that has no control character but tabs.
     fn on_text(&mut self, text: &[u8]) -> Result<(), &'static str> {
         match self.at {
             At::Start if text.is_empty() => {

@@ -7,7 +7,7 @@ use crate::stream::{Stream, Watch};
 use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
@@ -114,28 +114,7 @@ where
         begun: Cell::new(0),
         control: guarded.control(),
     });
-    let marks = Rc::clone(&activity);
-    let most_headers = limits.headers;
-    let service = service_fn(move |request| {
-        let is_connect = request.method() == Method::CONNECT;
-        let busy = marks.begin();
-        let number = marks.begun.get();
-        // HTTP/1's engine has counted already; HTTP/2's knows a size only.
-        let answer = if request.headers().len() > most_headers {
-            Err(busy)
-        } else {
-            Ok(respond(request, busy))
-        };
-        let marks = Rc::clone(&marks);
-        async move {
-            let mut response = match answer {
-                Ok(answer) => answer.await,
-                Err(_busy) => too_many_headers(),
-            };
-            marks.answered(number, is_connect, &mut response);
-            Ok::<_, Infallible>(response)
-        }
-    });
+    let service = answering(Rc::clone(&activity), limits.headers, respond);
     let io = TokioIo::new(guarded);
     let watchdog = watch_idle(Rc::clone(&activity), *limits);
     // HTTP/2 tells a client which requests will not be answered. An HTTP/1 client that is about to send one cannot be
@@ -189,6 +168,38 @@ where
         Version::Http2 => drive!(http2(limits).serve_connection(io, service)),
     };
     finish(&activity, served).await
+}
+
+/// The engine's service: counts requests and refuses those with too many headers.
+fn answering<F, R>(
+    marks: Rc<Activity>,
+    most_headers: usize,
+    respond: F,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: 'static>
+where
+    F: Fn(Request<Incoming>, Busy) -> R + 'static,
+    R: Future<Output = Response<Body>> + 'static,
+{
+    service_fn(move |request: Request<Incoming>| {
+        let is_connect = request.method() == Method::CONNECT;
+        let busy = marks.begin();
+        let number = marks.begun.get();
+        // HTTP/1's engine has counted already; HTTP/2's knows a size only.
+        let answer = if request.headers().len() > most_headers {
+            Err(busy)
+        } else {
+            Ok(respond(request, busy))
+        };
+        let marks = Rc::clone(&marks);
+        async move {
+            let mut response = match answer {
+                Ok(answer) => answer.await,
+                Err(_busy) => too_many_headers(),
+            };
+            marks.answered(number, is_connect, &mut response);
+            Ok::<_, Infallible>(response)
+        }
+    })
 }
 
 /// What became of a connection that its engine is done with.

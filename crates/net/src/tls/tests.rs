@@ -348,3 +348,35 @@ async fn an_independent_client_is_served_within_tls_1_2_and_1_3() {
         assert_eq!(spoken, name_of);
     }
 }
+
+/// Run by hand: `cargo test -p lateen-net held_by_idle -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn memory_held_by_idle_connections() {
+    const PAIRS: usize = 400;
+    let mesh = mesh();
+    let mut kept = vec![secured(&mesh).await];
+    let before = crate::memory::pressure::resident().unwrap();
+    for _ in 0..PAIRS {
+        let ((mut client, a), (mut server, b)) = secured(&mesh).await;
+        // Something was said in both directions, and a ticket came.
+        server.write_all(&[1; 20_000]).await.unwrap();
+        client.write_all(&[1; 20_000]).await.unwrap();
+        let mut read = vec![0; 20_000];
+        client.read_exact(&mut read).await.unwrap();
+        server.read_exact(&mut read).await.unwrap();
+        kept.push(((client, a), (server, b)));
+    }
+    crate::memory::release_free_heap();
+    let held = crate::memory::pressure::resident().unwrap() - before;
+    println!(
+        "{} bytes for each end of {} connections",
+        held / PAIRS as u64 / 2,
+        kept.len()
+    );
+    println!(
+        "{} and {} bytes of state",
+        size_of::<Session>(),
+        size_of::<Stream>()
+    );
+}

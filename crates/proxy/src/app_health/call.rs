@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{ACCEPT, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use lateen_net::capture::{PASSTHROUGH_SOURCE, PASSTHROUGH_SOURCE_V6};
 use lateen_net::dial::{Dial, DialError, dial};
 use lateen_net::http::{Body, Limits, Version, open};
 use lateen_net::stream::Stream;
@@ -48,9 +49,15 @@ fn good(text: &str) -> Outcome {
 }
 
 async fn connect(probe: &Probe, to: SocketAddr) -> Result<Stream, CallError> {
+    // From another address capture would bring the call back to the inbound side, as a stranger's.
+    let source = match to.ip() {
+        ip if ip.is_loopback() => None,
+        IpAddr::V4(_) => Some(IpAddr::V4(PASSTHROUGH_SOURCE)),
+        IpAddr::V6(_) => Some(IpAddr::V6(PASSTHROUGH_SOURCE_V6)),
+    };
     let how = Dial {
         timeout: probe.timeout,
-        source: None,
+        source,
     };
     Ok(Stream::new(dial(to, &how).await?, Bytes::new()))
 }

@@ -52,15 +52,24 @@ pub(super) fn request(
     let source = Peer {
         address: Some(address(conn.facts.source)),
         principal: identity.map(ToString::to_string).unwrap_or_default(),
-        certificate: conn.certificates.first().map(|leaf| encoded_pem(leaf)).unwrap_or_default(),
+        certificate: conn
+            .certificates
+            .first()
+            .map(|leaf| encoded_pem(leaf))
+            .unwrap_or_default(),
         ..Peer::default()
     };
     let destination = Peer {
         address: Some(address(conn.local)),
-        principal: own.as_ref().map(|own| own.svid.id.to_string()).unwrap_or_default(),
+        principal: own
+            .as_ref()
+            .map(|own| own.svid.id.to_string())
+            .unwrap_or_default(),
         ..Peer::default()
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let request = Request {
         time: Some(Timestamp {
             seconds: now.as_secs() as i64,
@@ -112,7 +121,9 @@ fn http_request(
         ..HttpRequest::default()
     };
     let names = head.headers.keys().filter(|n| **n != http::header::HOST);
-    http.headers = names.map(|n| (n.to_string(), joined(&head.headers, n))).collect();
+    http.headers = names
+        .map(|n| (n.to_string(), joined(&head.headers, n)))
+        .collect();
     for (name, value) in [
         (":method", &http.method),
         (":path", &http.path),
@@ -123,7 +134,8 @@ fn http_request(
     }
     if let Some(body) = body {
         let partial = if body.whole { "false" } else { "true" };
-        http.headers.insert(PARTIAL_BODY.to_string(), partial.to_owned());
+        http.headers
+            .insert(PARTIAL_BODY.to_string(), partial.to_owned());
         if provider.body.is_some_and(|b| b.as_bytes) {
             http.raw_body = body.bytes.to_vec();
         } else {
@@ -138,12 +150,21 @@ pub(super) fn fingerprint<'c>(check: &'c CheckRequest, mut parts: Vec<&'c [u8]>)
     let Some(attributes) = &check.attributes else {
         return Fingerprint::of(parts);
     };
-    for peer in [&attributes.source, &attributes.destination].into_iter().flatten() {
-        let place = peer.address.as_ref().and_then(|a| a.socket_address.as_ref());
+    for peer in [&attributes.source, &attributes.destination]
+        .into_iter()
+        .flatten()
+    {
+        let place = peer
+            .address
+            .as_ref()
+            .and_then(|a| a.socket_address.as_ref());
         parts.push(place.map_or(b"", |p| p.address.as_bytes()));
         parts.extend([peer.principal.as_bytes(), peer.certificate.as_bytes()]);
     }
-    let sni = attributes.tls_session.as_ref().map_or("", |tls| tls.sni.as_str());
+    let sni = attributes
+        .tls_session
+        .as_ref()
+        .map_or("", |tls| tls.sni.as_str());
     parts.push(sni.as_bytes());
     let http = attributes.request.as_ref().and_then(|r| r.http.as_ref());
     let Some(http) = http else {
@@ -163,7 +184,9 @@ pub(super) fn fingerprint<'c>(check: &'c CheckRequest, mut parts: Vec<&'c [u8]>)
 /// Sends a check.
 pub(super) async fn ask(way: &Way<'_>, check: CheckRequest) -> Result<Said, Unavailable> {
     let service = way.cluster.service.as_ref();
-    let origin = service.map_or_else(String::new, |s| format!("http://{}:{}", s.key.hostname, s.port));
+    let origin = service.map_or_else(String::new, |s| {
+        format!("http://{}:{}", s.key.hostname, s.port)
+    });
     let origin: Uri = origin.parse().unwrap_or_default();
     let lease = Rc::new(RefCell::new(None));
     let wire = Wire {
@@ -191,7 +214,11 @@ fn meaning(response: CheckResponse) -> Said {
             for option in &ok.headers {
                 if let Some(header) = header(option) {
                     let append = option.append.as_ref().is_some_and(|a| a.value);
-                    let list = if append { &mut allowance.add } else { &mut allowance.set };
+                    let list = if append {
+                        &mut allowance.add
+                    } else {
+                        &mut allowance.set
+                    };
                     list.push(header);
                 }
             }
@@ -202,7 +229,10 @@ fn meaning(response: CheckResponse) -> Said {
             let life = life(&ok.headers);
             (Answer::Allow(allowance), life)
         }
-        (0, _) => (Answer::Allow(Allowance::default()), lifetime(&HeaderMap::new())),
+        (0, _) => (
+            Answer::Allow(Allowance::default()),
+            lifetime(&HeaderMap::new()),
+        ),
         (_, Some(HttpResponse::DeniedResponse(denied))) => {
             let status = denied.status.map_or(0, |s| s.code);
             let status = u16::try_from(status).unwrap_or(0);
@@ -236,7 +266,10 @@ fn header(option: &HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
         true => &header.raw_value[..],
         false => header.value.as_bytes(),
     };
-    Some((header.key.parse().ok()?, HeaderValue::from_bytes(bytes).ok()?))
+    Some((
+        header.key.parse().ok()?,
+        HeaderValue::from_bytes(bytes).ok()?,
+    ))
 }
 
 fn life(options: &[HeaderValueOption]) -> std::time::Duration {

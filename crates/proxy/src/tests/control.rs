@@ -18,7 +18,7 @@ async fn control_plane(store: &Store) -> (SocketAddr, CancellationToken) {
         Some((listener.accept().await.map(|(stream, _)| stream), listener))
     });
     let server = tonic::transport::Server::builder()
-        .add_service(xds(store.clone(), std::sync::Arc::new(Unguarded)))
+        .add_service(xds(store.clone(), Arc::new(Unguarded)))
         .serve_with_incoming(incoming);
     let ended = end.clone();
     tokio::task::spawn_local(async move {

@@ -21,7 +21,9 @@ mod tokio_stream_of {
     use futures::Stream;
     use tokio::net::{TcpListener, TcpStream};
 
-    pub(super) fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    pub(super) fn incoming(
+        listener: TcpListener,
+    ) -> impl Stream<Item = std::io::Result<TcpStream>> {
         futures::stream::unfold(listener, |listener| async move {
             let accepted = listener.accept().await.map(|(stream, _)| stream);
             Some((accepted, listener))
@@ -121,20 +123,41 @@ fn http_providers_decide() {
         let bench = asking(provider(http()), address).await;
         let answer = call(&bench, &ask("yes")).await;
         let (status, body) = outcome(&answer);
-        assert!(status == "200" && answer.contains("x-seen: 1\r\n"), "{answer}");
-        assert!(body.contains("x-user: ann\r\n") && !body.contains("root") && !body.contains("x-own"), "{body}");
+        assert!(
+            status == "200" && answer.contains("x-seen: 1\r\n"),
+            "{answer}"
+        );
+        assert!(
+            body.contains("x-user: ann\r\n") && !body.contains("root") && !body.contains("x-own"),
+            "{body}"
+        );
         let check = seen.borrow()[0].clone();
-        assert!(check.starts_with("GET /check/ask?q=1 HTTP/1.1\r\n"), "{check}");
-        for line in ["host: a", "x-ask: yes", "x-from: mesh", "authorization: Basic YTpi", "content-length: 0"] {
+        assert!(
+            check.starts_with("GET /check/ask?q=1 HTTP/1.1\r\n"),
+            "{check}"
+        );
+        for line in [
+            "host: a",
+            "x-ask: yes",
+            "x-from: mesh",
+            "authorization: Basic YTpi",
+            "content-length: 0",
+        ] {
             assert!(check.contains(&format!("{line}\r\n")), "{line}: {check}");
         }
         assert!(!check.contains("x-other"), "{check}");
 
         let answer = call(&bench, &ask("no")).await;
         assert_eq!(outcome(&answer), ("401", "why?"));
-        assert!(answer.contains("x-why: because\r\n") && !answer.contains("x-own"), "{answer}");
+        assert!(
+            answer.contains("x-why: because\r\n") && !answer.contains("x-own"),
+            "{answer}"
+        );
         let answer = call(&bench, &ask("away")).await;
-        assert!(outcome(&answer).0 == "302" && answer.contains("location: /login\r\n"), "{answer}");
+        assert!(
+            outcome(&answer).0 == "302" && answer.contains("location: /login\r\n"),
+            "{answer}"
+        );
         let answer = call(&bench, &ask("broken")).await;
         assert_eq!(outcome(&answer), ("403", ""));
         // Nobody is asked about other paths.
@@ -143,8 +166,16 @@ fn http_providers_decide() {
         assert_eq!(outcome(&answer).0, "200");
         assert_eq!(seen.borrow().len(), count);
         let lines = bench.log.lines(5).await;
-        assert!(lines[1].contains(" 401 UAEX ext_authz_denied "), "{}", lines[1]);
-        assert!(lines[3].contains(" 403 UAEX ext_authz_error "), "{}", lines[3]);
+        assert!(
+            lines[1].contains(" 401 UAEX ext_authz_denied "),
+            "{}",
+            lines[1]
+        );
+        assert!(
+            lines[3].contains(" 403 UAEX ext_authz_error "),
+            "{}",
+            lines[3]
+        );
     });
 }
 
@@ -176,7 +207,11 @@ fn a_provider_that_is_not_there_is_a_no_unless_the_mesh_says_otherwise() {
 fn bodies_are_shown_as_far_as_wanted_and_arrive_whole() {
     run(async {
         let (address, seen) = judge("").await;
-        for (partial, length, want) in [(false, 10, "200"), (false, 11, "413"), (true, 300_000, "200")] {
+        for (partial, length, want) in [
+            (false, 10, "200"),
+            (false, 11, "413"),
+            (true, 300_000, "200"),
+        ] {
             let mut provider = provider(http());
             provider.body = Some(AuthzBody {
                 max_bytes: 10,
@@ -286,20 +321,40 @@ fn grpc_providers_decide() {
         let get = "GET /ask?q=1 HTTP/1.1\r\nhost: a\r\nx-gone: 1\r\nx-two: a\r\nx-two: b\r\n\r\n";
         let answer = call(&bench, get).await;
         let (status, seen) = outcome(&answer);
-        assert!(status == "200" && answer.contains("x-seen: 1\r\n"), "{answer}");
-        assert!(seen.contains("x-user: ann\r\n") && seen.contains("host: a\r\n"), "{seen}");
+        assert!(
+            status == "200" && answer.contains("x-seen: 1\r\n"),
+            "{answer}"
+        );
+        assert!(
+            seen.contains("x-user: ann\r\n") && seen.contains("host: a\r\n"),
+            "{seen}"
+        );
         assert!(!seen.contains("x-gone") && !seen.contains("evil"), "{seen}");
         let check = judge.0.lock().unwrap()[0].clone().attributes.unwrap();
         let http = check.request.unwrap().http.unwrap();
         assert_eq!(
-            (http.path.as_str(), http.host.as_str(), http.headers["x-two"].as_str()),
+            (
+                http.path.as_str(),
+                http.host.as_str(),
+                http.headers["x-two"].as_str()
+            ),
             ("/ask?q=1", "a", "a,b")
         );
         assert_eq!(http.headers[":method"], "GET");
-        let source = check.source.unwrap().address.unwrap().socket_address.unwrap();
+        let source = check
+            .source
+            .unwrap()
+            .address
+            .unwrap()
+            .socket_address
+            .unwrap();
         assert_eq!(source.address, "127.1.0.9");
 
-        let answer = call(&bench, "PUT /ask HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        let answer = call(
+            &bench,
+            "PUT /ask HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+        )
+        .await;
         assert_eq!(outcome(&answer), ("418", "teapot"));
         assert!(answer.contains("x-why: because\r\n"), "{answer}");
         let answer = call(&bench, "DELETE /ask HTTP/1.1\r\nhost: a\r\n\r\n").await;

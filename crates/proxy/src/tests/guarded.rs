@@ -19,11 +19,16 @@ pub(super) async fn mirror(ip: &str) -> SocketAddr {
     server(ip, |mut stream, _| async move {
         while let Some(head) = read_head(&mut stream).await {
             let lower = head.to_ascii_lowercase();
-            let length = lower.lines().find_map(|l| l.strip_prefix("content-length: "));
+            let length = lower
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "));
             let mut body = vec![0; length.map_or(0, |l| l.parse().unwrap())];
             stream.read_exact(&mut body).await.unwrap();
             let seen = format!("{head}{}", String::from_utf8_lossy(&body));
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{seen}", seen.len());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{seen}",
+                seen.len()
+            );
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }

@@ -48,10 +48,19 @@ fn the_application_is_told_whose_certificate_it_was() {
             };
             let rest = told.strip_prefix("By=spiffe://cluster.local/ns/default/sa/a;Hash=");
             let (digest, rest) = rest.unwrap().split_once(';').unwrap();
-            assert_eq!(rest, "Subject=\"\";URI=spiffe://cluster.local/ns/default/sa/sleep");
-            assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{told}");
+            assert_eq!(
+                rest,
+                "Subject=\"\";URI=spiffe://cluster.local/ns/default/sa/sleep"
+            );
+            assert!(
+                digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()),
+                "{told}"
+            );
             assert_eq!(*hash.get_or_insert(digest.to_owned()), digest);
-            assert!(!seen.contains("x-envoy-internal") && !seen.contains("x-envoy-peer-metadata"), "{seen}");
+            assert!(
+                !seen.contains("x-envoy-internal") && !seen.contains("x-envoy-peer-metadata"),
+                "{seen}"
+            );
         }
     });
 }

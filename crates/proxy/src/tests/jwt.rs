@@ -33,13 +33,19 @@ impl Issuer {
         let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
         let head = encode(json!({"alg": "ES256"}).to_string());
         let signed = format!("{head}.{}", encode(claims.to_string()));
-        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        let signature = self
+            .0
+            .sign(&SystemRandom::new(), signed.as_bytes())
+            .unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 fn rule(issuer: &Issuer) -> JwtRule {
@@ -105,8 +111,16 @@ fn every_case_has_its_status_and_words() {
             (issuer.token(&claims()), "200", ""),
             (with("exp", json!(now() - 120)), "401", "Jwt is expired"),
             (with("nbf", json!(now() + 120)), "401", "Jwt not yet valid"),
-            (with("iss", json!("you")), "401", "Jwt issuer is not configured"),
-            (with("aud", json!("bank")), "403", "Audiences in Jwt are not allowed"),
+            (
+                with("iss", json!("you")),
+                "401",
+                "Jwt issuer is not configured",
+            ),
+            (
+                with("aud", json!("bank")),
+                "403",
+                "Audiences in Jwt are not allowed",
+            ),
             (stranger.token(&claims()), "401", "Jwt verification fails"),
             (none, "401", "Jwt header [alg] is not supported"),
             (
@@ -119,17 +133,25 @@ fn every_case_has_its_status_and_words() {
             let (got, body) = outcome(&answer);
             assert_eq!(got, status, "{answer}");
             if status == "200" {
-                assert!(body.contains("x-user: ann\r\n") && !body.contains("authorization"), "{body}");
+                assert!(
+                    body.contains("x-user: ann\r\n") && !body.contains("authorization"),
+                    "{body}"
+                );
                 continue;
             }
             assert_eq!(body, words);
-            let challenge = "www-authenticate: Bearer realm=\"http://a/p\", error=\"invalid_token\"\r\n";
+            let challenge =
+                "www-authenticate: Bearer realm=\"http://a/p\", error=\"invalid_token\"\r\n";
             assert!(answer.contains(challenge), "{answer}");
         }
         let answer = call(&bench, "GET / HTTP/1.1\r\nhost: a\r\nx-user: root\r\n\r\n").await;
         assert_eq!(outcome(&answer), ("403", "RBAC: access denied"));
         let lines = bench.log.lines(9).await;
-        assert!(lines[1].contains(" 401 - jwt_authn_access_denied{Jwt_is_expired} "), "{}", lines[1]);
+        assert!(
+            lines[1].contains(" 401 - jwt_authn_access_denied{Jwt_is_expired} "),
+            "{}",
+            lines[1]
+        );
     });
 }
 
@@ -155,7 +177,10 @@ fn tokens_in_the_query_reach_neither_application_nor_log() {
         let request = format!("GET /p?a=1&access_token={token}&b=2 HTTP/1.1\r\nhost: a\r\n\r\n");
         let answer = call(&bench, &request).await;
         let (status, seen) = outcome(&answer);
-        assert!(status == "200" && seen.starts_with("GET /p?a=1&b=2 HTTP/1.1\r\n"), "{answer}");
+        assert!(
+            status == "200" && seen.starts_with("GET /p?a=1&b=2 HTTP/1.1\r\n"),
+            "{answer}"
+        );
         let line = bench.log.lines(1).await.remove(0);
         assert!(line.contains("\"GET /p?a=1&b=2 HTTP/1.1\" 200"), "{line}");
     });

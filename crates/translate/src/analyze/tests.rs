@@ -220,9 +220,12 @@ fn providers_that_nobody_configured() {
         )
     };
     check(&custom("ask"), expect![[r#""#]]);
-    check(&custom("akk"), expect![[r#"
+    check(
+        &custom("akk"),
+        expect![[r#"
         Error [IST0101]: AuthorizationPolicy ns/a: spec.provider.name: "akk" is not among extensionProviders of the mesh's configuration (did you mean "ask"?), so whatever the policy matches is denied: add it there
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -231,9 +234,12 @@ fn tokens_that_nobody_requires() {
         "RequestAuthentication",
         "{jwtRules: [{issuer: 'https://a.b'}]}",
     );
-    check(&rules, expect![[r#"
+    check(
+        &rules,
+        expect![[r#"
         Info: RequestAuthentication ns/a: spec.jwtRules: requests without a token pass: an AuthorizationPolicy with requestPrincipals: ["*"] requires one
-    "#]]);
+    "#]],
+    );
     let policy = secure(
         "AuthorizationPolicy",
         "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}",
@@ -250,12 +256,18 @@ fn http_rules_on_tcp_ports() {
         );
         format!("{DB}{}", secure("AuthorizationPolicy", &spec))
     };
-    check(&policy("ALLOW", "{methods: [GET]}"), expect![[r#"
+    check(
+        &policy("ALLOW", "{methods: [GET]}"),
+        expect![[r#"
         Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there the rule never matches, so connections are denied; name the HTTP ports in to.operation.ports
-    "#]]);
-    check(&policy("DENY", "{paths: [/a], ports: ['9000']}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &policy("DENY", "{paths: [/a], ports: ['9000']}"),
+        expect![[r#"
         Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there its HTTP part is passed over, so it denies more than it says; name the HTTP ports in to.operation.ports
-    "#]]);
+    "#]],
+    );
     check(
         &policy("ALLOW", "{methods: [GET], ports: ['8080']}"),
         expect![[r#""#]],
@@ -271,9 +283,12 @@ fn plain_text_to_strict_servers() {
         )
     };
     let strict = secure("PeerAuthentication", "{mtls: {mode: STRICT}}");
-    check(&format!("{}{strict}", rule("DISABLE")), expect![[r#"
+    check(
+        &format!("{}{strict}", rule("DISABLE")),
+        expect![[r#"
         Error [IST0113]: DestinationRule ns/db: spec.trafficPolicy.tls: clients send plain text, but PeerAuthentication ns/a is STRICT there, so connections are reset: use ISTIO_MUTUAL, or leave tls out
-    "#]]);
+    "#]],
+    );
     check(
         &format!("{}{strict}", rule("ISTIO_MUTUAL")),
         expect![[r#""#]],

@@ -76,14 +76,7 @@ fn servers_that_end_tls() {
     check(
         "{selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: tls, protocol: TLS}, hosts: ['*'], tls: {mode: MUTUAL, credentialNames: [a, b], caCertCredentialName: ca, minProtocolVersion: TLSV1_1, maxProtocolVersion: TLSV1_2, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, AES128-SHA], subjectAltNames: [x], verifyCertificateHash: ['AB:cd']}}, {port: {number: 444, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: OPTIONAL_MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /ca}}, {port: {number: 15443, name: auto, protocol: TLS}, hosts: ['*.local'], tls: {mode: AUTO_PASSTHROUGH}}]}",
         expect![[r#"
-            Gateway ns/a {"istio": "ingressgateway"}
-              443 tls TlsTerminate ["*/*"] redirect false
-                ServerTls { mode: Mutual, credentials: ["a", "b"], ca_credential: Some("ca"), files: [], sans: ["x"], spki: [], hashes: ["abcd"], min: V1_2, max: V1_2, ciphers: ["ECDHE-RSA-AES128-GCM-SHA256"], skip_verify: false }
-              444 https Https ["*/*"] redirect false
-                ServerTls { mode: OptionalMutual, credentials: [], ca_credential: None, files: [CertificateFiles { chain: Some("/c"), key: Some("/k"), ca: Some("/ca"), crl: None }], sans: [], spki: [], hashes: [], min: V1_2, max: V1_3, ciphers: [], skip_verify: false }
-            Warning: spec.servers[0].tls.cipherSuites[1]: "AES128-SHA" is not spoken and left out; those of TLS 1.2 are ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, ECDHE-ECDSA-CHACHA20-POLY1305, ECDHE-RSA-AES128-GCM-SHA256, ECDHE-RSA-AES256-GCM-SHA384, ECDHE-RSA-CHACHA20-POLY1305
-            Warning: spec.servers[0].tls.minProtocolVersion: TLS 1.0 and 1.1 are broken and not spoken (RFC 8996): works as TLSV1_2
-            Warning: spec.servers[2].tls.mode: AUTO_PASSTHROUGH is not done yet, so this server opens no port: use PASSTHROUGH with the hosts' names
+            Error: spec.servers[0].tls.verifyCertificateHash[0]: "AB:cd" is not a SHA-256 hash: it has 64 hexadecimal digits
         "#]],
     );
 }

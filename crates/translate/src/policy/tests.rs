@@ -78,9 +78,13 @@ fn check_closed(kind: &str, spec: &str, want: Expect) {
 
 #[test]
 fn modes_of_mutual_tls() {
-    check("PeerAuthentication", "{}", expect![[r#"
+    check(
+        "PeerAuthentication",
+        "{}",
+        expect![[r#"
         {}
-    "#]]);
+    "#]],
+    );
     check(
         "PeerAuthentication",
         "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}, 8081: {mode: UNSET}, 8082: {mode: PERMISSIVE}}}",
@@ -100,12 +104,20 @@ fn modes_of_mutual_tls() {
 
 #[test]
 fn authorization() {
-    check("AuthorizationPolicy", "{}", expect![[r#"
+    check(
+        "AuthorizationPolicy",
+        "{}",
+        expect![[r#"
         {"AuthorizationPolicy":{"action":"Allow","visibility":{"Namespaces":["ns"]}}}
-    "#]]);
-    check("AuthorizationPolicy", "{rules: [{}]}", expect![[r#"
+    "#]],
+    );
+    check(
+        "AuthorizationPolicy",
+        "{rules: [{}]}",
+        expect![[r#"
         {"AuthorizationPolicy":{"action":"Allow","rules":[{}],"visibility":{"Namespaces":["ns"]}}}
-    "#]]);
+    "#]],
+    );
     check_in(
         "AuthorizationPolicy",
         "{name: a, namespace: istio-system, annotations: {istio.io/dry-run: 'true'}}",
@@ -133,7 +145,7 @@ fn authorization() {
 
 #[test]
 fn tokens() {
-    let x = "e".repeat(43);
+    let x = "A".repeat(43);
     let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
     check(
         "RequestAuthentication",
@@ -141,8 +153,9 @@ fn tokens() {
             "{{targetRefs: [{{kind: Service, name: s}}], jwtRules: [{{issuer: a, jwks: '{set}', audiences: [b], fromHeaders: [{{name: X-Token, prefix: 'T '}}], fromParams: [t], fromCookies: [c], forwardOriginalToken: true, outputPayloadToHeader: X-Payload, outputClaimToHeaders: [{{header: X-Sub, claim: sub}}], spaceDelimitedClaims: [x], presence: REQUIRED}}, {{issuer: 'https://i.x/', jwksUri: 'https://i.x/keys'}}, {{issuer: 'https://i.x/'}}, {{issuer: somebody}}]}}"
         ),
         expect![[r#"
-            Error: spec.jwtRules[0].jwks: has no key that can verify a token: keys[0] has no "x" in base64url
+            {"RequestAuthentication":{"rules":[{"audiences":["b"],"claim_headers":[{"claim":"sub","header":"x-sub"}],"forward_original":true,"from_cookies":["c"],"from_headers":[{"name":"x-token","prefix":"T "}],"from_params":["t"],"issuer":"a","keys":{"Inline":"{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}"},"payload_header":"x-payload","space_delimited":["x"]},{"issuer":"https://i.x/","keys":{"Unavailable":{"reason":"not fetched yet","uri":"https://i.x/keys"}}},{"issuer":"https://i.x/","keys":{"Unavailable":{"reason":"not fetched yet","uri":"https://i.x/.well-known/openid-configuration"}}},{"issuer":"somebody","keys":{"Unavailable":{"reason":"jwks and jwksUri are missing, and the issuer is no address","uri":""}}}],"selection":{"targets":[{"kind":"Service","name":"s"}]},"visibility":{"Namespaces":["ns"]}}}
             Warning: spec.jwtRules[3].jwksUri: no key can be found: jwks and jwksUri are missing, and the issuer "somebody" is not an address of keys: it begins with https:// or http://
+            Warning: spec.jwtRules[0].presence: is not in force yet: it has no effect: require a token by an AuthorizationPolicy with requestPrincipals
         "#]],
     );
 }
@@ -153,7 +166,8 @@ fn keys_are_supplied_when_they_were_fetched() {
     let (object, mut resources, _) =
         translated("RequestAuthentication", "{name: a, namespace: ns}", spec);
     let uris: Vec<String> = wanted(resources.iter()).map(ToString::to_string).collect();
-    expect!["https://one https://two https://three https://four/.well-known/openid-configuration"].assert_eq(&uris.join(" "));
+    expect!["https://one https://two https://three https://four/.well-known/openid-configuration"]
+        .assert_eq(&uris.join(" "));
     let subject = Subject::new("RequestAuthentication", object.meta());
     let notices = supply(&subject, &mut resources, |uri| {
         let problem = Some("no answer".into());
@@ -188,9 +202,13 @@ fn broken_policies_close() {
             {"AuthorizationPolicy":{"action":"Allow","selection":{"labels":{"app":"a"}},"visibility":{"Namespaces":["ns"]}}}
         "#]],
     );
-    check_closed("AuthorizationPolicy", "{action: DENY, rules: 5}", expect![[r#"
+    check_closed(
+        "AuthorizationPolicy",
+        "{action: DENY, rules: 5}",
+        expect![[r#"
         {"AuthorizationPolicy":{"action":"Deny","rules":[{}],"visibility":{"Namespaces":["ns"]}}}
-    "#]]);
+    "#]],
+    );
     check_closed(
         "AuthorizationPolicy",
         "{action: DNEY, selector: 5}",
@@ -210,8 +228,12 @@ fn broken_policies_close() {
             {"RequestAuthentication":{"rules":[{"from_params":["t"],"issuer":"a","keys":{"Unavailable":{"reason":"the RequestAuthentication is broken","uri":""}}},{"issuer":"b","keys":{"Unavailable":{"reason":"the RequestAuthentication is broken","uri":""}}}],"visibility":{"Namespaces":["ns"]}}}
         "#]],
     );
-    check_closed("PeerAuthentication", "{mtls: {mode: STRIKT}}", expect![[r#"
+    check_closed(
+        "PeerAuthentication",
+        "{mtls: {mode: STRIKT}}",
+        expect![[r#"
         {"PeerAuthentication":{"mode":"Strict"}}
-    "#]]);
+    "#]],
+    );
     check_closed("VirtualService", "{}", expect![[r#""#]]);
 }

@@ -143,3 +143,47 @@ fn authorization_policies() {
         "#]],
     );
 }
+
+#[test]
+fn tls_of_gateways_and_single_ports() {
+    let server = |tls: &str| {
+        format!(
+            "{{selector: {{a: b}}, servers: [{{port: {{number: 443, name: x, protocol: HTTPS}}, hosts: ['*'], tls: {tls}}}]}}"
+        )
+    };
+    check(
+        "Gateway",
+        &server(
+            "{mode: SIMPLE, credentialNames: [a, b, c], credentialName: 'sds://x', minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2, verifyCertificateHash: [ab], verifyCertificateSpki: [ab]}",
+        ),
+        expect![[r#"
+            Error IST0106 spec.servers[0].tls: credentialName, credentialNames, tlsCertificates and serverCertificate exclude each other: keep one of them
+            Error IST0106 spec.servers[0].tls.credentialNames: has 3 entries; two are allowed, with keys of different types
+            Error IST0106 spec.servers[0].tls.credentialName: "sds://x" is not a secret: name one of the gateway's namespace
+            Error IST0106 spec.servers[0].tls.maxProtocolVersion: is lower than minProtocolVersion: no client could connect
+            Error IST0106 spec.servers[0].tls.verifyCertificateHash[0]: "ab" is not a SHA-256 hash: it has 64 hexadecimal digits
+            Error IST0106 spec.servers[0].tls.verifyCertificateSpki[0]: "ab" is not a SHA-256 hash in base64
+        "#]],
+    );
+    check(
+        "Gateway",
+        &server("{mode: MUTUAL, serverCertificate: /c, privateKey: /k}"),
+        expect![[r#"
+            Error IST0106 spec.servers[0].tls.caCertificates: is missing: clients' certificates could not be verified
+        "#]],
+    );
+    check(
+        "Gateway",
+        &server("{credentialName: a}"),
+        expect![[r#"
+        Warning - spec.servers[0].tls: PASSTHROUGH, the mode when none is given, uses no certificate: set mode SIMPLE to end TLS here
+    "#]],
+    );
+    check(
+        "DestinationRule",
+        "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}}",
+        expect![[r#"
+            Warning - spec.trafficPolicy.portLevelSettings[1].port.number: has settings already, and the first ones count: merge the two
+        "#]],
+    );
+}

@@ -1,4 +1,5 @@
-//! The syntax of single HTTP/1 lines, as strict as RFC 9112 and RFC 9110 §5 write it.
+//! The syntax of single HTTP/1 lines, as strict as RFC 9112 and RFC 9110 §5 write it. Lines come without their ends and
+//! without control characters but tabs.
 
 /// A request line's parts that matter to framing.
 pub(super) struct RequestLine<'a> {
@@ -49,41 +50,28 @@ const NOT_IN_TRAILERS: [&[u8]; 18] = [
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
+/// How many bytes come before the first control character.
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
     let (chunks, rest) = bytes.as_chunks::<8>();
-    (chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)), rest)
-}
-
-/// Where the first line feed is.
-pub(super) fn newline(bytes: &[u8]) -> Option<usize> {
-    let (words, rest) = words(bytes);
-    let mut at = 0;
-    for word in words {
-        // Zero bytes of `x` are line feeds; the lowest high bit that is set marks the first of them.
-        let x = word ^ (ONES * u64::from(b'\n'));
-        let found = x.wrapping_sub(ONES) & !x & HIGHS;
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    rest.iter().position(|b| *b == b'\n').map(|i| at + i)
-}
-
-/// Whether no byte is a control character other than a tab.
-fn is_text(bytes: &[u8]) -> bool {
-    let is_control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for chunk in chunks {
+    for (n, chunk) in chunks.iter().enumerate() {
+        // The high bit of a byte is set when it is below a space, or DEL; also of some bytes above such a one, but the
+        // lowest that is set is right.
         let word = u64::from_le_bytes(*chunk);
         let del = word ^ (ONES * 0x7f);
-        // May be set for bytes that are none, above one that is; never unset for one that is.
-        let maybe = (word.wrapping_sub(ONES * 0x20) & !word) | (del.wrapping_sub(ONES) & !del);
-        if maybe & HIGHS != 0 && chunk.iter().any(|b| is_control(*b)) {
-            return false;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let found = (control | (del.wrapping_sub(ONES) & !del)) & HIGHS;
+        if found != 0 {
+            return n * 8 + found.trailing_zeros() as usize / 8;
         }
     }
-    !rest.iter().any(|b| is_control(*b))
+    let is_control = |b: &u8| *b < 0x20 || *b == 0x7f;
+    let more = rest.iter().position(is_control).unwrap_or(rest.len());
+    chunks.len() * 8 + more
+}
+
+/// Whether no byte is a control character.
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
+    plain_run(bytes) == bytes.len()
 }
 
 const TOKEN: [bool; 256] = {
@@ -119,9 +107,9 @@ pub(super) fn request_line(text: &[u8]) -> Result<RequestLine<'_>, &'static str>
         .strip_suffix(b" HTTP/1.1")
         .or_else(|| rest.strip_suffix(b" HTTP/1.0"))
         .ok_or("a request line that does not end with HTTP/1.1 or HTTP/1.0")?;
-    let allowed = |b: &u8| *b > b' ' && *b != 0x7f && *b != b'#';
+    let allowed = |b: &u8| *b > b' ' && *b != b'#';
     if target.is_empty() || !target.iter().all(allowed) {
-        return Err("a request target with spaces, control characters or a fragment");
+        return Err("a request target with spaces or a fragment");
     }
     Ok(RequestLine {
         method,
@@ -152,13 +140,7 @@ pub(super) fn status_line(text: &[u8]) -> Result<StatusLine, &'static str> {
 fn name_and_value(text: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let (name, rest) = text.split_at(token(text));
     match rest {
-        [b':', value @ ..] if !name.is_empty() => {
-            if is_text(value) {
-                Ok((name, value.trim_ascii()))
-            } else {
-                Err("a control character in a header's value")
-            }
-        }
+        [b':', value @ ..] if !name.is_empty() => Ok((name, value.trim_ascii())),
         [b' ' | b'\t', ..] if name.is_empty() => Err("a header that is folded over two lines"),
         [b' ' | b'\t', ..] => Err("a space between a header's name and its colon"),
         _ => Err("a header's name that is no token"),
@@ -199,7 +181,7 @@ pub(super) fn size_line(text: &[u8]) -> Result<u64, &'static str> {
     if size.is_empty() || size.len() > 16 {
         return Err("a chunk size that is not 1 to 16 hexadecimal digits");
     }
-    if !(rest.is_empty() || rest.starts_with(b";")) || !is_text(rest) {
+    if !(rest.is_empty() || rest.starts_with(b";")) {
         return Err("a chunk size that is followed by something else than an extension");
     }
     if text.len() > super::SIZE_LINE {

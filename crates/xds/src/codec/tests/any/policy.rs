@@ -42,9 +42,8 @@ fn names() -> impl Strategy<Value = Vec<Str>> {
 }
 
 fn source() -> impl Strategy<Value = Source> {
-    let net = || {
-        (ip(), 0..=32u8).prop_map(|(ip, prefix)| IpNet::new(ip, prefix).expect("it fits both"))
-    };
+    let net =
+        || (ip(), 0..=32u8).prop_map(|(ip, prefix)| IpNet::new(ip, prefix).expect("it fits both"));
     let nets = || vec(net(), 0..2);
     (
         (names(), names(), names(), names(), names()),
