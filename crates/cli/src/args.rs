@@ -249,6 +249,9 @@ pub enum ProxyConfig {
     /// Where it listens
     #[command(visible_alias = "listener", visible_alias = "l")]
     Listeners(ProxyPart),
+    /// Its certificate, whom it believes, and until when; never a key
+    #[command(visible_alias = "secret", visible_alias = "s")]
+    Secrets(ProxyPart),
 }
 
 /// Which proxy, and how to print.

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Port of the proxy's admin server, on the pod's loopback.
 pub const ADMIN_PORT: u16 = 15000;
 
-/// Prints routes, clusters, endpoints or listeners of a proxy.
+/// Prints routes, clusters, endpoints, listeners or certificates of a proxy.
 ///
 /// # Errors
 /// The pod is not there, has no proxy, or the output format is not known.
@@ -19,7 +19,8 @@ pub async fn config(verb: &ProxyConfig) -> Result<()> {
     let (ProxyConfig::Routes(part)
     | ProxyConfig::Clusters(part)
     | ProxyConfig::Endpoints(part)
-    | ProxyConfig::Listeners(part)) = verb;
+    | ProxyConfig::Listeners(part)
+    | ProxyConfig::Secrets(part)) = verb;
     let connection = &part.connection;
     let cluster = Cluster::connect(
         connection.kubeconfig.as_deref(),
@@ -27,7 +28,11 @@ pub async fn config(verb: &ProxyConfig) -> Result<()> {
     )
     .await?;
     let (namespace, pod) = pod_name(&cluster, &part.pod).await?;
-    let body = forward::fetch(&cluster, &namespace, &pod, ADMIN_PORT, "/config_dump")
+    let page = match verb {
+        ProxyConfig::Secrets(_) => "/certs",
+        _ => "/config_dump",
+    };
+    let body = forward::fetch(&cluster, &namespace, &pod, ADMIN_PORT, page)
         .await
         .with_context(|| {
             format!("pod {namespace}/{pod} shows no proxy: does it have the container istio-proxy?")
@@ -39,6 +44,7 @@ pub async fn config(verb: &ProxyConfig) -> Result<()> {
         ProxyConfig::Clusters(_) => (&dump["clusters"], clusters(&dump, part)),
         ProxyConfig::Endpoints(_) => (&dump["clusters"], endpoints(&dump, part)),
         ProxyConfig::Listeners(_) => (&dump["listeners"], listeners(&dump, part)),
+        ProxyConfig::Secrets(_) => (&dump, secrets(&dump)),
     };
     match part.output.as_str() {
         "json" => println!("{json:#}"),
@@ -86,6 +92,42 @@ fn routes(dump: &Value, part: &ProxyPart) -> Vec<Vec<String>> {
                 number(&route["rules"]),
                 or_dash(&route["origin"]),
             ]);
+        }
+    }
+    rows
+}
+
+/// Rows by Istio's names: `default` is the workload's certificate, `ROOTCA` whom it believes.
+fn secrets(page: &Value) -> Vec<Vec<String>> {
+    let mut rows = vec![header([
+        "RESOURCE NAME",
+        "TYPE",
+        "STATUS",
+        "IDENTITY",
+        "SERIAL NUMBER",
+        "NOT AFTER",
+        "NOT BEFORE",
+    ])];
+    let now = jiff::Timestamp::now();
+    let mut row = |name: &str, kind: &str, certificate: &Value| {
+        let until = or_dash(&certificate["expiration_time"]);
+        let is_over = until.parse().is_ok_and(|end: jiff::Timestamp| end < now);
+        rows.push(vec![
+            name.to_owned(),
+            kind.to_owned(),
+            if is_over { "EXPIRED" } else { "ACTIVE" }.to_owned(),
+            or_dash(&certificate["subject_alt_names"][0]["uri"]),
+            or_dash(&certificate["serial_number"]),
+            until,
+            or_dash(&certificate["valid_from"]),
+        ]);
+    };
+    for pair in list(&page["certificates"]) {
+        for chain in list(&pair["cert_chain"]) {
+            row("default", "Cert Chain", chain);
+        }
+        for root in list(&pair["ca_cert"]) {
+            row("ROOTCA", "CA", root);
         }
     }
     rows

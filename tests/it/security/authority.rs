@@ -35,7 +35,7 @@ fn serial(mesh: &Mesh) -> Result<String> {
     ])?;
     let value: serde_json::Value = serde_json::from_slice(&shown.stdout)
         .with_context(|| String::from_utf8_lossy(&shown.stderr).into_owned())?;
-    let serial = value["certificate"]["serial"].as_str();
+    let serial = value["certificates"][0]["cert_chain"][0]["serial_number"].as_str();
     Ok(serial.context("a serial number")?.to_owned())
 }
 
@@ -50,7 +50,7 @@ fn root_of(mesh: &Mesh, namespace: &str) -> Result<String> {
 fn rotation_and_an_absent_authority_lose_no_request() -> Result<()> {
     let mesh = bookinfo_with_callers()?;
     let lifetime = ["set", "env", "-n", "istio-system", "deploy/istiod"];
-    let short = ["DEFAULT_WORKLOAD_CERT_TTL=20s", "LATEEN_ROOT_SWITCH=3s"];
+    let short = ["DEFAULT_WORKLOAD_CERT_TTL=20s", "LATEEN_CA_TAKEOVER_TIME=3s"];
     mesh.kubectl(&[&lifetime[..], &short[..]].concat())?;
     let status = [
         "rollout",

@@ -102,7 +102,7 @@ mod tests {
             }
         };
         check(24 * 365, None);
-        check(24 * 20, Some("in 19 days"));
+        check(24 * 20 + 1, Some("in 20 days"));
         check(5, Some("hours: rotate"));
         check(-1, Some("has expired at"));
         assert_eq!(ends_soon("x", &Value::Null, month), None);
