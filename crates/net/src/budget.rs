@@ -6,6 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Descriptors that a process needs beside its clients' connections.
 const OTHERS: usize = 256;
 
+/// Raises the limit on descriptors to what the process may have; returns the limit in force. Common defaults (1024) are
+/// meant for programs that use `select`, and are too few for a proxy.
+pub fn raise_descriptors() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
 /// A bound on open connections, shared by all workers of a process or of a listener.
 #[derive(Debug)]
 pub struct ConnectionBudget {
@@ -39,7 +50,16 @@ impl ConnectionBudget {
 
     /// Admits one connection; none when all places are taken: the connection is to be closed at once.
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {
-        let admitted = self.open.fetch_add(1, Ordering::Relaxed) < self.most;
+        self.admit_below(self.most)
+    }
+
+    /// As [`Self::admit`], for those who must leave an eighth of the places to others.
+    pub fn admit_stranger(self: &Arc<Self>) -> Option<Admission> {
+        self.admit_below(self.most - self.most / 8)
+    }
+
+    fn admit_below(self: &Arc<Self>, most: usize) -> Option<Admission> {
+        let admitted = self.open.fetch_add(1, Ordering::Relaxed) < most;
         // From here on the place is given back on every path.
         let admission = Admission(Arc::clone(self));
         if admitted {
@@ -47,6 +67,11 @@ impl ConnectionBudget {
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    /// Counts a connection that was refused for another reason.
+    pub fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Connections that are open now.
@@ -80,5 +105,22 @@ mod tests {
         assert!(budget.admit().is_some(), "its place is free again");
         assert_eq!((budget.open(), budget.refused()), (1, 1));
         assert!(ConnectionBudget::from_descriptors().admit().is_some());
+    }
+
+    #[test]
+    fn strangers_leave_places_to_others() {
+        let budget = ConnectionBudget::new(8);
+        let held: Vec<_> = std::iter::from_fn(|| budget.admit_stranger()).collect();
+        assert_eq!(held.len(), 7);
+        let own = budget.admit();
+        assert!(own.is_some() && budget.admit().is_none());
+    }
+
+    #[test]
+    fn descriptors_are_raised_to_what_there_may_be() {
+        use nix::sys::resource::{Resource, getrlimit};
+        let raised = raise_descriptors();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!((soft, raised as u64), (hard, hard));
     }
 }

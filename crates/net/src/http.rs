@@ -10,8 +10,11 @@
 
 pub mod body;
 pub mod client;
+mod flow;
 mod frames;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 pub mod limits;
 pub mod server;

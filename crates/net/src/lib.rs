@@ -17,5 +17,6 @@ pub mod listen;
 pub mod memory;
 pub mod nft;
 pub mod original;
+pub mod panics;
 pub mod stream;
 pub mod tls;

@@ -3,7 +3,7 @@
 
 pub mod pressure;
 
-pub use pressure::Pressure;
+pub use pressure::{Bounds, Level, Pressure};
 
 /// One mapping of `/proc/self/smaps`, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]

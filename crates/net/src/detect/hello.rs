@@ -90,12 +90,15 @@ fn parse(message: &[u8]) -> Option<ClientHello> {
     Some(hello)
 }
 
-// Only `host_name` entries (type 0) exist.
+// Only `host_name` entries (type 0) exist. What cannot be a host's name is as good as none: it would end up in logs and
+// in decisions. (Istio's names of clusters, `outbound_.80_._.host`, have underscores.)
 fn server_name(body: &[u8]) -> Option<String> {
     let (list, _) = long(body)?;
     let (name, _) = long(list.strip_prefix(&[0])?)?;
     let name = std::str::from_utf8(name).ok()?.trim_end_matches('.');
-    (!name.is_empty() && name.len() <= 255).then(|| name.to_ascii_lowercase())
+    let is_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let good = !name.is_empty() && name.len() <= 255 && name.bytes().all(is_host);
+    good.then(|| name.to_ascii_lowercase())
 }
 
 fn protocols(body: &[u8]) -> Option<Vec<String>> {

@@ -1,6 +1,8 @@
 //! Known attacks on HTTP proxies, as bytes on sockets: what the attacker is told, that others are served meanwhile, and
 //! that memory stays where it was. Each names the class of vulnerability that it stands for.
 
+mod flow;
+mod hostile;
 mod http1;
 mod http2;
 
@@ -139,6 +141,19 @@ async fn answer(mut request: Request<Incoming>, busy: Busy) -> Response<Body> {
         },
         (_, "/wait") => {
             let body: Result<_, _> = request.into_body().collect().await;
+            std::future::pending::<()>().await;
+            drop(body);
+            Response::new(Body::Empty)
+        }
+        (_, "/heap") => {
+            let frames = (0..16).map(move |n| {
+                let _until_the_end = &busy;
+                Ok::<_, BodyError>(http_body::Frame::data(vec![n; 65_536].into()))
+            });
+            Response::new(Body::wrap(StreamBody::new(futures::stream::iter(frames))))
+        }
+        (_, "/hold") => {
+            let body = request.into_body();
             std::future::pending::<()>().await;
             drop(body);
             Response::new(Body::Empty)

@@ -14,7 +14,9 @@ const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
@@ -24,11 +26,17 @@ const END_HEADERS: u8 = 4;
 /// Bytes that we send for which a peer may send one more ping or window update: honest ones answer what they read.
 const BYTES_PER_ANSWER: u64 = 32;
 
+/// Bytes that we send for which a server may send one more header block: a response and its trailers for each request.
+const BYTES_PER_BLOCK: u64 = 8;
+
 /// Frames of each kind within the present second.
 #[derive(Debug, Default)]
 struct Counts {
     resets: u32,
+    /// Header blocks that open a stream.
     opened: u32,
+    /// Other header blocks: responses, trailers, or neither.
+    blocks: u32,
     pings: u32,
     settings: u32,
     updates: u32,
@@ -48,6 +56,8 @@ pub(super) struct Frames {
     /// The stream whose header block is not whole, with its frames and bytes so far.
     block: Option<(u32, u32, usize)>,
     heads: u64,
+    /// The latest stream that the peer has opened.
+    latest: u32,
     in_preface: bool,
     counts: Counts,
     since: Instant,
@@ -80,6 +90,7 @@ impl Frames {
             held: 0,
             block: None,
             heads: 0,
+            latest: 0,
             in_preface: is_client,
             counts: Counts::default(),
             since: Instant::now(),
@@ -164,11 +175,15 @@ impl Frames {
         self.skip = length;
         let counts = &mut self.counts;
         match kind {
-            HEADERS => {
-                counts.opened += 1;
+            HEADERS | PUSH_PROMISE => {
+                if self.is_client && stream > self.latest {
+                    self.latest = stream;
+                    counts.opened += 1;
+                } else {
+                    counts.blocks += 1;
+                }
                 self.heads += 1;
                 self.block = (flags & END_HEADERS == 0).then_some((stream, 1, length));
-                return None;
             }
             CONTINUATION => return self.continuation(flags, length),
             DATA if length > 0 || flags & END_STREAM != 0 => return None,
@@ -178,8 +193,7 @@ impl Frames {
             SETTINGS => counts.settings += 1,
             PING => counts.pings += 1,
             // PRIORITY and kinds that nobody knows cost as much to skip.
-            WINDOW_UPDATE | PRIORITY | 10.. => counts.updates += 1,
-            _ => return None,
+            WINDOW_UPDATE | PRIORITY | GOAWAY | 10.. => counts.updates += 1,
         }
         self.over(sent)
     }
@@ -202,9 +216,9 @@ impl Frames {
 
     fn over(&self, sent: u64) -> Option<Violation> {
         let (counts, limits) = (&self.counts, &self.limits);
-        let answers = sent.saturating_sub(self.sent_before) / BYTES_PER_ANSWER;
-        let answers = u32::try_from(answers).unwrap_or(u32::MAX);
-        let answers = answers.saturating_add(2 * counts.opened);
+        let sent = sent.saturating_sub(self.sent_before);
+        let for_bytes = |each: u64| u32::try_from(sent / each).unwrap_or(u32::MAX);
+        let answers = for_bytes(BYTES_PER_ANSWER).saturating_add(2 * counts.opened);
         let over = |n: u32, most: u32, why| (n > most).then_some(Violation::Flood(why));
         // Who cancels less than half of what it asks for has a reason to cancel.
         let resets = if self.is_client && counts.resets >= counts.opened / 2 {
@@ -212,7 +226,9 @@ impl Frames {
         } else {
             0
         };
+        let all_resets = if self.is_client { counts.resets } else { 0 };
         over(resets, limits.resets, "streams that are opened and reset")
+            .or_else(|| over(all_resets, limits.all_resets, "streams that are reset"))
             .or_else(|| over(counts.settings, limits.settings, "SETTINGS frames"))
             .or_else(|| over(counts.empty, limits.empty_frames, "empty DATA frames"))
             .or_else(|| {
@@ -223,8 +239,17 @@ impl Frames {
                 )
             })
             .or_else(|| {
+                // A client has one such block for each stream, its trailers; the engine refuses a second.
+                let more = for_bytes(BYTES_PER_BLOCK).saturating_add(counts.opened);
+                let most = limits.window_updates.saturating_add(more);
+                over(counts.blocks, most, "header blocks")
+            })
+            .or_else(|| {
                 let most = limits.window_updates.saturating_add(answers);
                 over(counts.updates, most, "WINDOW_UPDATE and PRIORITY frames")
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ const LINE: usize = 256 * 1024;
 /// Empty lines that may come before a request (RFC 9112 §2.2: robust servers ignore at least one).
 const BLANK: u8 = 2;
 
+/// Interim responses (1xx) that may come in a row.
+const INTERIM: u8 = 64;
+
 /// Which messages are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -97,6 +100,8 @@ pub(super) struct Framing {
     head: Head,
     heads: u64,
     blank: u8,
+    /// Interim responses since the last final one.
+    interim: u8,
     /// What the next response answers.
     pub(super) asked: Asked,
 }
@@ -110,6 +115,7 @@ impl Framing {
             head: Head::default(),
             heads: 0,
             blank: 0,
+            interim: 0,
             asked: Asked::Other,
         }
     }
@@ -334,6 +340,10 @@ impl Framing {
                     return Ok(());
                 }
                 let interim = head.status / 100 == 1;
+                self.interim = if interim { self.interim + 1 } else { 0 };
+                if self.interim > INTERIM {
+                    return Err("interim responses without end");
+                }
                 let asked = self.asked;
                 !interim && asked != Asked::Head && !matches!(head.status, 204 | 304)
             }

@@ -1,7 +1,15 @@
 //! Every bound on what an HTTP peer may do, in one place, with the value that Envoy has for the same.
 //!
 //! Bounds that are sizes hold per message, stream or connection as they say; bounds per second hold per connection.
-//! There is none on the bytes of a body, on the requests of a connection, nor on a body that pauses: streams may last.
+//! There is none on the requests of a connection, nor on a request's body that pauses: streams may last. While the
+//! process is short of memory ([`crate::memory::pressure`]) nobody is waited for as long ([`Limits::hurried`]).
+//!
+//! Bounds that are no setting stand where they hold: on a line of a head that is put together from parts (256 KiB), a
+//! chunk's extensions (1 KiB), empty lines before a request (2) and interim responses in a row (64) in `framing`; on
+//! bytes that are held back behind an upgrade (64 KiB) in `guard`; on the rest of a body that nobody waits for (16 KiB a
+//! stream) in `flow`. In the proxy: bytes of a request kept for another try (64 KiB) in `upstream::replay`, connections
+//! of its own servers (64 each, 10 s idle) in `admin`, time for a TLS handshake in `tls`, descriptors and memory in
+//! `overload`, series of metrics in `lateen_telemetry::metrics`.
 
 use std::time::Duration;
 
@@ -28,20 +36,28 @@ pub struct Limits {
     pub connection_window: u32,
     /// HTTP/2 frame size, in bytes (Envoy: 16 KiB).
     pub frame: u32,
-    /// Bytes that wait for an HTTP/2 stream's window before its body is no longer read.
+    /// Bytes that wait for an HTTP/2 stream's window before its body is no longer read; `streams` of them may wait on a
+    /// connection.
     pub send_buffer: usize,
+    /// Most bytes of a request's body; more is answered 413. Absent: any number (Envoy: the same without its buffer
+    /// filter).
+    pub body_bytes: Option<u64>,
+    /// How long a connection that is copied byte for byte may carry nothing (Envoy, Istio: one hour).
+    pub tcp_idle_time: Duration,
     /// Most bytes read ahead from an HTTP/1 connection.
     pub read_ahead: usize,
     /// Streams that a client resets in a second, when they are half of those it opens or more (Envoy: 500 resets within
     /// a second of opening, when they are half of all).
     pub resets: u32,
+    /// Streams that a client resets in a second at most, however many it opens.
+    pub all_resets: u32,
     /// Streams that a client makes us reset by its errors before the connection ends (the engine: 1024).
     pub local_resets: usize,
     /// PING frames in a second, beyond those that answer what we send (Envoy: 1000 answers that the peer does not read).
     pub pings: u32,
     /// SETTINGS frames in a second (Envoy: as pings).
     pub settings: u32,
-    /// WINDOW_UPDATE, PRIORITY and unknown frames in a second, beyond those that answer what we send (Envoy: 10 for each
+    /// WINDOW_UPDATE, PRIORITY, GOAWAY and unknown frames in a second, beyond those that answer what we send (Envoy: 10 for each
     /// data frame sent, 100 priorities for each stream).
     pub window_updates: u32,
     /// DATA frames in a second that carry nothing and end nothing (Envoy: 1 in a row).
@@ -62,15 +78,37 @@ impl Default for Limits {
             stream_window: 1 << 20,
             connection_window: 4 << 20,
             frame: 64 * 1024,
-            send_buffer: 256 * 1024,
+            send_buffer: 64 * 1024,
+            body_bytes: None,
+            tcp_idle_time: Duration::from_secs(3600),
             read_ahead: 128 * 1024,
             resets: 200,
+            all_resets: 1000,
             local_resets: 1024,
             pings: 1000,
             settings: 100,
             window_updates: 2000,
             empty_frames: 100,
             continuations: 32,
+        }
+    }
+}
+
+/// Longest times while the process is short of memory.
+const HURRIED_HEAD: Duration = Duration::from_secs(5);
+const HURRIED: Duration = Duration::from_secs(10);
+
+impl Limits {
+    /// The same with the patience that the process has now.
+    pub fn hurried(self) -> Self {
+        if !crate::memory::pressure::is_pressed() {
+            return self;
+        }
+        Self {
+            head_time: self.head_time.min(HURRIED_HEAD),
+            idle_time: self.idle_time.min(HURRIED),
+            stall_time: self.stall_time.min(HURRIED),
+            ..self
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The serving end of a connection: requests go to one function, a drain signal ends it between requests.
 
+use super::flow::Flows;
 use super::guard::{Control, Guarded};
-use super::{Body, Limits, Local, Version, Violation};
+use super::{Body, Limits, Version, Violation};
 use crate::listen::reset_on_close;
+use crate::memory::pressure;
 use crate::stream::{Stream, Watch};
 use http::HeaderValue;
 use http::header::CONNECTION;
@@ -50,6 +52,7 @@ struct Activity {
     /// Requests that were begun.
     begun: Cell<u64>,
     control: Arc<Control>,
+    flows: Flows,
 }
 
 impl Activity {
@@ -113,6 +116,7 @@ where
         upgraded: Cell::new(false),
         begun: Cell::new(0),
         control: guarded.control(),
+        flows: Flows::default(),
     });
     let service = answering(Rc::clone(&activity), limits.headers, respond);
     let io = TokioIo::new(guarded);
@@ -165,7 +169,9 @@ where
     }
     let served = match version {
         Version::Http1 => drive!(http1(limits).serve_connection(io, service).with_upgrades()),
-        Version::Http2 => drive!(http2(limits).serve_connection(io, service)),
+        Version::Http2 => {
+            drive!(http2(limits, activity.flows.clone()).serve_connection(io, service))
+        }
     };
     finish(&activity, served).await
 }
@@ -197,7 +203,7 @@ where
                 Err(_busy) => too_many_headers(),
             };
             marks.answered(number, is_connect, &mut response);
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(marks.flows.watch(response))
         }
     })
 }
@@ -249,8 +255,8 @@ fn http1(limits: &Limits) -> hyper::server::conn::http1::Builder {
     builder
 }
 
-fn http2(limits: &Limits) -> hyper::server::conn::http2::Builder<Local> {
-    let mut builder = hyper::server::conn::http2::Builder::new(Local);
+fn http2(limits: &Limits, flows: Flows) -> hyper::server::conn::http2::Builder<Flows> {
+    let mut builder = hyper::server::conn::http2::Builder::new(flows);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.stream_window)
@@ -272,13 +278,17 @@ enum Idle {
 }
 
 async fn watch_idle(activity: Rc<Activity>, limits: Limits) -> Idle {
-    let tick = limits
-        .head_time
-        .min(limits.idle_time)
-        .min(limits.stall_time);
     let (mut head, mut written) = (Since::default(), Since::default());
     loop {
-        tokio::time::sleep(tick).await;
+        let limits = limits.hurried();
+        let tick = limits
+            .head_time
+            .min(limits.idle_time)
+            .min(limits.stall_time);
+        tokio::select! {
+            () = tokio::time::sleep(tick) => {}
+            () = pressure::changed() => continue,
+        }
         let (control, watch) = (&activity.control, &activity.watch);
         let is_busy = activity.requests.get() > 0;
         // One HTTP/2 head that does not end stops all streams; an HTTP/1 head may wait for the answer before it.
@@ -290,6 +300,7 @@ async fn watch_idle(activity: Rc<Activity>, limits: Limits) -> Idle {
         if written.unchanged(unsent) >= limits.stall_time {
             return Idle::Bad(Violation::Stalled);
         }
+        activity.flows.give_up(limits.stall_time);
         if !is_busy && activity.idle_since.get().elapsed() >= limits.idle_time {
             return Idle::Long;
         }

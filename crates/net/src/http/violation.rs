@@ -33,7 +33,8 @@ impl Violation {
         }
     }
 
-    pub(crate) fn count(self) {
+    /// Counts it; whoever ends a connection for it does so once.
+    pub fn count(self) {
         COUNTS[self.index()].fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,32 +2,32 @@
 
 use super::*;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// `GET http://a/` in the static table's numbers, but for the authority.
 const GET: &[u8] = &[0x82, 0x84, 0x86, 0x41, 1, b'a'];
 /// `POST http://a/wait`, whose answer never comes.
-const POST: &[u8] = &[
+pub(super) const POST: &[u8] = &[
     0x83, 0x86, 0x41, 1, b'a', 0x44, 5, b'/', b'w', b'a', b'i', b't',
 ];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [length[1], length[2], length[3], kind, flags];
     [&head[..], &stream.to_be_bytes(), payload].concat()
 }
 
-fn headers(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
+pub(super) fn headers(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
     frame(1, flags, stream, block)
 }
 
-fn settings() -> Vec<u8> {
+pub(super) fn settings() -> Vec<u8> {
     frame(4, 0, 0, &[])
 }
 
-async fn connect(arena: &Arena) -> TcpStream {
+pub(super) async fn connect(arena: &Arena) -> TcpStream {
     let mut stream = arena.connect().await;
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -38,7 +38,7 @@ async fn connect(arena: &Arena) -> TcpStream {
 }
 
 /// The server's frames until the connection ends or `enough`.
-async fn frames(
+pub(super) async fn frames(
     stream: &mut TcpStream,
     enough: impl Fn(u8, &[u8]) -> bool,
 ) -> Vec<(u8, u32, Vec<u8>)> {
@@ -107,7 +107,7 @@ fn calmed(first: Vec<u8>, repeated: impl Fn(u32) -> Vec<u8> + 'static) {
     });
 }
 
-fn codes(mut bytes: &[u8]) -> Vec<u32> {
+pub(super) fn codes(mut bytes: &[u8]) -> Vec<u32> {
     let mut found = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let length = usize::from(head[1]) << 8 | usize::from(head[2]);
