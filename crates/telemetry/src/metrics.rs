@@ -1,7 +1,8 @@
 //! Istio's standard metrics: counted per worker without waiting, merged when they are scraped.
 //!
 //! A series is found by the addresses of its shared label groups, so counting hashes a few words and no text.
-//! Groups with equal text at different addresses are merged in the exposition.
+//! Groups with equal text at different addresses are merged in the exposition. What clients say cannot add series
+//! without end: beyond a bound a worker counts everything new as `unknown`.
 
 mod render;
 mod series;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Istio's histogram bounds, in milliseconds or bytes.
@@ -37,6 +39,9 @@ pub const BUCKETS: [f64; 19] = [
     3_600_000.0,
 ];
 
+/// Series of a kind that one worker has before it folds new ones together. Each is some 70 lines in the exposition.
+pub const MOST_SERIES: usize = 2048;
+
 /// Every worker's counters.
 #[derive(Debug)]
 pub struct Metrics {
@@ -51,6 +56,9 @@ pub struct Shard {
     requests: Mutex<HashMap<RequestSeries, RequestCells>>,
     tcp: Mutex<HashMap<TcpSeries, TcpCells>>,
     epoch: Instant,
+    unknown: Arc<Peer>,
+    no_target: Arc<Target>,
+    folded: AtomicU64,
 }
 
 /// What one finished request adds to its series.
@@ -133,9 +141,21 @@ impl Metrics {
             requests: Mutex::default(),
             tcp: Mutex::default(),
             epoch: Instant::now(),
+            unknown: Arc::new(Peer::unknown()),
+            no_target: Arc::new(Target::unknown()),
+            folded: AtomicU64::new(0),
         });
         self.shards.lock().push(Arc::clone(&shard));
         shard
+    }
+
+    /// How often something was counted as `unknown` because there were too many series.
+    pub fn folded(&self) -> u64 {
+        let shards = self.shards.lock();
+        shards
+            .iter()
+            .map(|s| s.folded.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Every series in Prometheus' text format, after forgetting the expired ones.
@@ -152,6 +172,21 @@ impl Shard {
     /// Counts a finished request.
     pub fn request(&self, series: RequestSeries, seen: RequestSeen) {
         let mut requests = self.requests.lock();
+        let is_full = requests.len() >= MOST_SERIES && !requests.contains_key(&series);
+        let series = if is_full {
+            self.folded.fetch_add(1, Ordering::Relaxed);
+            RequestSeries {
+                source: Arc::clone(&self.unknown),
+                destination: Arc::clone(&self.unknown),
+                target: Arc::clone(&self.no_target),
+                // The first digit; nobody knows more than 16 of gRPC's.
+                code: series.code / 100 * 100,
+                grpc_status: series.grpc_status.map(|status| status.min(17)),
+                ..series
+            }
+        } else {
+            series
+        };
         let cells = requests.entry(series).or_insert_with(|| RequestCells {
             duration: Histogram::default(),
             request_bytes: Histogram::default(),
@@ -167,6 +202,18 @@ impl Shard {
     /// Counts what happened on a TCP connection since the last call for it.
     pub fn tcp(&self, series: TcpSeries, seen: TcpSeen) {
         let mut tcp = self.tcp.lock();
+        let is_full = tcp.len() >= MOST_SERIES && !tcp.contains_key(&series);
+        let series = if is_full {
+            self.folded.fetch_add(1, Ordering::Relaxed);
+            TcpSeries {
+                source: Arc::clone(&self.unknown),
+                destination: Arc::clone(&self.unknown),
+                target: Arc::clone(&self.no_target),
+                ..series
+            }
+        } else {
+            series
+        };
         let cells = tcp.entry(series).or_insert_with(|| TcpCells {
             seen: TcpSeen::default(),
             used: 0,

@@ -63,6 +63,18 @@ pub struct Target {
     pub namespace: Str,
 }
 
+impl Target {
+    /// Nothing known.
+    pub fn unknown() -> Self {
+        let unknown: Str = "unknown".into();
+        Self {
+            service: unknown.clone(),
+            name: unknown.clone(),
+            namespace: unknown,
+        }
+    }
+}
+
 /// A series of the request metrics. Two are one when their groups are the same by address.
 #[derive(Debug, Clone)]
 pub struct RequestSeries {

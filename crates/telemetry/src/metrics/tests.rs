@@ -117,3 +117,32 @@ fn unused_series_expire() {
     metrics.shard().request(series(&target(), 200), SEEN);
     assert!(!metrics.render().contains("istio_requests_total"));
 }
+
+#[test]
+fn series_beyond_the_bound_are_counted_as_unknown() {
+    let metrics = Metrics::new("1.0", Duration::from_secs(60));
+    let shard = metrics.shard();
+    let first = series(&target(), 200);
+    shard.request(first.clone(), SEEN);
+    for n in 0..3 * MOST_SERIES {
+        let target = Arc::new(Target {
+            service: format!("{n}.example.com").into(),
+            ..Target::unknown()
+        });
+        shard.request(series(&target, 200 + (n % 50) as u16), SEEN);
+    }
+    shard.request(first, SEEN);
+    let text = metrics.render();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|l| l.starts_with("istio_requests_total"))
+        .collect();
+    assert_eq!(lines.len(), MOST_SERIES + 1);
+    let folded = 2 * MOST_SERIES + 1;
+    assert!(lines.iter().any(
+        |l| l.contains("destination_service=\"unknown\"") && l.ends_with(&format!(" {folded}"))
+    ),);
+    assert_eq!(metrics.folded(), folded as u64);
+    let known = lines.iter().find(|l| l.contains("a.\\\"b")).unwrap();
+    assert!(known.ends_with(" 2"), "known series go on: {known}");
+}
