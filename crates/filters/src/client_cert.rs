@@ -7,12 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lateen_model::decide::plan::Direction;
 use lateen_model::mesh::ForwardClientCert;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::fmt::Write;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::x509::X509Name;
 
 const FORWARDED_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// What Envoy encodes in a certificate.
+const IN_PEM: &AsciiSet = &CONTROLS.add(b' ').add(b'+').add(b'/').add(b'=');
 
 /// The header's element for a client that showed the certificate `leaf` (DER) to us, who are `own` (a URI).
 /// `with_pem` adds the certificate itself, as gateways do (Istio). Absent: it is no certificate.
@@ -29,11 +32,8 @@ pub fn element(own: Option<&str>, leaf: &[u8], with_pem: bool) -> Option<HeaderV
     if with_pem {
         let _ = write!(out, ";Cert=\"{}\"", encoded_pem(leaf));
     }
-    let _ = write!(
-        out,
-        ";Subject=\"{}\"",
-        quoted(&subject(certificate.subject()))
-    );
+    // Its own escapes are those of a quoted value, too.
+    let _ = write!(out, ";Subject=\"{}\"", subject(certificate.subject()));
     let names = certificate.subject_alternative_name().ok().flatten();
     for name in names.iter().flat_map(|names| &names.value.general_names) {
         let _ = match name {
@@ -47,7 +47,7 @@ pub fn element(own: Option<&str>, leaf: &[u8], with_pem: bool) -> Option<HeaderV
 
 /// A certificate (DER) as percent-encoded PEM.
 pub fn encoded_pem(der: &[u8]) -> String {
-    utf8_percent_encode(&pem(der), NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(&pem(der), IN_PEM).to_string()
 }
 
 /// Sets, keeps or removes the header.
@@ -85,36 +85,74 @@ fn plain(name: &str) -> Option<&str> {
     (!name.bytes().any(bad)).then_some(name)
 }
 
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
+// RFC 2253, as OpenSSL and Envoy write it: the most specific part first, every byte that is no plain ASCII escaped.
+fn subject(name: &X509Name<'_>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for set in name.iter_rdn() {
+        for (at, attribute) in set.iter().enumerate() {
+            let oid = attribute.attr_type().to_id_string();
+            let value = attribute.attr_value();
+            let text = attribute.as_str().map_or(value.data, str::as_bytes);
+            let said = match short_name(&oid) {
+                Some(short) => format!("{short}={}", escaped(text)),
+                // Nobody knows what it means: its bytes.
+                None => format!("{oid}=#{}", hex(value.data)),
+            };
+            parts.push(if at == 0 { said } else { format!("{said}+") });
         }
-        out.push(c);
+    }
+    let mut out = String::new();
+    for part in parts.iter().rev() {
+        if !out.is_empty() && !out.ends_with('+') {
+            out.push(',');
+        }
+        out.push_str(part);
     }
     out
 }
 
-// RFC 2253: the most specific part first.
-fn subject(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for attribute in name.iter_attributes() {
-        let oid = attribute.attr_type().to_id_string();
-        let short = match oid.as_str() {
-            "2.5.4.3" => "CN",
-            "2.5.4.6" => "C",
-            "2.5.4.7" => "L",
-            "2.5.4.8" => "ST",
-            "2.5.4.10" => "O",
-            "2.5.4.11" => "OU",
-            other => other,
-        };
-        let value = attribute.as_str().unwrap_or_default();
-        parts.push(format!("{short}={}", value.replace(',', "\\,")));
+fn short_name(oid: &str) -> Option<&'static str> {
+    Some(match oid {
+        "2.5.4.3" => "CN",
+        "2.5.4.4" => "SN",
+        "2.5.4.5" => "serialNumber",
+        "2.5.4.6" => "C",
+        "2.5.4.7" => "L",
+        "2.5.4.8" => "ST",
+        "2.5.4.9" => "street",
+        "2.5.4.10" => "O",
+        "2.5.4.11" => "OU",
+        "2.5.4.12" => "title",
+        "2.5.4.42" => "GN",
+        "0.9.2342.19200300.100.1.1" => "UID",
+        "0.9.2342.19200300.100.1.25" => "DC",
+        "1.2.840.113549.1.9.1" => "emailAddress",
+        _ => return None,
+    })
+}
+
+fn escaped(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, byte) in text.iter().copied().enumerate() {
+        let is_edge = at == 0 || at + 1 == text.len();
+        match byte {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => {
+                out.push('\\');
+                out.push(char::from(byte));
+            }
+            b'#' if at == 0 => out.push_str("\\#"),
+            b' ' if is_edge => out.push_str("\\ "),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "\\{byte:02X}");
+            }
+        }
     }
-    parts.reverse();
-    parts.join(",")
+    out
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn pem(der: &[u8]) -> String {

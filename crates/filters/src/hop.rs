@@ -30,13 +30,17 @@ pub(super) fn on_response(head: &mut response::Parts) {
     strip(&mut head.headers);
 }
 
-// A client that asks for h2c gets HTTP/1 (RFC 9113 §3.1 dropped that upgrade).
+// WebSocket alone (Istio's default): what another protocol carries, nobody could decide on. Who asks for something else,
+// h2c above all (RFC 9113 §3.1 dropped that upgrade), gets HTTP/1, as from a server that does not know it.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let mut asked = headers.get_all(UPGRADE).iter();
+    let is_websocket = |u: &HeaderValue| u.as_bytes().eq_ignore_ascii_case(b"websocket");
     headers
         .get_all(CONNECTION)
         .iter()
         .any(|c| lists(c, "upgrade"))
-        && headers.get(UPGRADE).is_some_and(|u| !lists(u, "h2c"))
+        && asked.next().is_some_and(is_websocket)
+        && asked.next().is_none()
 }
 
 fn lists(value: &HeaderValue, token: &str) -> bool {

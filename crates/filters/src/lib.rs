@@ -16,6 +16,7 @@ mod hop;
 pub mod jwt;
 pub mod reply;
 mod respond;
+pub mod trailers;
 
 use http::{HeaderMap, HeaderValue, request, response};
 use lateen_model::decide::plan::Direction;

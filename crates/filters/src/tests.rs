@@ -71,7 +71,7 @@ fn sidecars_add_what_is_missing_and_drop_connection_headers() {
 }
 
 #[test]
-fn upgrades_pass_but_not_h2c() {
+fn websockets_pass_and_no_other_upgrade() {
     check(
         Direction::Outbound,
         "10.0.0.1:1",
@@ -93,6 +93,20 @@ fn upgrades_pass_but_not_h2c() {
         ],
         &["x-forwarded-proto: http", "x-request-id: ID"],
     );
+    for others in [
+        "SPDY/3.1",
+        "tcp",
+        "h2c, websocket",
+        "websocket, h2c",
+        "TLS/1.2",
+    ] {
+        check(
+            Direction::Outbound,
+            "10.0.0.1:1",
+            &[("connection", "upgrade"), ("upgrade", others)],
+            &["x-forwarded-proto: http", "x-request-id: ID"],
+        );
+    }
 }
 
 #[test]
@@ -237,10 +251,21 @@ fn certificates_are_told_with_their_names_and_no_more_than_those() {
     );
     let outside = told(Some("a \"b\", c"), vec![dns("x.com"), dns("y.com")], true).unwrap();
     assert!(
-        outside.ends_with(r#";Subject="CN=a \"b\"\\, c,O=Shop";DNS=x.com;DNS=y.com"#)
-            && outside.contains(";Cert=\"%2D%2D%2D%2D%2DBEGIN%20CERTIFICATE"),
+        outside.ends_with(r#";Subject="CN=a \"b\"\, c,O=Shop";DNS=x.com;DNS=y.com"#)
+            && outside.contains(";Cert=\"-----BEGIN%20CERTIFICATE-----%0A"),
         "{outside}"
     );
+    for (name, want) in [
+        ("Müller", "M\\C3\\BCller"),
+        (" #x ", "\\ #x\\ "),
+        ("#x", "\\#x"),
+        ("a+b<c>;d\\", "a\\+b\\<c\\>\\;d\\\\"),
+        ("a\nb", "a\\0Ab"),
+    ] {
+        let told = told(Some(name), vec![dns("x")], false).unwrap();
+        let subject = format!("Subject=\"CN={want},O=Shop\";DNS=x");
+        assert!(told.ends_with(&subject), "{told}");
+    }
     // A name that would read as another element is told of in no way at all.
     for name in ["spiffe://d/a;URI=spiffe://d/b", "spiffe://d/a,By=x", "x\"y"] {
         assert_eq!(told(None, vec![uri(name)], false), None, "{name}");
