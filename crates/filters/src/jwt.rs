@@ -110,6 +110,15 @@ impl Authenticator {
         self.rules.is_empty()
     }
 
+    /// A path with query as logs may show it: parameters that may carry a token have `redacted` for their value.
+    pub fn redacted<'t>(&self, target: &'t str) -> Cow<'t, str> {
+        let names = self.places.iter().filter_map(|(place, _)| match place {
+            Place::Param(name) => Some(name.as_str()),
+            Place::Header { .. } | Place::Cookie(_) => None,
+        });
+        place::redacted(target, &names.collect::<Vec<_>>())
+    }
+
     /// Verifies every token of a request and returns the one of the first rule that takes one; none when the request
     /// has no token. Tokens that shall not travel on are removed, and what rules tell the upstream is added.
     /// `now` is in seconds since 1970.
@@ -251,10 +260,6 @@ impl Compiled {
             claims.get(name).and_then(Value::as_str).map(str::to_owned)
         };
         let subject = text(&claims, "sub");
-        let principal = parsed
-            .issuer
-            .zip(subject)
-            .map(|(iss, sub)| format!("{iss}/{sub}"));
         let presenter = text(&claims, "azp");
         for name in &self.spaced {
             if let Some(Value::String(list)) = claims.get(name) {
@@ -264,7 +269,8 @@ impl Compiled {
         }
         Verified {
             token: Arc::new(Token {
-                principal,
+                issuer: parsed.issuer,
+                subject,
                 audiences: parsed.audiences,
                 presenter,
                 claims,

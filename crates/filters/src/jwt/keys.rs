@@ -6,7 +6,7 @@ use super::problem::JwtError;
 use aws_lc_rs::signature::{self as sign, ParsedPublicKey, VerificationAlgorithm};
 use serde_json::{Map, Value};
 
-/// Keys of a set that are used: a token without `kid` is tried with each.
+/// Keys of a set that are used: a token without `kid` is tried with each. The control plane refuses larger sets.
 const MOST_KEYS: usize = 100;
 
 /// How a token is signed.

@@ -57,8 +57,16 @@ impl<'t> Parsed<'t> {
         let body = base64url(payload).ok_or(JwtError::PayloadBase64)?;
         let claims: Map<String, Value> =
             serde_json::from_slice(&body).map_err(|_| JwtError::PayloadJson)?;
-        text(&claims, "sub").map_err(|()| JwtError::SubNoText)?;
+        let subject = text(&claims, "sub").map_err(|()| JwtError::SubNoText)?;
         let issuer = text(&claims, "iss").map_err(|()| JwtError::IssNoText)?;
+        // Policies compare both as one line of text.
+        let control = |claim: &Option<String>| {
+            let text = claim.as_deref().unwrap_or_default();
+            text.contains(|c: char| c.is_control())
+        };
+        if control(&subject) || control(&issuer) {
+            return Err(JwtError::Control);
+        }
         let (nbf, exp) = (claims.get("nbf"), claims.get("exp"));
         let not_before = time(nbf, (JwtError::NbfNoNumber, JwtError::NbfRange))?;
         let expires = time(exp, (JwtError::ExpNoNumber, JwtError::ExpRange))?;

@@ -60,18 +60,26 @@ impl Place {
                     .map(|(_, value)| decoded(value))
                     .collect()
             }
-            Self::Cookie(name) => cookies(head)
-                .filter(|(key, _)| key == name)
-                .map(|(_, value)| Cow::Borrowed(value))
-                .collect(),
+            Self::Cookie(name) => {
+                let lines = head.headers.get_all(COOKIE).iter();
+                let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+                let values = pairs.filter_map(|pair| cookie(pair, name)?);
+                values.map(String::from_utf8_lossy).collect()
+            }
         }
     }
 
     /// Takes the tokens out of the request.
     pub(super) fn clear(&self, head: &mut request::Parts) {
         match self {
-            Self::Header { name, .. } => {
+            Self::Header { name, prefix } => {
+                let values = head.headers.get_all(name).iter();
+                let others = values.filter(|value| after(value, prefix).is_none());
+                let others: Vec<HeaderValue> = others.cloned().collect();
                 head.headers.remove(name);
+                for value in others {
+                    head.headers.append(name, value);
+                }
             }
             Self::Param(name) => clear_param(head, name),
             Self::Cookie(name) => clear_cookie(head, name),
@@ -97,15 +105,40 @@ fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
-fn cookies(head: &request::Parts) -> impl Iterator<Item = (&str, &str)> {
-    let lines = head.headers.get_all(COOKIE).iter();
-    let pairs = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'));
-    pairs.filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        Some((name.trim(), value.trim().trim_matches('"')))
-    })
+/// The value of a cookie of this name; absent outside: the pair is of another name, inside: it has no value.
+fn cookie<'p>(pair: &'p [u8], name: &str) -> Option<Option<&'p [u8]>> {
+    let mut sides = pair.splitn(2, |b| *b == b'=');
+    let key = sides.next().unwrap_or_default().trim_ascii();
+    (key == name.as_bytes()).then_some(())?;
+    let value = sides.next().map(|value| {
+        let value = value.trim_ascii();
+        let quoted = value
+            .strip_prefix(b"\"")
+            .and_then(|v| v.strip_suffix(b"\""));
+        quoted.unwrap_or(value)
+    });
+    Some(value)
+}
+
+/// A path with query whose parameters of these names have no value that is worth anything.
+pub(super) fn redacted<'t>(target: &'t str, names: &[&str]) -> Cow<'t, str> {
+    let Some((path, query)) = target.split_once('?') else {
+        return Cow::Borrowed(target);
+    };
+    let key = |pair: &'t str| pair.split('=').next().unwrap_or_default();
+    let is_secret = |pair: &str| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        !value.is_empty() && names.contains(&&*decoded(key))
+    };
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(target);
+    }
+    let pairs = query.split('&').map(|pair| match is_secret(pair) {
+        true => format!("{}=redacted", key(pair)),
+        false => pair.to_owned(),
+    });
+    let pairs: Vec<String> = pairs.collect();
+    Cow::Owned(format!("{path}?{}", pairs.join("&")))
 }
 
 fn clear_param(head: &mut request::Parts, name: &str) {
@@ -135,13 +168,12 @@ fn clear_cookie(head: &mut request::Parts, name: &str) {
     let lines: Vec<HeaderValue> = head.headers.get_all(COOKIE).iter().cloned().collect();
     head.headers.remove(COOKIE);
     for line in lines {
-        let Ok(text) = line.to_str() else { continue };
-        let left: Vec<&str> = text
-            .split(';')
-            .map(str::trim)
-            .filter(|pair| pair.split('=').next().map(str::trim) != Some(name))
+        let pairs = line.as_bytes().split(|b| *b == b';');
+        let left: Vec<&[u8]> = pairs
+            .map(<[u8]>::trim_ascii)
+            .filter(|pair| cookie(pair, name).is_none())
             .collect();
-        if let Ok(value) = HeaderValue::from_str(&left.join("; "))
+        if let Ok(value) = HeaderValue::from_bytes(&left.join(&b"; "[..]))
             && !left.is_empty()
         {
             head.headers.append(COOKIE, value);

@@ -30,6 +30,8 @@ pub enum JwtError {
     IssNoText,
     #[error("Jwt payload [sub] field is not a string")]
     SubNoText,
+    #[error("Jwt payload [iss] or [sub] field has control characters")]
+    Control,
     #[error("Jwt payload [aud] field is not a string or string list")]
     AudNoText,
     #[error("Jwt payload [nbf] field is not an integer")]

@@ -138,7 +138,7 @@ fn request(target: &str, headers: &[(&str, &str)]) -> request::Parts {
 fn check(rule: &JwtRule, token: &str, want: &str) {
     let mut request = request("/", &[("authorization", &format!("Bearer {token}"))]);
     let got = match ask(std::slice::from_ref(rule), &mut request) {
-        Ok(Some(token)) => token.principal.clone().unwrap_or_default(),
+        Ok(Some(token)) => token.principal().unwrap_or_default(),
         Ok(None) => "no token".to_owned(),
         Err(why) => why.to_string(),
     };
@@ -540,7 +540,7 @@ fn several_rules_each_take_their_own() {
         (vec![("x-second", &a[7..])], Err(JwtError::Issuer)),
     ] {
         let got = ask(&rules, &mut request("/", &headers));
-        let got = got.map(|t| t.unwrap().principal.clone().unwrap());
+        let got = got.map(|t| t.unwrap().principal().unwrap());
         assert_eq!(got, want.map(str::to_owned), "{headers:?}");
     }
     let many: Vec<_> = (0..20).map(|_| ("x-second", b.as_str())).collect();
@@ -548,4 +548,72 @@ fn several_rules_each_take_their_own() {
         ask(&rules, &mut request("/", &many)),
         Err(JwtError::TooMany)
     );
+}
+
+#[test]
+fn a_cookie_that_is_no_text_is_a_bad_token() {
+    let mut rule = rule();
+    rule.from_cookies = vec!["id".into()];
+    let mine = token(&claims());
+    let line = |bytes: &[u8]| {
+        let mut request = request("/", &[]);
+        let value = HeaderValue::from_bytes(bytes).unwrap();
+        request.headers.append("cookie", value);
+        request
+    };
+    let mut bad = line(b"a=1; id=\xff; b=2");
+    assert_eq!(ask(&[rule.clone()], &mut bad), Err(JwtError::Form));
+    // Neither is a token hidden by what stands beside it, nor is that lost.
+    let mut beside = line(format!("a=\u{e9}; id=\"{mine}\"; id; b=2").as_bytes());
+    assert!(ask(&[rule], &mut beside).unwrap().is_some());
+    assert_eq!(
+        beside.headers["cookie"].as_bytes(),
+        "a=\u{e9}; b=2".as_bytes()
+    );
+}
+
+#[test]
+fn only_tokens_are_taken_out_of_their_header() {
+    let bearer = format!("Bearer {}", token(&claims()));
+    let both = [("authorization", "Basic YTpi"), ("authorization", &bearer)];
+    let mut told = request("/", &both);
+    assert!(ask(&[rule()], &mut told).unwrap().is_some());
+    let left: Vec<_> = told.headers.get_all("authorization").iter().collect();
+    assert_eq!(left, ["Basic YTpi"]);
+}
+
+#[test]
+fn issuer_and_subject_are_told_apart_and_are_one_line_each() {
+    let mut rule = rule();
+    rule.issuer = None;
+    let nested = token(&with(json!({"iss": "https://a/b", "sub": "c/d"})));
+    let bearer = format!("Bearer {nested}");
+    let mut request = request("/", &[("authorization", &bearer)]);
+    let got = ask(&[rule.clone()], &mut request).unwrap().unwrap();
+    assert_eq!(got.issuer.as_deref(), Some("https://a/b"));
+    assert_eq!(got.subject.as_deref(), Some("c/d"));
+    for claims in [json!({"iss": "a\u{0}b"}), json!({"sub": "a\nb"})] {
+        let words = "Jwt payload [iss] or [sub] field has control characters";
+        check(&rule, &token(&with(claims)), words);
+    }
+}
+
+#[test]
+fn logs_show_no_tokens() {
+    let mut rule = rule();
+    rule.from_params = vec!["t".into(), "a b".into()];
+    let authenticator = Authenticator::new(&[rule]);
+    for (target, want) in [
+        ("/t=1", "/t=1"),
+        ("/p?x=1&y", "/p?x=1&y"),
+        ("/p?t", "/p?t"),
+        (
+            "/p?x=1&t=ab=c&t=d&a+b=1&a%20b=2&%74=e",
+            "/p?x=1&t=redacted&t=redacted&a+b=1&a%20b=redacted&%74=redacted",
+        ),
+    ] {
+        assert_eq!(authenticator.redacted(target), want);
+    }
+    let none = Authenticator::new(&[]);
+    assert_eq!(none.redacted("/p?access_token=a"), "/p?access_token=a");
 }

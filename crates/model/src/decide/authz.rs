@@ -39,14 +39,31 @@ pub struct RequestFacts<'a> {
 /// A verified token.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Token {
-    /// `issuer/subject`; absent when either claim is.
-    pub principal: Option<String>,
+    /// The claim `iss`. Without control characters: verifiers refuse tokens with them.
+    pub issuer: Option<String>,
+    /// The claim `sub`. As above.
+    pub subject: Option<String>,
     /// The claim `aud`.
     pub audiences: Vec<String>,
     /// The claim `azp`.
     pub presenter: Option<String>,
     /// Every claim. Claims that are lists separated by spaces are arrays here.
     pub claims: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Token {
+    /// `issuer/subject`; absent when either is missing or empty.
+    pub fn principal(&self) -> Option<String> {
+        let (issuer, subject) = self.issuer_and_subject()?;
+        Some(format!("{issuer}/{subject}"))
+    }
+
+    fn issuer_and_subject(&self) -> Option<(&str, &str)> {
+        let given = |claim: &'_ Option<String>| claim.as_deref().is_some_and(|c| !c.is_empty());
+        let both = given(&self.issuer) && given(&self.subject);
+        both.then_some(())?;
+        self.issuer.as_deref().zip(self.subject.as_deref())
+    }
 }
 
 /// What policies say.

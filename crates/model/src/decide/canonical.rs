@@ -13,6 +13,8 @@ const FRAGMENT: &str = "a path with a fragment (#)";
 const CONTROL: &str = "a path with a control character";
 /// What is wrong with a `%` that two hexadecimal digits do not follow.
 const PERCENT: &str = "a path with a broken percent-encoding";
+/// What is wrong with a host with brackets that are no address's.
+const BRACKETS: &str = "a Host with brackets that are not around an IPv6 address";
 /// What is wrong with a path that does not begin with a slash.
 const RELATIVE: &str = "a path that does not begin with a slash";
 
@@ -169,13 +171,14 @@ fn merged(path: &str) -> String {
 /// The canonical form of a host with or without port: lower case, without port, brackets and one trailing dot.
 ///
 /// # Errors
-/// What makes it ambiguous: nothing before the port, user information, a control character, a space, a comma or
-/// another character that no host has, two trailing dots.
+/// What makes it ambiguous: nothing before the port, a port that is none, brackets around anything but an IPv6 address,
+/// user information, a control character, a space, a comma, a percent-encoding or another character that no host has,
+/// two trailing dots.
 pub fn host(authority: &str) -> Result<Cow<'_, str>, &'static str> {
     let strange = |b: u8| {
         matches!(
             b,
-            0..=b' ' | 0x7f.. | b',' | b'/' | b'\\' | b'?' | b'#' | b'<' | b'>' | b'"' | b'|' | b'^' | b'`' | b'{' | b'}'
+            0..=b' ' | 0x7f.. | b',' | b'%' | b'/' | b'\\' | b'?' | b'#' | b'<' | b'>' | b'"' | b'|' | b'^' | b'`' | b'{' | b'}'
         )
     };
     if authority.contains('@') {
@@ -184,12 +187,35 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, &'static str> {
     if authority.bytes().any(strange) {
         return Err("a Host with characters that hosts do not have");
     }
+    let (name, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or(BRACKETS)?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_address = || name.parse::<std::net::Ipv6Addr>().is_ok();
+    if authority.contains(['[', ']']) && !(authority.starts_with('[') && is_address()) {
+        return Err(BRACKETS);
+    }
+    // An address without brackets has no port.
+    let port = if authority.parse::<std::net::Ipv6Addr>().is_ok() {
+        ""
+    } else {
+        port
+    };
+    if !port.is_empty() && !is_port(port) {
+        return Err("a Host whose port is none");
+    }
     let name = host::canonical(authority);
     if name.is_empty() || name.ends_with('.') {
         return Err("a Host without a name");
     }
-    if name.contains(':') && name.parse::<std::net::Ipv6Addr>().is_err() {
-        return Err("a Host with more than one port");
-    }
     Ok(name)
+}
+
+/// `:80`, or `:` without a number (RFC 3986 §3.2.3).
+fn is_port(text: &str) -> bool {
+    let digits = text.strip_prefix(':');
+    digits.is_some_and(|digits| {
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        plain && (digits.is_empty() || digits.parse::<u16>().is_ok())
+    })
 }

@@ -40,6 +40,10 @@ pub struct Caller<'a> {
     pub identity: Option<SpiffeId>,
     /// Its address; absent: an address of the proxy's own.
     pub address: Option<IpAddr>,
+    /// The client's address as trusted proxies tell it; absent: `address`.
+    pub remote: Option<IpAddr>,
+    /// The server name of its mutual TLS; empty: none.
+    pub server_name: &'a str,
     /// Its verified token; absent: none.
     pub token: Option<&'a Token>,
 }
@@ -53,6 +57,8 @@ pub struct Call<'a> {
     pub method: &'a http::Method,
     /// `http://host[:port]/path`, `https://…` (TLS passed through) or `tcp://host:port`.
     pub url: &'a str,
+    /// The port that is called where it is not the URL's: at a server's sidecar, the application's.
+    pub port: Option<u16>,
     /// Headers beside `Host`.
     pub headers: &'a HeaderMap,
     /// Chance; absent: the first destination of positive weight is shown as the plan.
@@ -68,7 +74,7 @@ pub struct Simulation {
     pub steps: Vec<String>,
     /// Where the client's connection would go, as its resolver sees it.
     pub destination: SocketAddr,
-    /// The decision on accept.
+    /// The decision on the connection: that on accept, or, where it turned out not to be HTTP, what becomes of it.
     pub connection: ConnectionPlan,
     /// Whether the server's port wants mutual TLS; absent for what goes out, and at gateways.
     pub mode: Option<PeerMode>,
@@ -85,7 +91,8 @@ pub struct Simulation {
 /// # Errors
 /// The URL has no known scheme, no host, or (`tcp`) no port.
 pub fn simulate(snapshot: &Snapshot, call: &Call<'_>) -> Result<Simulation, BadUrl> {
-    let url = parse(call.url)?;
+    let mut url = parse(call.url)?;
+    url.port = call.port.unwrap_or(url.port);
     let mut steps = Vec::new();
     let destination = resolve(snapshot, call.direction, &url, &mut steps);
     let source = call.caller.address.unwrap_or_else(|| own_address(snapshot));
@@ -144,7 +151,7 @@ impl Simulation {
                 let alpn = if http { "istio-http/1.1" } else { "istio" };
                 case.peer = Peer {
                     identity: Some(identity.clone()),
-                    server_name: Str::default(),
+                    server_name: canonical(case.call.caller.server_name).as_ref().into(),
                     alpn: alpn.into(),
                     tls: true,
                 };
@@ -177,9 +184,7 @@ impl Simulation {
             ) => {
                 let name = canonical(case.url.authority);
                 let plan = server_name(case.snapshot, &case.facts, &name, case.dice);
-                self.steps
-                    .push(format!("TLS with server name {name:?} is passed through."));
-                self.bytes(case, &plan);
+                self.passed(case, &name, &plan);
             }
             (ConnectionPlan::Http, _) => {
                 let note = "The port speaks HTTP: bytes that are not HTTP are answered with 400.";
@@ -216,13 +221,17 @@ impl Simulation {
                     | ConnectionPlan::Tls(plan) => self.bytes(case, &plan),
                 }
             }
-            GatewayTls::Passthrough(plan) => {
-                self.steps
-                    .push(format!("TLS with server name {name:?} is passed through."));
-                self.bytes(case, &plan);
-            }
+            GatewayTls::Passthrough(plan) => self.passed(case, &name, &plan),
             GatewayTls::Refuse(fault) => self.bytes(case, &TcpPlan::Refuse(fault)),
         }
+    }
+
+    /// TLS that does not end here, with what its first bytes tell.
+    fn passed(&mut self, case: &mut Case<'_>, name: &str, plan: &TcpPlan) {
+        self.steps
+            .push(format!("TLS with server name {name:?} is passed through."));
+        case.peer.server_name = name.into();
+        self.bytes(case, plan);
     }
 
     fn http(&mut self, case: &Case<'_>) {
@@ -259,7 +268,7 @@ impl Simulation {
     fn authorize(&mut self, case: &Case<'_>, head: &RequestHead<'_>) -> Option<Fault> {
         let facts = RequestFacts {
             head: *head,
-            remote: case.facts.source.ip(),
+            remote: case.call.caller.remote.unwrap_or(case.facts.source.ip()),
             token: case.call.caller.token,
         };
         if case.facts.direction == Direction::Outbound {
@@ -335,8 +344,7 @@ impl Simulation {
                 if case.facts.direction != Direction::Outbound {
                     let ruling = authz::admit(case.snapshot, &case.facts, &case.peer);
                     if let Some(fault) = self.ruled(case, ruling) {
-                        self.steps
-                            .push(format!("Closed with a reset: {}.", sentence(&fault)));
+                        self.refuse(fault);
                         return;
                     }
                 }
@@ -345,13 +353,18 @@ impl Simulation {
                     None => "No VirtualService concerns these bytes.".to_owned(),
                 };
                 self.steps.push(by);
+                self.connection = ConnectionPlan::Tcp(plan.clone());
                 self.forward(cluster);
             }
-            TcpPlan::Refuse(fault) => {
-                self.steps
-                    .push(format!("Closed with a reset: {}.", sentence(fault)));
-            }
+            TcpPlan::Refuse(fault) => self.refuse(fault.clone()),
         }
+    }
+
+    /// The end of a connection that is not HTTP.
+    fn refuse(&mut self, fault: Fault) {
+        let text = sentence(&fault);
+        self.steps.push(format!("Closed with a reset: {text}."));
+        self.connection = ConnectionPlan::Tcp(TcpPlan::Refuse(fault));
     }
 
     fn forward(&mut self, cluster: &Arc<Cluster>) {

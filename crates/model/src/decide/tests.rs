@@ -120,7 +120,10 @@ impl<'a> Spoken<'a> {
         } else if let Some(address) = word.strip_prefix("ip=") {
             self.facts.source.set_ip(address.parse().expect("address"));
         } else if let Some(principal) = word.strip_prefix("jwt=") {
-            token.get_or_insert_default().principal = Some(principal.to_owned());
+            let (issuer, subject) = principal.rsplit_once('/').expect("issuer/subject");
+            let token = token.get_or_insert_default();
+            token.issuer = Some(issuer.to_owned());
+            token.subject = Some(subject.to_owned());
         } else if let Some(claim) = word.strip_prefix("claim:") {
             let (name, value) = claim.split_once('=').expect("name=value");
             let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());

@@ -1,6 +1,6 @@
 //! What rules look at, and its values for one connection or request.
 
-use super::RequestFacts;
+use super::{RequestFacts, Token};
 use crate::decide::host::{canonical, port_of};
 use crate::decide::matcher::split_path;
 use crate::decide::plan::{ConnectionFacts, Peer};
@@ -11,6 +11,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
+/// What is between issuer and subject: no claim has it, while issuers have slashes.
+pub(super) const BETWEEN: char = '\0';
+
 /// Something that rules test.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Attr {
@@ -19,6 +22,7 @@ pub(super) enum Attr {
     /// As `namespace/name`.
     Account,
     TrustDomain,
+    /// Issuer and subject with [`BETWEEN`] between them.
     RequestPrincipal,
     SourceIp,
     RemoteIp,
@@ -27,6 +31,9 @@ pub(super) enum Attr {
     Host,
     Method,
     Path,
+    /// The path with its query.
+    Target,
+    Scheme,
     /// Its name, lower case.
     Header(Str),
     Audience,
@@ -45,6 +52,8 @@ impl Attr {
                 | Self::Host
                 | Self::Method
                 | Self::Path
+                | Self::Target
+                | Self::Scheme
                 | Self::Header(_)
                 | Self::Audience
                 | Self::Presenter
@@ -60,7 +69,13 @@ impl Attr {
 impl From<&Attribute> for Attr {
     fn from(attribute: &Attribute) -> Self {
         match attribute {
-            Attribute::RequestHeader(name) => Self::Header(name.to_ascii_lowercase().into()),
+            Attribute::RequestHeader(name) => match name.to_ascii_lowercase().as_str() {
+                ":authority" | "host" => Self::Host,
+                ":method" => Self::Method,
+                ":path" => Self::Target,
+                ":scheme" => Self::Scheme,
+                name => Self::Header(name.into()),
+            },
             Attribute::SourceIp => Self::SourceIp,
             Attribute::RemoteIp => Self::RemoteIp,
             Attribute::SourceNamespace => Self::Namespace,
@@ -82,10 +97,20 @@ impl From<&Attribute> for Attr {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     Text(&'a str),
-    /// Canonical, and with the port that was called.
-    Host(&'a str, &'a str),
+    Host(Host<'a>),
     Ip(IpAddr),
     Port(u16),
+}
+
+/// The host of a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Host<'a> {
+    /// Canonical.
+    pub name: &'a str,
+    /// With the port that was called.
+    pub full: &'a str,
+    /// Whether the port goes without saying: none is given, or the scheme's own.
+    pub plain: bool,
 }
 
 /// A connection or request under examination.
@@ -94,10 +119,11 @@ pub(super) struct Facts<'a> {
     pub peer: &'a Peer,
     /// Absent: bytes.
     pub request: Option<&'a RequestFacts<'a>>,
-    /// The request's path without query, canonical.
-    path: &'a str,
+    /// The request's path with query, canonical.
+    target: &'a str,
     account: OnceCell<Option<String>>,
-    host: OnceCell<(Cow<'a, str>, String)>,
+    caller: OnceCell<Option<String>>,
+    host: OnceCell<(Cow<'a, str>, String, bool)>,
 }
 
 impl<'a> Facts<'a> {
@@ -112,8 +138,9 @@ impl<'a> Facts<'a> {
             connection,
             peer,
             request,
-            path: split_path(target).0,
+            target,
             account: OnceCell::new(),
+            caller: OnceCell::new(),
             host: OnceCell::new(),
         }
     }
@@ -128,10 +155,12 @@ impl<'a> Facts<'a> {
             Attr::Namespace => identity.and_then(|id| id.namespace()),
             Attr::Account => self.account(),
             Attr::TrustDomain => identity.map(|id| id.trust_domain()),
-            Attr::RequestPrincipal => token.and_then(|t| t.principal.as_deref()),
+            Attr::RequestPrincipal => token.and_then(|t| self.caller(t)),
             Attr::Presenter => token.and_then(|t| t.presenter.as_deref()),
             Attr::Method => head.map(|h| h.method.as_str()),
-            Attr::Path => head.map(|_| self.path),
+            Attr::Path => head.map(|_| split_path(self.target).0),
+            Attr::Target => head.map(|_| self.target),
+            Attr::Scheme => head.map(|h| h.scheme),
             Attr::ServerName => Some(&*self.peer.server_name).filter(|name| !name.is_empty()),
             Attr::SourceIp => return test(Value::Ip(self.connection.source.ip())),
             Attr::DestinationIp => return test(Value::Ip(self.connection.destination.ip())),
@@ -141,8 +170,7 @@ impl<'a> Facts<'a> {
             }
             Attr::Port => return test(Value::Port(self.connection.destination.port())),
             Attr::Host => {
-                let (host, full) = self.host();
-                return head.is_some() && test(Value::Host(host, full));
+                return head.is_some() && test(Value::Host(self.host()));
             }
             Attr::Header(name) => {
                 let lines = head.map(|h| h.headers.get_all(&**name));
@@ -153,23 +181,7 @@ impl<'a> Facts<'a> {
                 let all = token.map_or(&[][..], |t| &t.audiences);
                 return all.iter().any(|a| test(Value::Text(a)));
             }
-            Attr::Claim(path) => {
-                let Some((first, rest)) = path.split_first() else {
-                    return false;
-                };
-                let found = token.and_then(|t| t.claims.get(&**first));
-                let deep = rest
-                    .iter()
-                    .try_fold(found, |at, name| Some(at?.as_object()?.get(&**name)));
-                return match deep.flatten() {
-                    Some(Json::String(text)) => test(Value::Text(text)),
-                    Some(Json::Array(all)) => {
-                        let mut texts = all.iter().filter_map(Json::as_str);
-                        texts.any(|text| test(Value::Text(text)))
-                    }
-                    _ => false,
-                };
-            }
+            Attr::Claim(path) => return token.is_some_and(|t| claim(t, path, test)),
         };
         text.is_some_and(|text| test(Value::Text(text)))
     }
@@ -186,11 +198,20 @@ impl<'a> Facts<'a> {
         self.account.get_or_init(make).as_deref()
     }
 
-    /// The host, and the host with the port that was called: the given one, else the scheme's own.
-    fn host(&self) -> (&str, &str) {
+    /// Issuer and subject.
+    fn caller(&self, token: &Token) -> Option<&str> {
+        let make = || {
+            let (issuer, subject) = token.issuer_and_subject()?;
+            Some(format!("{issuer}{BETWEEN}{subject}"))
+        };
+        self.caller.get_or_init(make).as_deref()
+    }
+
+    /// The host; its port is the given one, else the scheme's own.
+    fn host(&self) -> Host<'_> {
         let make = || {
             let Some(head) = self.request.map(|r| r.head) else {
-                return (Cow::Borrowed(""), String::new());
+                return (Cow::Borrowed(""), String::new(), true);
             };
             let usual = if head.scheme == "https" { 443 } else { 80 };
             let host = canonical(head.authority);
@@ -199,9 +220,32 @@ impl<'a> Facts<'a> {
                 true => format!("[{host}]:{port}"),
                 false => format!("{host}:{port}"),
             };
-            (host, full)
+            (host, full, port == usual)
         };
-        let (host, full) = self.host.get_or_init(make);
-        (host, full)
+        let (name, full, plain) = self.host.get_or_init(make);
+        Host {
+            name,
+            full,
+            plain: *plain,
+        }
+    }
+}
+
+/// Whether `test` says yes to a text of a claim, or to one of a list.
+fn claim(token: &Token, path: &[Str], mut test: impl FnMut(Value<'_>) -> bool) -> bool {
+    let Some((first, rest)) = path.split_first() else {
+        return false;
+    };
+    let found = token.claims.get(&**first);
+    let deep = rest
+        .iter()
+        .try_fold(found, |at, name| Some(at?.as_object()?.get(&**name)));
+    match deep.flatten() {
+        Some(Json::String(text)) => test(Value::Text(text)),
+        Some(Json::Array(all)) => {
+            let mut texts = all.iter().filter_map(Json::as_str);
+            texts.any(|text| test(Value::Text(text)))
+        }
+        _ => false,
     }
 }

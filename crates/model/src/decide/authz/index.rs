@@ -4,7 +4,7 @@
 //! attribute are tried each time.
 
 use super::affix::{Affixes, End};
-use super::attribute::{Attr, Facts, Value};
+use super::attribute::{Attr, Facts, Host, Value};
 use super::rules::Compiled;
 use super::values::{Pattern, names_port};
 use ipnet::IpNet;
@@ -20,6 +20,9 @@ pub(super) struct RuleSet {
     files: Vec<(Attr, File)>,
     /// Positions of rules that are filed nowhere.
     others: Vec<usize>,
+    /// Number of rules that were tried.
+    #[cfg(test)]
+    tried: std::sync::atomic::AtomicUsize,
 }
 
 /// Positions of rules by value of one attribute.
@@ -58,6 +61,7 @@ impl Key {
             Pattern::Prefix(text) => Self::Prefix(text.clone()),
             Pattern::Suffix(text) => Self::Suffix(text.clone()),
             Pattern::Template(template) => return Self::of(attr, &template.necessary()),
+            Pattern::Glob(parts) => return Self::of(attr, &ends(parts)),
             Pattern::Net(net) => {
                 let (length, bits) = match net {
                     IpNet::V4(net) => (
@@ -75,6 +79,16 @@ impl Key {
             Self::Prefix(text) | Self::Suffix(text) if text.is_empty() => None,
             _ => Some(found),
         }
+    }
+}
+
+/// What every text of a form begins or ends with, whichever says more.
+fn ends(parts: &[Str]) -> Pattern {
+    let of = |part: Option<&Str>| part.cloned().unwrap_or_default();
+    let (first, last) = (of(parts.first()), of(parts.last()));
+    match first.len() >= last.len() {
+        true => Pattern::Prefix(first),
+        false => Pattern::Suffix(last),
     }
 }
 
@@ -135,6 +149,8 @@ impl RuleSet {
             files,
             others,
             rules,
+            #[cfg(test)]
+            tried: Default::default(),
         }
     }
 
@@ -142,6 +158,12 @@ impl RuleSet {
     #[cfg(test)]
     pub fn unfiled(&self) -> usize {
         self.others.len()
+    }
+
+    /// Number of rules that were tried so far.
+    #[cfg(test)]
+    pub fn tried(&self) -> usize {
+        self.tried.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// A rule that matches: always the same one for the same facts.
@@ -158,6 +180,9 @@ impl RuleSet {
     pub fn each<'s>(&'s self, facts: &Facts<'_>, mut visit: impl FnMut(&'s Compiled) -> bool) {
         let mut test = |at: usize| {
             let rule = &self.rules[at];
+            #[cfg(test)]
+            self.tried
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             rule.fits(facts) && visit(rule)
         };
         if self.others.iter().any(|at| test(*at)) {
@@ -209,7 +234,7 @@ impl File {
     fn any(&self, value: Value<'_>, test: &mut impl FnMut(usize) -> bool) -> bool {
         let mut all = |list: &Vec<usize>| list.iter().any(|at| test(*at));
         match value {
-            Value::Text(text) | Value::Host(text, _) => {
+            Value::Text(text) | Value::Host(Host { name: text, .. }) => {
                 self.exact.get(text).is_some_and(&mut all)
                     || self.prefixes.of(text).any(&mut all)
                     || self.suffixes.of(text).any(&mut all)

@@ -1,7 +1,7 @@
 //! Sets of values as policies write them: exact, `prefix*`, `*suffix`, `*`, path templates, networks, ports.
 
 use super::affix::{Affixes, End};
-use super::attribute::{Attr, Value};
+use super::attribute::{Attr, BETWEEN, Host, Value};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lateen_base::Str;
 use std::net::IpAddr;
@@ -15,6 +15,8 @@ pub(super) enum Pattern {
     /// Any value.
     Present,
     Template(Template),
+    /// Parts with anything between them.
+    Glob(Box<[Str]>),
     Net(IpNet),
     Port(u16),
     /// A value that cannot be read, such as a network of `when` that is none.
@@ -35,7 +37,37 @@ impl Pattern {
                 Some(template) => Self::Template(template),
                 None => Self::text(&upper(text)),
             },
+            Attr::Target => Self::text(&target(text)),
+            Attr::RequestPrincipal => Self::caller(text),
+            Attr::Namespace => Self::glob(text),
             _ => Self::text(text),
+        }
+    }
+
+    /// Issuer and subject, divided by the last slash (Istio); either may have a star.
+    fn caller(text: &str) -> Self {
+        let wild = text.starts_with('*') || text.ends_with('*');
+        match text.rsplit_once('/') {
+            // Any issuer, or any subject, with at least one character.
+            None if wild => Self::text(text),
+            None => Self::Exact(format!("{text}{BETWEEN}").into()),
+            Some((issuer, subject)) => {
+                let both = format!("{issuer}{BETWEEN}{subject}");
+                match both.strip_prefix('*') {
+                    // A star at the end, too, is a character then (Istio).
+                    Some(suffix) => Self::Suffix(suffix.into()),
+                    None => Self::text(&both),
+                }
+            }
+        }
+    }
+
+    /// Istio makes an expression of a namespace, in which every star stands for anything.
+    fn glob(text: &str) -> Self {
+        let parts: Vec<&str> = text.split('*').collect();
+        match parts[..] {
+            [_] | ["", _] | [_, ""] => Self::text(text),
+            _ => Self::Glob(parts.into_iter().map(Str::from).collect()),
         }
     }
 
@@ -84,6 +116,14 @@ pub(super) fn names_port(host: &str) -> bool {
     match host.rsplit_once(':') {
         Some((name, _)) => !name.contains(':') || name.ends_with(']'),
         None => false,
+    }
+}
+
+/// A path with query, with percent-encodings of the path as canonical paths have them.
+fn target(text: &str) -> String {
+    match text.split_once('?') {
+        Some((path, query)) => format!("{}?{query}", upper(path)),
+        None => upper(text),
     }
 }
 
@@ -165,8 +205,7 @@ pub(super) enum Set {
     /// Whatever there is, also nothing.
     Everything,
     Text(Texts),
-    /// Hosts without a port, and with one.
-    Hosts(Texts, Texts),
+    Hosts(Box<Hosts>),
     Paths(Texts, Vec<Template>),
     Nets(Nets),
     /// Sorted.
@@ -174,9 +213,10 @@ pub(super) enum Set {
 }
 
 impl Set {
-    /// The set of `patterns`. `unreadable`: whether a value that cannot be read stands for everything or for nothing.
-    pub fn new(attr: &Attr, patterns: &[Pattern], unreadable: bool) -> Self {
-        if unreadable && patterns.contains(&Pattern::Unreadable) {
+    /// The set of `patterns`. `wide`: whether what is in doubt is in it, since nothing is let in by that: a value that
+    /// cannot be read stands for everything then, and a host without a port for the host on every port.
+    pub fn new(attr: &Attr, patterns: &[Pattern], wide: bool) -> Self {
+        if wide && patterns.contains(&Pattern::Unreadable) {
             return Self::Everything;
         }
         let all = || patterns.iter();
@@ -191,14 +231,7 @@ impl Set {
                 ports.sort_unstable();
                 Self::Ports(ports.into())
             }
-            Attr::Host => {
-                let with_port = |p: &&Pattern| match p {
-                    Pattern::Exact(t) | Pattern::Prefix(t) | Pattern::Suffix(t) => names_port(t),
-                    _ => false,
-                };
-                let bare = all().filter(|p| !with_port(p));
-                Self::Hosts(Texts::new(bare), Texts::new(all().filter(with_port)))
-            }
+            Attr::Host => Self::Hosts(Box::new(Hosts::new(patterns, wide))),
             Attr::Path => {
                 let templates = all().filter_map(|p| match p {
                     Pattern::Template(template) => Some(template.clone()),
@@ -215,9 +248,7 @@ impl Set {
         match (self, value) {
             (Self::Everything, _) => true,
             (Self::Text(texts), Value::Text(text)) => texts.have(text),
-            (Self::Hosts(bare, with_port), Value::Host(host, full)) => {
-                bare.have(host) || with_port.have(full)
-            }
+            (Self::Hosts(hosts), Value::Host(host)) => hosts.have(host),
             (Self::Paths(texts, templates), Value::Text(path)) => {
                 texts.have(path) || templates.iter().any(|t| t.matches(path))
             }
@@ -228,7 +259,41 @@ impl Set {
     }
 }
 
-/// Texts: exact ones, prefixes, suffixes, or any.
+/// Hosts.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    /// Those for every port.
+    open: Texts,
+    /// Those for the port that goes without saying.
+    plain: Texts,
+    /// Those with a port.
+    with_port: Texts,
+}
+
+impl Hosts {
+    /// Istio compares the authority with its port: `a.example` is not `a.example:9999`, while `a.*` covers it.
+    fn new(patterns: &[Pattern], wide: bool) -> Self {
+        let with_port = |p: &&Pattern| match p {
+            Pattern::Exact(t) | Pattern::Prefix(t) | Pattern::Suffix(t) => names_port(t),
+            _ => false,
+        };
+        let open = |p: &&Pattern| wide || matches!(p, Pattern::Prefix(_) | Pattern::Present);
+        let bare = || patterns.iter().filter(|p| !with_port(p));
+        Self {
+            open: Texts::new(bare().filter(open)),
+            plain: Texts::new(bare().filter(|p| !open(p))),
+            with_port: Texts::new(patterns.iter().filter(with_port)),
+        }
+    }
+
+    fn have(&self, host: Host<'_>) -> bool {
+        self.open.have(host.name)
+            || host.plain && self.plain.have(host.name)
+            || self.with_port.have(host.full)
+    }
+}
+
+/// Texts: exact ones, prefixes, suffixes, those with stars inside, or any.
 #[derive(Debug)]
 pub(super) struct Texts {
     any: bool,
@@ -236,14 +301,17 @@ pub(super) struct Texts {
     exact: Box<[Str]>,
     prefixes: Affixes<()>,
     suffixes: Affixes<()>,
+    globs: Vec<Box<[Str]>>,
 }
 
 impl Texts {
     fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Self {
         let (mut any, mut exact) = (false, Vec::new());
         let (mut prefixes, mut suffixes) = (Vec::new(), Vec::new());
+        let mut globs = Vec::new();
         for pattern in patterns {
             match pattern {
+                Pattern::Glob(parts) => globs.push(parts.clone()),
                 Pattern::Exact(text) => exact.push(text.clone()),
                 Pattern::Prefix(text) => prefixes.push(text.clone()),
                 Pattern::Suffix(text) => suffixes.push(text.clone()),
@@ -262,6 +330,7 @@ impl Texts {
             exact: exact.into(),
             prefixes: affixes(End::Prefix, prefixes),
             suffixes: affixes(End::Suffix, suffixes),
+            globs,
         }
     }
 
@@ -270,7 +339,27 @@ impl Texts {
             || self.exact.binary_search_by(|e| (**e).cmp(text)).is_ok()
             || self.prefixes.covers(text)
             || self.suffixes.covers(text)
+            || self.globs.iter().any(|parts| has_form(parts, text))
     }
+}
+
+/// Whether a text is the parts in order, with anything between them.
+fn has_form(parts: &[Str], text: &str) -> bool {
+    let [first, between @ .., last] = parts else {
+        return false;
+    };
+    let ends = text.strip_prefix(&**first);
+    let Some(mut rest) = ends.and_then(|rest| rest.strip_suffix(&**last)) else {
+        return false;
+    };
+    // The first place that fits leaves the most for the others.
+    for part in between {
+        match rest.split_once(&**part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Networks as ranges that do not meet, in order. IPv4 addresses written as IPv6 ones are IPv4 addresses.

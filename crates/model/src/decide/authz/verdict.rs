@@ -247,6 +247,12 @@ impl Authz {
             .sum()
     }
 
+    /// Number of DENY rules that requests were tried with so far.
+    #[cfg(test)]
+    pub fn tried(&self) -> usize {
+        self.requests.deny.tried()
+    }
+
     fn matched(&self, rule: &Compiled) -> Matched {
         Matched {
             policy: self.policies[rule.policy].origin.clone(),

@@ -1,8 +1,9 @@
 //! URLs to try, and the address that the client's resolver would give for them.
 
 use crate::decide::cluster::Discovery;
+use crate::decide::gateway;
 use crate::decide::host::{canonical, port_of};
-use crate::decide::plan::Direction;
+use crate::decide::plan::{ConnectionFacts, Direction};
 use crate::decide::snapshot::Snapshot;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -63,8 +64,21 @@ pub(super) fn resolve(
     steps: &mut Vec<String>,
 ) -> SocketAddr {
     let host = canonical(url.authority);
-    if direction != Direction::Outbound {
-        return SocketAddr::new(own_address(snapshot), url.port);
+    let own = SocketAddr::new(own_address(snapshot), url.port);
+    match direction {
+        Direction::Outbound => {}
+        Direction::Inbound => return own,
+        Direction::Gateway => {
+            // What policies see is the port that the pod binds.
+            let facts = ConnectionFacts {
+                direction,
+                source: own,
+                destination: own,
+            };
+            let bound =
+                gateway::port(snapshot, &facts).map(|(opened, _)| opened.listener.bind_port);
+            return SocketAddr::new(own.ip(), bound.unwrap_or(url.port));
+        }
     }
     if let Ok(ip) = host.parse::<IpAddr>() {
         return SocketAddr::new(ip, url.port);

@@ -1,10 +1,12 @@
 //! Mutual TLS and policies.
 
+mod attributes;
 mod authz;
 mod canonical;
 mod gateway;
 mod mtls;
 mod random;
+mod simulate;
 
 use proptest::prelude::ProptestConfig;
 

@@ -16,7 +16,10 @@ fn endpoints(config: &str, cluster: &str) -> Vec<String> {
     let snapshot = snapshot(config);
     match &snapshot.cluster(cluster).expect("cluster").discovery {
         Discovery::Endpoints(list) => list.iter().map(|e| e.address.to_string()).collect(),
-        Discovery::Dns(names) => names.iter().map(|(n, p)| format!("{n}:{p}")).collect(),
+        Discovery::Dns(names) => names
+            .iter()
+            .map(|n| format!("{}:{}", n.host, n.port))
+            .collect(),
         other => vec![format!("{other:?}")],
     }
 }
@@ -142,6 +145,7 @@ fn simulated(url: &str) -> Simulation {
         direction: Direction::Outbound,
         method: &http::Method::GET,
         url,
+        port: None,
         headers: &http::HeaderMap::new(),
         dice: None,
         caller: Caller::default(),
@@ -222,6 +226,7 @@ fn a_url_that_cannot_be_simulated_says_why() {
             direction: Direction::Outbound,
             method: &http::Method::GET,
             url,
+            port: None,
             headers: &http::HeaderMap::new(),
             dice: None,
             caller: Caller::default(),

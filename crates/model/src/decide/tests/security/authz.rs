@@ -13,7 +13,7 @@ const SLEEP: &str = "as=cluster.local/ns/default/sa/sleep";
 /// Cases are `METHOD URL …` (a request to port 8080) or `bytes …` (to port 3306), after `mesh`-wide settings and
 /// policies.
 #[track_caller]
-fn may(config: &str, cases: &[(&str, &str)]) {
+pub(super) fn may(config: &str, cases: &[(&str, &str)]) {
     let cases: Vec<_> = cases
         .iter()
         .map(|(call, want)| {
@@ -257,7 +257,7 @@ allow default/try dry\n rule to paths=/open",
 
 /// `config` is one DENY rule; calls after `+` are denied by it, calls after `-` are not.
 #[track_caller]
-fn denies(mesh: &str, rule: &str, calls: &str) {
+pub(super) fn denies(mesh: &str, rule: &str, calls: &str) {
     for call in calls.lines().map(str::trim).filter(|c| !c.is_empty()) {
         let (sign, call) = call.split_at(1);
         let want = if sign == "+" { "deny by d#0" } else { "allow" };

@@ -75,6 +75,9 @@ fn hosts() {
         ("example.com.", "example.com"),
         ("example.com.:8080", "example.com"),
         ("[::1]:80", "::1"),
+        ("[::1]", "::1"),
+        ("::1", "::1"),
+        ("example.com:", "example.com"),
         ("*.example", "*.example"),
     ] {
         assert_eq!(host(given).as_deref(), Ok(want), "{given}");
@@ -89,6 +92,16 @@ fn hosts() {
         "a.example/x",
         "a.example..",
         "a.example:80:81",
+        "a.example:99999",
+        "a.example:+80",
+        "a.example:http",
+        "[::1]evil",
+        "[::1]evil:80",
+        "[::1]:99999",
+        "[::1",
+        "[name]",
+        "a%2eexample",
+        "a]b",
     ] {
         assert!(host(bad).is_err(), "{bad:?}");
     }
