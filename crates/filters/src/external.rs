@@ -72,10 +72,27 @@ pub struct Allowance {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Headers that are added to the request's.
     pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that the request gets where it has none of their name.
+    pub if_absent: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that replace the request's where it has some of their name.
+    pub if_present: Vec<(HeaderName, HeaderValue)>,
     /// Headers that the upstream does not get.
     pub remove: Vec<HeaderName>,
     /// Headers that are added to the client's response.
     pub downstream: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// How a header joins those that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// Beside them.
+    Append,
+    /// Instead of them, or alone.
+    Replace,
+    /// Only where there is none.
+    IfAbsent,
+    /// Instead of them, and only where there are some.
+    IfPresent,
 }
 
 /// The provider's own answer to the client.
@@ -90,13 +107,34 @@ pub struct Refusal {
 }
 
 impl Allowance {
+    /// Adds a change of the request.
+    pub fn put(&mut self, how: Put, name: HeaderName, value: HeaderValue) {
+        let list = match how {
+            Put::Append => &mut self.add,
+            Put::Replace => &mut self.set,
+            Put::IfAbsent => &mut self.if_absent,
+            Put::IfPresent => &mut self.if_present,
+        };
+        list.push((name, value));
+    }
+
     /// Changes a request. Headers that frame or address it stay as they are.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        let was_there: Vec<bool> = [&self.if_absent, &self.if_present]
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| headers.contains_key(name))
+            .collect();
         for name in self.remove.iter().filter(|n| may_change(n)) {
             headers.remove(name);
         }
         let mut replaced: Vec<&HeaderName> = Vec::new();
-        for (name, value) in self.set.iter().filter(|(n, _)| may_change(n)) {
+        let (absent, present) = was_there.split_at(self.if_absent.len());
+        let conditional = self.if_absent.iter().zip(absent.iter().map(|was| !was));
+        let conditional = conditional.chain(self.if_present.iter().zip(present.iter().copied()));
+        let conditional = conditional.filter_map(|(header, wanted)| wanted.then_some(header));
+        let all = self.set.iter().chain(conditional);
+        for (name, value) in all.filter(|(n, _)| may_change(n)) {
             if replaced.contains(&name) {
                 headers.append(name, value.clone());
             } else {
@@ -111,7 +149,8 @@ impl Allowance {
 
     /// Whether it changes what routes may look at.
     pub fn changes_request(&self) -> bool {
-        !(self.set.is_empty() && self.add.is_empty() && self.remove.is_empty())
+        let lists = [&self.set, &self.add, &self.if_absent, &self.if_present];
+        lists.iter().any(|list| !list.is_empty()) || !self.remove.is_empty()
     }
 }
 
@@ -172,9 +211,9 @@ impl HttpProvider<'_> {
         match status {
             200 => Some(Answer::Allow(Allowance {
                 set: pick(headers, |n| listed(self.upstream_on_allow, n.as_str())),
-                add: Vec::new(),
                 remove: removals(headers),
                 downstream: pick(headers, |n| listed(self.downstream_on_allow, n.as_str())),
+                ..Allowance::default()
             })),
             500.. => None,
             _ => {

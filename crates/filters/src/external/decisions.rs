@@ -4,7 +4,7 @@
 use super::Answer;
 use aws_lc_rs::digest::{Context, SHA256};
 use http::HeaderMap;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -80,29 +80,41 @@ fn size(answer: &Answer) -> usize {
             .sum()
     };
     match answer {
-        Answer::Allow(a) => all(&a.set) + all(&a.add) + all(&a.downstream) + a.remove.len() * 32,
+        Answer::Allow(a) => {
+            let lists = [&a.set, &a.add, &a.if_absent, &a.if_present, &a.downstream];
+            lists.iter().map(|list| all(list)).sum::<usize>() + a.remove.len() * 32
+        }
         Answer::Deny(d) => all(&d.headers) + d.body.len(),
     }
 }
 
-/// How long an answer may be used again, by its `cache-control: max-age`; zero where it is not allowed.
+/// How long an answer may be used again, by its `cache-control` (RFC 9111 §5.2.2, as a shared cache reads it); zero
+/// where it is not allowed, and where it sets a cookie.
 pub fn lifetime(headers: &HeaderMap) -> Duration {
-    let mut life = Duration::ZERO;
+    if headers.contains_key(SET_COOKIE) {
+        return Duration::ZERO;
+    }
+    let (mut life, mut shared) = (Duration::ZERO, None);
     for value in headers.get_all(CACHE_CONTROL) {
         let Ok(text) = value.to_str() else {
             return Duration::ZERO;
         };
         for directive in text.split(',').map(str::trim) {
             let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+            let seconds = || value.trim_matches('"').parse().map(Duration::from_secs);
             match name.to_ascii_lowercase().as_str() {
-                "no-store" | "no-cache" => return Duration::ZERO,
-                "max-age" => match value.trim_matches('"').parse() {
-                    Ok(seconds) => life = Duration::from_secs(seconds),
+                "no-store" | "no-cache" | "private" => return Duration::ZERO,
+                "max-age" => match seconds() {
+                    Ok(seconds) => life = seconds,
+                    Err(_) => return Duration::ZERO,
+                },
+                "s-maxage" => match seconds() {
+                    Ok(seconds) => shared = Some(seconds),
                     Err(_) => return Duration::ZERO,
                 },
                 _ => {}
             }
         }
     }
-    life.min(LONGEST)
+    shared.unwrap_or(life).min(LONGEST)
 }

@@ -144,7 +144,12 @@ fn answers_mean_what_their_status_says() {
 fn answers_live_as_long_as_they_say_and_no_longer_than_a_minute() {
     for (control, seconds) in [
         ("max-age=5", 5),
-        ("private, Max-Age=\"7\"", 7),
+        ("public, Max-Age=\"7\"", 7),
+        ("private, max-age=7", 0),
+        ("max-age=7, private=\"x-user\"", 0),
+        ("max-age=7, s-maxage=3", 3),
+        ("s-maxage=0, max-age=7", 0),
+        ("max-age=7, s-maxage=x", 0),
         ("max-age=86400", 60),
         ("max-age=5, no-store", 0),
         ("no-cache", 0),
@@ -155,6 +160,8 @@ fn answers_live_as_long_as_they_say_and_no_longer_than_a_minute() {
         assert_eq!(life, Duration::from_secs(seconds), "{control}");
     }
     assert_eq!(lifetime(&HeaderMap::new()), Duration::ZERO);
+    let cookie = [("cache-control", "max-age=5"), ("set-cookie", "id=1")];
+    assert_eq!(lifetime(&headers(&cookie)), Duration::ZERO);
 }
 
 #[test]
@@ -182,4 +189,28 @@ fn only_the_same_check_gets_a_kept_answer() {
     }
     let kept = (0..20_000).filter(|n| decisions.find(&print(&[&n.to_string()]), now).is_some());
     assert!((5_000..=10_000).contains(&kept.count()));
+}
+
+#[test]
+fn headers_join_as_the_provider_says() {
+    let mut yes = Allowance::default();
+    for (how, name, value) in [
+        (Put::Append, "x-add", "2"),
+        (Put::Replace, "x-set", "2"),
+        (Put::IfAbsent, "x-add", "3"),
+        (Put::IfAbsent, "x-new", "3"),
+        (Put::IfPresent, "x-set", "4"),
+        (Put::IfPresent, "x-none", "4"),
+        (Put::IfAbsent, "te", "5"),
+    ] {
+        let name: HeaderName = name.parse().unwrap();
+        yes.put(how, name, HeaderValue::from_static(value));
+    }
+    assert!(yes.changes_request());
+    let mut request = headers(&[("x-add", "1"), ("x-set", "1")]);
+    yes.apply(&mut request);
+    assert_eq!(
+        lines(&request),
+        ["x-add: 1", "x-add: 2", "x-new: 3", "x-set: 2", "x-set: 4"]
+    );
 }
