@@ -17,7 +17,7 @@ mod watch;
 
 use crate::source::{Delta, Id};
 use access::{Access, CHECK_AGAIN};
-use content::{Content, Material};
+use content::{Content, ContentError, Material, Reading};
 use kube::Client;
 use lateen_base::Str;
 use lateen_model::name::Origin;
@@ -200,18 +200,9 @@ impl Keeper {
                 format!("secret {id} belongs to the mesh's own CA and is never given to a proxy");
             return (None, Some(why));
         }
-        let read = self.read(id, now);
         let last = self.good.get(id).cloned();
-        match (read, last) {
-            (Some(Ok(material)), _) => {
-                self.good.insert(id.clone(), (material.clone(), None));
-                (Some(material), None)
-            }
-            (Some(Err(content::ContentError::Expired { material, at })), last) => {
-                let why = format!("secret {id}: its certificate has expired at {at}; renew it");
-                // An expired certificate tells clients more than none, unless there is a better one.
-                (Some(last.map_or(*material, |(good, _)| good)), Some(why))
-            }
+        match (self.read(id, now), last) {
+            (Some(Ok(reading)), last) => self.use_reading(id, reading, last.map(|(good, _)| good)),
             (Some(Err(error)), Some((good, _))) => {
                 let why = format!("secret {id}: {error}; what it held before stays in use");
                 (Some(good), Some(why))
@@ -235,31 +226,77 @@ impl Keeper {
         }
     }
 
-    /// What is there under a name: a Secret, else a ConfigMap with a CA; completed with the Secret
-    /// `<name>-cacert` (Istio).
-    fn read(&self, id: &Id, now: SystemTime) -> Option<Result<Material, content::ContentError>> {
-        let secrets = self.secrets.get(&id.namespace)?;
-        let Some(secret) = secrets.get(&id.name) else {
-            let map = self.maps.get(&id.namespace)?.get(&id.name)?;
-            return Some(map.authority(now));
-        };
-        let companion: Str = format!("{}-cacert", id.name).into();
-        let mut material = match secret.material(now) {
-            Ok(material) => material,
-            Err(error) => return Some(Err(error)),
-        };
-        if material.ca.is_empty()
-            && let Some(companion) = secrets.get(&companion)
-        {
-            match companion.authority(now) {
-                Ok(of) => {
-                    material.ca = of.ca;
-                    material.crl = of.crl;
-                }
-                Err(error) => return Some(Err(error)),
+    /// What can be used of what was read. Without anything to verify clients with, what they were verified with
+    /// before stays; without that too, servers that verify clients have nothing and stay closed.
+    fn use_reading(
+        &mut self,
+        id: &Id,
+        reading: Reading,
+        last: Option<Material>,
+    ) -> (Option<Material>, Option<String>) {
+        let Reading {
+            mut material,
+            expired,
+            flaw,
+        } = reading;
+        let mut why = None;
+        if let Some(flaw) = flaw {
+            if let Some(last) = &last {
+                material.ca = Str::clone(&last.ca);
+                material.crl = Str::clone(&last.crl);
             }
+            let stays = match material.ca.is_empty() {
+                true => "servers that verify clients stay closed",
+                false => "what it held before stays in use",
+            };
+            why = Some(format!("secret {id}: {flaw}; {stays}"));
         }
-        Some(Ok(material))
+        if let Some(at) = expired {
+            let why = format!("secret {id}: its certificate has expired at {at}; renew it");
+            // An expired certificate tells clients more than none, unless there is a better one.
+            return (Some(last.unwrap_or(material)), Some(why));
+        }
+        self.good.insert(id.clone(), (material.clone(), None));
+        (Some(material), why)
+    }
+
+    /// What is there under a name: a Secret, else a ConfigMap with a CA. What clients are verified with comes from
+    /// the Secret `<name>-cacert` where there is one (Istio asks for that first).
+    fn read(&self, id: &Id, now: SystemTime) -> Option<Result<Reading, ContentError>> {
+        let secrets = self.secrets.get(&id.namespace)?;
+        let companion: Str = format!("{}-cacert", id.name).into();
+        let companion = secrets.get(&companion).map(Content::authority);
+        let only = |read: Result<Material, ContentError>| {
+            read.map(|material| Reading {
+                material,
+                ..Reading::default()
+            })
+        };
+        let Some(secret) = secrets.get(&id.name) else {
+            let map = self.maps.get(&id.namespace)?.get(&id.name);
+            return companion.or_else(|| Some(map?.authority())).map(only);
+        };
+        let mut reading = match (secret.read(now), &companion) {
+            (Ok(reading), _) => reading,
+            // A Secret without certificates of its own beside one with a CA.
+            (Err(ContentError::Empty), Some(_)) => return companion.map(only),
+            (Err(error), _) => return Some(Err(error)),
+        };
+        match companion {
+            Some(Ok(of)) => {
+                reading.material.ca = of.ca;
+                reading.material.crl = of.crl;
+                reading.flaw = None;
+            }
+            Some(Err(error)) => {
+                // Never the Secret's own CA instead: it may let in whom the companion would not.
+                reading.material.ca = "".into();
+                reading.material.crl = "".into();
+                reading.flaw = Some(ContentError::Companion(Box::new(error)));
+            }
+            None => {}
+        }
+        Some(Ok(reading))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a Secret or ConfigMap holds, and whether a gateway could use it. Pure.
 //!
-//! Forms (Istio): `kubernetes.io/tls` (`tls.crt`, `tls.key`, `ca.crt`, `ca.crl`) and generic (`cert`, `key`,
-//! `cacert`, `crl`).
+//! Forms (Istio): generic (`cert`, `key`, `cacert`, `crl`) and `kubernetes.io/tls` (`tls.crt`, `tls.key`, `ca.crt`,
+//! `ca.crl`). Where both are there, the generic one counts, and a certificate is never paired with the other form's key.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
 use lateen_base::Str;
@@ -13,11 +13,11 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Fields that mean something, in the order of preference of each pair.
-const CHAIN: [&str; 2] = ["tls.crt", "cert"];
-const KEY: [&str; 2] = ["tls.key", "key"];
-const CA: [&str; 2] = ["ca.crt", "cacert"];
-const CRL: [&str; 2] = ["ca.crl", "crl"];
+/// Fields that mean something, the generic form first (Istio's order).
+const CHAIN: [&str; 2] = ["cert", "tls.crt"];
+const KEY: [&str; 2] = ["key", "tls.key"];
+const CA: [&str; 2] = ["cacert", "ca.crt"];
+const CRL: [&str; 2] = ["crl", "ca.crl"];
 /// Largest field in bytes; a Secret as a whole has at most 1 MiB (Kubernetes).
 const MOST_FIELD: usize = 512 << 10;
 /// Certificates of one chain or bundle.
@@ -36,8 +36,18 @@ pub(super) struct Material {
     pub(super) crl: Str,
 }
 
+/// What was found, and what is wrong although it can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Reading {
+    pub(super) material: Material,
+    /// When the certificate ended, if it has.
+    pub(super) expired: Option<String>,
+    /// Why there is nothing to verify clients with: it closes only servers that verify them.
+    pub(super) flaw: Option<ContentError>,
+}
+
 /// What is wrong. The sentence continues `secret <namespace>/<name>: `.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub(super) enum ContentError {
     #[error("it has none of tls.crt and tls.key, cert and key, ca.crt or cacert")]
     Empty,
@@ -57,8 +67,8 @@ pub(super) enum ContentError {
         chain: &'static str,
         key: &'static str,
     },
-    #[error("its certificate has expired at {at}")]
-    Expired { material: Box<Material>, at: String },
+    #[error("the secret of the same name with -cacert: {0}")]
+    Companion(Box<ContentError>),
 }
 
 impl std::fmt::Debug for Content {
@@ -94,66 +104,62 @@ impl Content {
         (!fields.is_empty()).then_some(Self(fields))
     }
 
-    fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, &[u8])> {
-        let mut found = names.into_iter();
-        found.find_map(|name| Some((name, self.0.get(name)?.as_slice())))
+    fn get(&self, name: &'static str) -> Option<Field<'_>> {
+        Some((name, self.0.get(name)?.as_slice()))
+    }
+
+    /// The certificate and its key, of the first form that is whole.
+    fn pair(&self) -> Result<Option<(Field<'_>, Field<'_>)>, ContentError> {
+        let forms = CHAIN.into_iter().zip(KEY);
+        let mut whole = forms.clone();
+        let found = whole.find_map(|(chain, key)| Some((self.get(chain)?, self.get(key)?)));
+        if found.is_some() {
+            return Ok(found);
+        }
+        for (chain, key) in forms {
+            for (has, lacks) in [(chain, key), (key, chain)] {
+                if self.get(has).is_some() {
+                    return Err(ContentError::Half { has, lacks });
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Everything that a gateway can use of it.
-    pub(super) fn material(&self, now: SystemTime) -> Result<Material, ContentError> {
-        let (chain, key) = match (self.first(CHAIN), self.first(KEY)) {
-            (Some(chain), Some(key)) => (chain, key),
-            (None, None) => return self.authority(now),
-            (Some((has, _)), None) => {
-                let lacks = if has == CHAIN[0] { KEY[0] } else { KEY[1] };
-                return Err(ContentError::Half { has, lacks });
-            }
-            (None, Some((has, _))) => {
-                let lacks = if has == KEY[0] { CHAIN[0] } else { CHAIN[1] };
-                return Err(ContentError::Half { has, lacks });
-            }
-        };
-        let certificates = certificates(chain)?;
-        let private =
-            PrivateKeyDer::from_pem_slice(key.1).map_err(|e| ContentError::Malformed {
-                field: key.0,
-                what: "a private key",
-                why: e.to_string(),
-            })?;
-        let signing = any_supported_type(&private).map_err(|e| ContentError::Malformed {
-            field: key.0,
-            what: "a usable private key",
-            why: e.to_string(),
-        })?;
-        let leaf = certificates[0].clone();
-        if CertifiedKey::new(certificates, signing)
-            .keys_match()
-            .is_err()
-        {
-            return Err(ContentError::Mismatch {
-                chain: chain.0,
-                key: key.0,
+    pub(super) fn read(&self, now: SystemTime) -> Result<Reading, ContentError> {
+        let Some((chain, key)) = self.pair()? else {
+            let material = self.authority()?;
+            return Ok(Reading {
+                material,
+                ..Reading::default()
             });
-        }
-        let (ca, crl) = self.verifiers()?;
-        let material = Material {
-            chain: text(chain)?,
-            key: Some(Secret::new(&text(key)?)),
-            ca,
-            crl,
         };
-        match expiry(&leaf, chain.0)? {
-            at if at <= now => Err(ContentError::Expired {
-                material: Box::new(material),
-                at: jiff::Timestamp::try_from(at)
-                    .map_or_else(|_| "an unknown time".into(), |t| t.to_string()),
-            }),
-            _ => Ok(material),
-        }
+        let leaf = verify(chain, key)?;
+        let (verifiers, flaw) = match self.verifiers() {
+            Ok(verifiers) => (verifiers, None),
+            Err(flaw) => (Default::default(), Some(flaw)),
+        };
+        let ended = expiry(&leaf, chain.0)?;
+        let expired = (ended <= now).then(|| {
+            jiff::Timestamp::try_from(ended)
+                .map_or_else(|_| "an unknown time".into(), |t| t.to_string())
+        });
+        let (ca, crl) = verifiers;
+        Ok(Reading {
+            material: Material {
+                chain: text(chain)?,
+                key: Some(Secret::new(&text(key)?)),
+                ca,
+                crl,
+            },
+            expired,
+            flaw,
+        })
     }
 
     /// Only what clients are verified with.
-    pub(super) fn authority(&self, _now: SystemTime) -> Result<Material, ContentError> {
+    pub(super) fn authority(&self) -> Result<Material, ContentError> {
         let (ca, crl) = self.verifiers()?;
         if ca.is_empty() {
             return Err(ContentError::Empty);
@@ -166,14 +172,17 @@ impl Content {
     }
 
     fn verifiers(&self) -> Result<(Str, Str), ContentError> {
-        let ca = match self.first(CA) {
+        let form = CA.iter().position(|name| self.0.contains_key(name));
+        let ca = match form.and_then(|form| self.get(CA[form])) {
             Some(field) => {
                 certificates(field)?;
                 text(field)?
             }
             None => "".into(),
         };
-        let crl = match self.first(CRL) {
+        // The list of the same form; one of the other form can only revoke more.
+        let own = form.and_then(|form| self.get(CRL[form]));
+        let crl = match own.or_else(|| CRL.into_iter().find_map(|name| self.get(name))) {
             Some(field) => {
                 let lists = CertificateRevocationListDer::pem_slice_iter(field.1);
                 let lists: Result<Vec<_>, _> = lists.collect();
@@ -195,6 +204,29 @@ impl Content {
 }
 
 type Field<'a> = (&'static str, &'a [u8]);
+
+/// Whether a certificate and a key can be used, and belong together; the leaf.
+fn verify(chain: Field<'_>, key: Field<'_>) -> Result<CertificateDer<'static>, ContentError> {
+    let certificates = certificates(chain)?;
+    let malformed = |what, why| ContentError::Malformed {
+        field: key.0,
+        what,
+        why,
+    };
+    let private = PrivateKeyDer::from_pem_slice(key.1)
+        .map_err(|e| malformed("a private key", e.to_string()))?;
+    let signing = any_supported_type(&private)
+        .map_err(|e| malformed("a usable private key", e.to_string()))?;
+    let leaf = certificates[0].clone();
+    let pair = CertifiedKey::new(certificates, signing);
+    match pair.keys_match() {
+        Ok(()) => Ok(leaf),
+        Err(_) => Err(ContentError::Mismatch {
+            chain: chain.0,
+            key: key.0,
+        }),
+    }
+}
 
 /// The certificates of a field: at least one, each one readable.
 fn certificates((field, bytes): Field<'_>) -> Result<Vec<CertificateDer<'static>>, ContentError> {

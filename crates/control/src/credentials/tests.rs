@@ -1,5 +1,7 @@
 //! What gateways get of Secrets.
 
+mod keeper;
+
 use super::content::{Content, ContentError};
 use super::needs;
 use crate::source::Id;
@@ -41,8 +43,16 @@ fn now() -> SystemTime {
 /// `chain key ca crl` as far as they are there, or what is wrong.
 fn check(fields: &[(&str, &str)], expected: Result<&str, &str>) {
     let read = match Content::of_secret(&secret(fields)) {
-        Some(content) => content.material(now()),
+        Some(content) => content.read(now()),
         None => Err(ContentError::Empty),
+    };
+    let read = match read {
+        Ok(reading) => match (reading.flaw, reading.expired) {
+            (Some(flaw), _) => Err(flaw.to_string()),
+            (None, Some(at)) => Err(format!("expired at {at}")),
+            (None, None) => Ok(reading.material),
+        },
+        Err(error) => Err(error.to_string()),
     };
     let names: Vec<&str> = fields.iter().map(|f| f.0).collect();
     match (read, expected) {
@@ -56,7 +66,7 @@ fn check(fields: &[(&str, &str)], expected: Result<&str, &str>) {
             let there: Vec<&str> = parts.iter().filter(|p| p.1).map(|p| p.0).collect();
             assert_eq!(there.join(" "), expected, "{names:?}");
         }
-        (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{names:?}: {error}"),
+        (Err(error), Err(part)) => assert!(error.contains(part), "{names:?}: {error}"),
         (got, _) => panic!("{names:?}: {got:?}"),
     }
 }
@@ -82,6 +92,32 @@ fn both_forms_of_secrets_are_read() {
         Ok("chain key ca"),
     );
     check(&[("ca.crt", &ca), ("unrelated", "x")], Ok("ca"));
+}
+
+#[test]
+fn the_generic_form_comes_first_and_forms_are_not_mixed() {
+    let ((one, one_key), (two, two_key)) = (pair(2090), pair(2090));
+    let (ca, other) = (pair(2090).0, pair(2090).0);
+    let read = |fields: &[(&str, &str)]| {
+        let content = Content::of_secret(&secret(fields)).expect("certificates");
+        content.read(now()).expect("good").material
+    };
+    let both = read(&[
+        ("tls.crt", &two),
+        ("tls.key", &two_key),
+        ("ca.crt", &other),
+        ("cert", &one),
+        ("key", &one_key),
+        ("cacert", &ca),
+    ]);
+    assert_eq!((&*both.chain, &*both.ca), (&*one, &*ca));
+    // Half a generic pair beside a whole one.
+    let half = read(&[("cert", &one), ("tls.crt", &two), ("tls.key", &two_key)]);
+    assert_eq!(&*half.chain, two);
+    check(
+        &[("cert", &one), ("tls.key", &one_key)],
+        Err("cert is there and key is not"),
+    );
 }
 
 #[test]
@@ -140,7 +176,7 @@ fn keys_do_not_show() {
     let (certificate, key) = pair(2090);
     let content = Content::of_secret(&secret(&[("tls.crt", &certificate), ("tls.key", &key)]));
     let content = content.expect("certificates");
-    let material = content.material(now()).expect("good");
+    let material = content.read(now()).expect("good").material;
     let shown = format!("{content:?} {material:?}");
     assert!(!shown.contains("PRIVATE KEY"), "{shown}");
 }
