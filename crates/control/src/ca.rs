@@ -9,9 +9,10 @@
 
 mod caller;
 mod keeper;
-mod limit;
+pub(crate) mod limit;
 mod page;
 mod queue;
+mod record;
 mod rotation;
 mod secret;
 mod secured;

@@ -2,19 +2,24 @@
 //!
 //! A Secret that cannot be used is told once and changes nothing: the last good CA stays.
 
-use crate::ca::page::{self, Page, RootEntry};
+mod publish;
+
+use crate::ca::page::{self, Page};
 use crate::ca::rotation::{Record, Root, Rotation};
 use crate::ca::secret::{self, Files, PLUGGED, RECORD, SELF_SIGNED};
 use crate::ca::vault::{Stored, Vault};
 use crate::ca::{Domains, Settings, Signing, Trusted};
 use crate::metrics::Metrics;
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
-use lateen_identity::ca::Authority;
+use lateen_base::backoff::Backoff;
+use lateen_identity::ca::{Authority, CaError};
 use lateen_identity::trust::TrustBundles;
-use lateen_model::resource::{Key, Kind, Resource};
 use lateen_model::security::TrustBundle;
 use lateen_xds::server::Store;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
@@ -25,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(3600);
 /// Wait after a write that failed.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Days left at which the log warns.
-const ALARMS: [u64; 3] = [30, 7, 1];
+/// A Secret that cannot be used is read again after this: time cures some faults, such as a CA that is not valid yet.
+const REREAD: Duration = Duration::from_secs(10);
 
 /// What the keeper works with.
 pub(crate) struct Parts {
@@ -67,8 +72,14 @@ pub(crate) struct Keeper {
     away: Option<Instant>,
     /// What is wrong with the Secret that should be in force.
     error: Option<String>,
+    /// When to read that Secret again although it is the same.
+    reread: Option<Instant>,
+    /// Whether it is the self-signed CA and has expired: nobody but this control plane replaces it.
+    expired: bool,
     /// The bundle as it was published, and the store's generation that brought it.
     published: Option<(TrustBundle, u64)>,
+    /// The state at the time of a fault, from which the work begins anew.
+    salvaged: Option<Record>,
     /// The record as it was written last by this process.
     recorded: Option<Record>,
     /// Not before: a write failed.
@@ -95,15 +106,57 @@ impl Keeper {
             read: None,
             away: None,
             error: None,
+            reread: None,
+            expired: false,
             published: None,
+            salvaged: None,
             recorded: None,
             write_after: None,
             alarm: 0,
         }
     }
 
-    /// Works until `shutdown`.
+    /// Works until `shutdown`. A fault of this program ends the work, not the CA: what signs and what is trusted stays,
+    /// and the work begins anew.
     pub(crate) async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(AGAIN, LOOK);
+        loop {
+            let work = AssertUnwindSafe(self.work(&mut inputs, &shutdown));
+            let Err(panic) = work.catch_unwind().await else {
+                return;
+            };
+            let why = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            tracing::error!(
+                "the keeper of the CA failed and starts anew; this is a fault of Lateen, please report it: {}",
+                why.unwrap_or("no reason is known")
+            );
+            self.parts.metrics.ca.load_errors.add(1);
+            self.begin_anew();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    /// Forgets everything but what was seen and published.
+    fn begin_anew(&mut self) {
+        if let Some(rotation) = self.rotation.take() {
+            self.salvaged = Some(rotation.record());
+        }
+        self.read = None;
+        self.away = None;
+        self.error = None;
+        self.reread = None;
+        self.expired = false;
+        self.recorded = None;
+        self.write_after = None;
+    }
+
+    async fn work(&mut self, inputs: &mut Inputs, shutdown: &CancellationToken) {
         let mut converged = self.parts.store.converged();
         loop {
             self.domains = inputs.domains.borrow_and_update().clone();
@@ -132,12 +185,15 @@ impl Keeper {
     }
 
     fn take(&mut self, stored: Stored) {
-        if stored.name == RECORD {
+        if stored.name == RECORD && self.rotation.is_some() {
             let before = self.secrets.get(RECORD).and_then(Option::as_ref);
             let gone = before.is_some() && stored.secret.is_none();
+            let record = stored.secret.as_ref().map(|secret| self.record(secret));
             if let Some(rotation) = &mut self.rotation {
-                match stored.secret.as_ref().and_then(secret::record) {
-                    Some(record) => rotation.merge(&record),
+                match record {
+                    Some(Ok(record)) => rotation.merge(&record),
+                    // It is written anew.
+                    Some(Err(())) => self.recorded = None,
                     None if gone => {
                         tracing::warn!(
                             "the secret {RECORD} is gone: roots that signed before are trusted no more"
@@ -150,6 +206,24 @@ impl Keeper {
             }
         }
         self.secrets.insert(stored.name, stored.secret);
+    }
+
+    /// The record of a Secret, with what cannot be used left out; what is wrong is told.
+    fn record(&self, secret: &Secret) -> Result<Record, ()> {
+        let read = secret::record(secret).map_err(|why| vec![why]);
+        let (record, notices) = match read {
+            Ok(record) => {
+                let (record, notices) = record.cleaned(SystemTime::now());
+                (Ok(record), notices)
+            }
+            Err(why) => (Err(()), why),
+        };
+        for notice in notices {
+            self.parts.metrics.ca.load_errors.add(1);
+            let namespace = &self.parts.namespace;
+            tracing::error!("the secret {namespace}/{RECORD} is damaged: {notice}");
+        }
+        record
     }
 
     /// When to look again although nothing happened.
@@ -169,7 +243,7 @@ impl Keeper {
             }
         }
         let away = self.away.map(|since| since + self.parts.settings.absence);
-        let later = [away, self.write_after];
+        let later = [away, self.write_after, self.reread];
         let later = later.into_iter().flatten().filter(|at| *at > now);
         later.fold(wake, Instant::min)
     }
@@ -181,18 +255,20 @@ impl Keeper {
             return;
         }
         if self.rotation.is_none() {
-            let record = self.secrets[RECORD].as_ref().and_then(secret::record);
+            let record = self.secrets[RECORD].as_ref();
+            let record = record.and_then(|secret| self.record(secret).ok());
             let record = record.unwrap_or_default();
             self.recorded = Some(record.clone());
+            let record = self.salvaged.take().unwrap_or(record);
             let Settings {
                 validity, timing, ..
             } = &self.parts.settings;
             self.rotation = Some(Rotation::restore(record, validity.default, *timing));
         }
+        self.load();
         if self.may_write() {
             self.make_root().await;
         }
-        self.load();
         let everybody = self
             .published
             .as_ref()
@@ -249,45 +325,71 @@ impl Keeper {
         };
         let files = Files::read(&stored);
         let read = Some((name, files.clone()));
-        if self.read == read {
+        let again = self.reread.is_some_and(|at| at <= Instant::now());
+        if self.read == read && !again {
             return;
         }
         self.read = read;
+        self.expired = false;
+        self.reread = None;
         let now = SystemTime::now();
-        let made = files
-            .and_then(|files| Authority::from_pem(&files.borrow(), now).map_err(|e| e.to_string()));
+        let made = match files {
+            Ok(files) => Authority::from_pem(&files.borrow(), now).map_err(|e| {
+                self.expired = name == SELF_SIGNED && matches!(e, CaError::Expired(_));
+                e.to_string()
+            }),
+            Err(why) => Err(why),
+        };
         match made {
-            Ok(authority) => {
-                let mut roots = Root::all_of(&authority.anchor_pem());
-                roots.extend(Root::all_of(authority.root_pem()));
-                let signer = Arc::new(Signer {
-                    life: page::life_of(&authority.cert_pem()).unwrap_or_default(),
-                    authority: Arc::new(authority),
-                    secret: name,
-                });
-                if let Some(rotation) = &mut self.rotation {
-                    rotation.offer(signer, distinct(roots), Instant::now(), now);
-                    match rotation.is_waiting() {
-                        true => tracing::info!(
-                            "the CA of the secret {name} takes over once every proxy trusts its root"
-                        ),
-                        false => tracing::info!("the CA of the secret {name} signs"),
-                    }
-                }
-                self.error = None;
-                self.alarm = 0;
+            Ok(authority) => self.offer(name, authority, now),
+            Err(why) => self.refuse(name, &why),
+        }
+    }
+
+    /// Has a CA that can be used take over.
+    fn offer(&mut self, name: &'static str, authority: Authority, now: SystemTime) {
+        let mut roots = Root::all_of(&authority.anchor_pem());
+        roots.extend(Root::all_of(authority.root_pem()));
+        let anchor = roots.first().cloned();
+        let certificate = authority.cert_pem();
+        let crl = authority.crl_pem().to_owned();
+        let signer = Arc::new(Signer {
+            life: page::life_of(&certificate).unwrap_or_default(),
+            authority: Arc::new(authority),
+            secret: name,
+        });
+        if let Some(rotation) = &mut self.rotation {
+            rotation.offer(signer, distinct(roots), Instant::now(), now);
+            if let Some(anchor) = anchor {
+                let hash = Sha256::digest(certificate.as_bytes());
+                let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                rotation.revoke(anchor, hash, &crl, now);
             }
-            Err(why) => {
-                self.parts.metrics.ca.load_errors.add(1);
-                let namespace = &self.parts.namespace;
-                let stays = match self.rotation.as_ref().and_then(Rotation::signer) {
-                    Some(_) => "the last good CA stays",
-                    None => "nothing can be signed until it is mended",
-                };
-                let text = format!("secret {namespace}/{name} cannot be used: {why}; {stays}");
-                tracing::error!("{text}");
-                self.error = Some(text);
+            match rotation.is_waiting() {
+                true => tracing::info!(
+                    "the CA of the secret {name} takes over once every proxy trusts its root"
+                ),
+                false => tracing::info!("the CA of the secret {name} signs"),
             }
+        }
+        self.error = None;
+        self.alarm = 0;
+    }
+
+    /// Tells once why a Secret cannot be used.
+    fn refuse(&mut self, name: &str, why: &str) {
+        self.reread = Some(Instant::now() + REREAD);
+        let namespace = &self.parts.namespace;
+        let stays = match self.rotation.as_ref().and_then(Rotation::signer) {
+            Some(_) => "the last good CA stays",
+            None if self.expired => "a new root replaces it",
+            None => "nothing can be signed until it is mended",
+        };
+        let text = format!("secret {namespace}/{name} cannot be used: {why}; {stays}");
+        if self.error.as_ref() != Some(&text) {
+            self.parts.metrics.ca.load_errors.add(1);
+            tracing::error!("{text}");
+            self.error = Some(text);
         }
     }
 
@@ -300,7 +402,7 @@ impl Keeper {
         }
         let old = match there {
             None => None,
-            Some(secret) => match self.is_ending() {
+            Some(secret) => match self.is_ending() || self.expired {
                 true => Some(secret),
                 false => return,
             },
@@ -353,159 +455,6 @@ impl Keeper {
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
             signer.secret == SELF_SIGNED && left < signer.life / 10
         })
-    }
-
-    /// Publishes roots and revocation lists; tells whether they changed.
-    fn publish_trust(&mut self) -> bool {
-        let (Some(rotation), Some(domains)) = (&self.rotation, &self.domains) else {
-            return false;
-        };
-        let bundle = rotation.bundle();
-        if bundle.is_empty() {
-            return false;
-        }
-        let files = self.read.as_ref().and_then(|(_, read)| read.as_ref().ok());
-        // Lists of a Secret that cannot be used are not known; those before them stay.
-        let crls = match files.filter(|_| self.error.is_none()) {
-            Some(files) => files.crl.trim().to_owned(),
-            None => self
-                .published
-                .as_ref()
-                .map_or_else(String::new, |(old, _)| old.crls.to_string()),
-        };
-        let text = |roots: &[Root]| roots.iter().map(Root::pem).collect::<String>();
-        let fresh = TrustBundle {
-            trust_domain: domains.own.clone(),
-            roots: text(&bundle).into(),
-            crls: crls.as_str().into(),
-        };
-        let old = self.published.take();
-        let (trust, notices) =
-            TrustBundles::of(&[Arc::new(fresh.clone())], &domains.own, &domains.aliases);
-        if let Some((old, generation)) = old {
-            if old == fresh {
-                self.published = Some((old, generation));
-                return false;
-            }
-            if old.trust_domain != fresh.trust_domain {
-                let name = old.trust_domain;
-                let kind = Kind::TrustBundle;
-                self.parts.store.apply(Vec::new(), vec![Key { kind, name }]);
-            }
-        }
-        for notice in notices {
-            tracing::warn!("{notice}");
-        }
-        let applied = self
-            .parts
-            .store
-            .apply(vec![Resource::TrustBundle(fresh.clone())], Vec::new());
-        self.published = Some((fresh, applied.generation));
-        self.parts.out.trust.send_replace(trust);
-        let mut sorted = bundle;
-        sorted.sort();
-        self.parts.out.trusted.send_replace(Trusted {
-            roots: text(&sorted).into(),
-            crl: crls.into(),
-        });
-        true
-    }
-
-    /// Tells what signs, and shows the state.
-    fn publish(&self) {
-        let (Some(rotation), Some(domains)) = (&self.rotation, &self.domains) else {
-            return;
-        };
-        let signer = rotation.signer();
-        let authority = signer.map(|signer| Arc::clone(&signer.authority));
-        let why = match &self.error {
-            Some(error) => error.clone(),
-            None => "the CA was replaced while the control plane was away: it signs in a few seconds, once proxies \
-                     trust its root"
-                .to_owned(),
-        };
-        self.parts.out.signing.send_if_modified(|signing| {
-            let same = match (&signing.authority, &authority) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (None, None) => *signing.why == *why,
-                _ => false,
-            };
-            let same = same && signing.trust_domain == domains.own;
-            signing.authority.clone_from(&authority);
-            signing.why = why.into();
-            signing.trust_domain = domains.own.clone();
-            !same
-        });
-        let metrics = &self.parts.metrics.ca;
-        let root = rotation
-            .bundle()
-            .first()
-            .and_then(|root| page::end_of(root.pem()));
-        metrics.root_expiry.set(root.map_or(0, page::seconds));
-        let chain = authority.as_ref().map(|authority| authority.not_after());
-        metrics.chain_expiry.set(chain.map_or(0, page::seconds));
-        self.parts.out.page.send_if_modified(|page| {
-            let fresh = self.page(rotation, domains);
-            let differs = *page != fresh;
-            *page = fresh;
-            differs
-        });
-    }
-
-    fn page(&self, rotation: &Rotation<Arc<Signer>>, domains: &Domains) -> Page {
-        let entry = |root: &Root| {
-            let going = rotation.retiring().iter().find(|old| old.root == *root);
-            let until = going.map(|old| SystemTime::UNIX_EPOCH + Duration::from_secs(old.until));
-            let state = match (going.is_some(), rotation.waiting().contains(root)) {
-                (true, _) => "going",
-                (false, true) => "coming",
-                (false, false) => "signing",
-            };
-            RootEntry {
-                state,
-                expires: page::end_of(root.pem()).and_then(page::time),
-                until: until.and_then(page::time),
-            }
-        };
-        let signer = rotation.signer();
-        let crl = self
-            .published
-            .as_ref()
-            .is_some_and(|(b, _)| !b.crls.is_empty());
-        Page {
-            trust_domain: domains.own.to_string(),
-            secret: signer.map(|signer| signer.secret.to_owned()),
-            expires: signer.and_then(|signer| page::time(signer.authority.not_after())),
-            roots: rotation.bundle().iter().map(entry).collect(),
-            crl,
-            error: self.error.clone(),
-        }
-    }
-
-    /// Warns when the end of the CA comes near.
-    fn alarm(&mut self) {
-        let signer = self.rotation.as_ref().and_then(Rotation::signer);
-        let Some(signer) = signer else {
-            return;
-        };
-        let end = signer.authority.not_after();
-        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
-        let days = left.as_secs().div_ceil(24 * 3600);
-        let due = ALARMS.iter().take_while(|limit| days <= **limit).count();
-        let due = due + usize::from(left.is_zero());
-        if due > self.alarm {
-            let name = signer.secret;
-            let text = match left.is_zero() {
-                true => format!(
-                    "the CA of the secret {name} has expired: nothing is signed any more; give the mesh a new one"
-                ),
-                false => format!(
-                    "the CA of the secret {name} expires in {days} days or less: give the mesh a new one"
-                ),
-            };
-            tracing::warn!("{text}");
-        }
-        self.alarm = due;
     }
 
     /// Writes the record, when it changed here.

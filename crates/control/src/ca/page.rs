@@ -5,6 +5,7 @@ use lateen_model::security::TrustBundle;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +32,8 @@ pub(crate) struct Page {
 pub(crate) struct RootEntry {
     /// `signing`, `coming` or `going`.
     pub(crate) state: &'static str,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub(crate) sha256: String,
     /// When it ends.
     pub(crate) expires: Option<String>,
     /// Until when a going one is trusted.
@@ -53,6 +56,16 @@ pub(crate) fn end_of(roots: &str) -> Option<SystemTime> {
     TrustBundles::of(&[Arc::new(bundle)], ANY, &[])
         .0
         .not_after(ANY)
+}
+
+/// SHA-256 of a certificate (PEM), hexadecimal; empty when it is none.
+pub(crate) fn sha256(certificate: &str) -> String {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes());
+    let hash = der.map(|der| Sha256::digest(&der)).ok();
+    hash.iter()
+        .flatten()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// How long a certificate (PEM) is valid from its beginning to its end.

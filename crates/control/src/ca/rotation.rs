@@ -10,52 +10,12 @@
 #[cfg(test)]
 mod tests;
 
-use base64::Engine as _;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+pub(crate) use crate::ca::record::{Record, Retiring, Revoked, Root};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// One root certificate as PEM in one spelling: equal roots have equal text.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Root(Arc<str>);
-
-impl Root {
-    /// The certificates of a PEM text, each once, in their order; what is no certificate is passed over.
-    pub(crate) fn all_of(pem: &str) -> Vec<Self> {
-        let mut all = Vec::new();
-        for der in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
-            let root = Self::of(&der);
-            if !all.contains(&root) {
-                all.push(root);
-            }
-        }
-        all
-    }
-
-    fn of(der: &[u8]) -> Self {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let mut pem = String::with_capacity(text.len() + text.len() / 64 + 64);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            // Base64 is ASCII: every index is a boundary.
-            let (line, after) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = after;
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-        Self(pem.into())
-    }
-
-    /// The PEM text.
-    pub(crate) fn pem(&self) -> &str {
-        &self.0
-    }
-}
+/// Most bytes of revocation lists together, as PEM: whoever reads them takes no more.
+const MOST_LISTS: usize = 1 << 20;
 
 /// How long a takeover takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,29 +36,6 @@ impl Default for Timing {
     }
 }
 
-/// A root that signs no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Retiring {
-    /// The root.
-    pub(crate) root: Root,
-    /// Trusted until then, in seconds since 1970: its last certificate has expired.
-    pub(crate) until: u64,
-}
-
-/// What must outlive this process.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// Roots of the CA that signs, the signing one first.
-    #[serde(default)]
-    pub(crate) active: Vec<Root>,
-    /// Roots that signed before.
-    #[serde(default)]
-    pub(crate) retiring: Vec<Retiring>,
-    /// Longest validity ever granted, in seconds.
-    #[serde(default)]
-    pub(crate) longest: u64,
-}
-
 /// The state. `S` is what signs.
 #[derive(Debug)]
 pub(crate) struct Rotation<S> {
@@ -108,6 +45,10 @@ pub(crate) struct Rotation<S> {
     active: Vec<Root>,
     pending: Option<Pending<S>>,
     retiring: Vec<Retiring>,
+    /// Revocation lists of every CA whose root is trusted, the newest CA last.
+    revoked: Vec<Revoked>,
+    /// Root and certificate of the CA that was read last: of its lists, the Secret alone decides.
+    own: Option<(Root, String)>,
     longest: Duration,
 }
 
@@ -127,6 +68,8 @@ impl<S> Rotation<S> {
             active: record.active,
             pending: None,
             retiring: record.retiring,
+            revoked: record.revoked,
+            own: None,
             longest: validity.max(Duration::from_secs(record.longest)),
         }
     }
@@ -168,7 +111,51 @@ impl<S> Rotation<S> {
         let before = self.retiring.len();
         let seconds = seconds(clock);
         self.retiring.retain(|old| old.until > seconds);
+        let bundle = self.bundle();
+        self.revoked
+            .retain(|of| bundle.contains(&of.root) && of.until.is_none_or(|at| at > seconds));
         changed || self.retiring.len() != before
+    }
+
+    /// Takes the revocation lists (PEM, may be empty) of a CA that was just offered, in place of those that it had
+    /// before. `signer` tells its certificate from others below the same root: what those revoked stays revoked until
+    /// the last certificate of theirs has expired.
+    pub(crate) fn revoke(&mut self, root: Root, signer: String, crl: &str, clock: SystemTime) {
+        let until = seconds(clock + self.longest);
+        self.revoked
+            .retain(|of| of.root != root || of.signer != signer);
+        for of in self.revoked.iter_mut().filter(|of| of.root == root) {
+            of.until.get_or_insert(until);
+        }
+        self.own = Some((root.clone(), signer.clone()));
+        if !crl.is_empty() {
+            self.revoked.push(Revoked {
+                root,
+                signer,
+                crl: crl.to_owned(),
+                until: None,
+            });
+        }
+    }
+
+    /// The revocation lists of every trusted root as PEM, each once, the newest CA's first; and whether some are left
+    /// out because they are too long together.
+    pub(crate) fn lists(&self) -> (String, bool) {
+        let (mut text, mut cut) = (String::new(), false);
+        let mut seen = Vec::new();
+        for of in self.revoked.iter().rev() {
+            for (der, pem) in crate::ca::record::lists_of(&of.crl) {
+                if seen.contains(&der) {
+                    continue;
+                }
+                match text.len() + pem.len() > MOST_LISTS {
+                    true => cut = true,
+                    false => text.push_str(&pem),
+                }
+                seen.push(der);
+            }
+        }
+        (text, cut)
     }
 
     fn take_over(&mut self, signer: S, roots: Vec<Root>, clock: SystemTime) {
@@ -203,12 +190,24 @@ impl<S> Rotation<S> {
                 self.retire(old.clone());
             }
         }
+        let bundle = self.bundle();
+        for of in &record.revoked {
+            let same = |root: &Root, signer: &String| *root == of.root && *signer == of.signer;
+            let own = self.own.as_ref();
+            let known = own.is_some_and(|(root, signer)| same(root, signer))
+                || self.revoked.iter().any(|of| same(&of.root, &of.signer));
+            if bundle.contains(&of.root) && !known {
+                self.revoked.insert(0, of.clone());
+            }
+        }
         self.longest = self.longest.max(Duration::from_secs(record.longest));
     }
 
     /// Trusts no root any more that does not sign.
     pub(crate) fn forget(&mut self) {
         self.retiring.clear();
+        let bundle = self.bundle();
+        self.revoked.retain(|of| bundle.contains(&of.root));
     }
 
     /// Notes that a certificate with this validity is about to be signed. Tells whether the record changes.
@@ -265,6 +264,7 @@ impl<S> Rotation<S> {
         Record {
             active: self.active.clone(),
             retiring: self.retiring.clone(),
+            revoked: self.revoked.clone(),
             longest: self.longest.as_secs(),
         }
     }

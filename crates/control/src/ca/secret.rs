@@ -14,6 +14,9 @@ pub(crate) const SELF_SIGNED: &str = "istio-ca-secret";
 /// Secret all the same.
 pub(crate) const RECORD: &str = "istio-ca-roots";
 
+/// Most bytes of a record; Kubernetes takes 1 MiB for a Secret with everything that belongs to it.
+const MOST_RECORD: usize = 900 << 10;
+
 /// Key of [`RECORD`] in its Secret.
 const RECORD_KEY: &str = "roots.json";
 
@@ -98,15 +101,30 @@ impl Files {
     }
 }
 
-/// The record in its Secret; none when there is none that can be read.
-pub(crate) fn record(secret: &Secret) -> Option<Record> {
-    let text = secret.data.as_ref()?.get(RECORD_KEY)?;
-    serde_json::from_slice(&text.0).ok()
+/// The record in its Secret.
+///
+/// # Errors
+/// A sentence that says why it cannot be read.
+pub(crate) fn record(secret: &Secret) -> Result<Record, String> {
+    let text = secret.data.as_ref().and_then(|data| data.get(RECORD_KEY));
+    let text = text.ok_or_else(|| format!("it has no {RECORD_KEY}"))?;
+    serde_json::from_slice(&text.0).map_err(|e| format!("{RECORD_KEY}: {e}"))
 }
 
-/// The Secret of a record.
+/// The Secret of a record. Revocation lists that make it too large are left out.
 pub(crate) fn record_secret(record: &Record, namespace: &str) -> Secret {
-    let text = serde_json::to_string(record).unwrap_or_default();
+    let mut text = serde_json::to_string(record).unwrap_or_default();
+    if text.len() > MOST_RECORD {
+        tracing::error!(
+            "the secret {RECORD} has no place for {} KiB of revocation lists: a restart forgets those of past CAs",
+            text.len() >> 10
+        );
+        let short = Record {
+            revoked: Vec::new(),
+            ..record.clone()
+        };
+        text = serde_json::to_string(&short).unwrap_or_default();
+    }
     let data = [(RECORD_KEY.to_owned(), text)];
     secret(RECORD, namespace, "istio.io/ca-roots", data)
 }
@@ -214,7 +232,7 @@ mod tests {
         };
         assert_eq!(Files::read(&files.secret("istio-system")), Ok(files));
         let empty = Record::default();
-        assert_eq!(record(&record_secret(&empty, "istio-system")), Some(empty));
-        assert_eq!(record(&Secret::default()), None);
+        assert_eq!(record(&record_secret(&empty, "istio-system")), Ok(empty));
+        assert!(record(&Secret::default()).is_err());
     }
 }

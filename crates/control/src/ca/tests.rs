@@ -1,6 +1,7 @@
 //! The CA as its callers meet it: Secrets in memory, a reviewer that knows some tokens, real sockets.
 
 mod callers;
+mod revoked;
 mod secrets;
 mod takeover;
 
@@ -12,12 +13,15 @@ use lateen_model::resource::{Kind, Resource};
 use lateen_model::security::TrustBundle;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 /// Secrets in memory; every write is told as the watch would.
 struct Memory {
     secrets: Mutex<BTreeMap<String, Secret>>,
     versions: Mutex<u64>,
+    /// Panics at the next write.
+    broken: AtomicBool,
     out: mpsc::Sender<Stored>,
 }
 
@@ -61,6 +65,10 @@ fn known(secret: &Secret) -> &'static str {
 #[tonic::async_trait]
 impl Vault for Memory {
     async fn create(&self, secret: &Secret) -> Result<bool, String> {
+        assert!(
+            !self.broken.swap(false, Ordering::Relaxed),
+            "as it was told"
+        );
         let name = known(secret);
         if self.secret(name).is_some() {
             return Ok(false);
@@ -138,6 +146,7 @@ async fn start_with(settings: Settings, secrets: Vec<(&'static str, Secret)>) ->
     let vault = Arc::new(Memory {
         secrets: Mutex::default(),
         versions: Mutex::default(),
+        broken: AtomicBool::default(),
         out,
     });
     for (name, secret) in secrets {

@@ -1,6 +1,8 @@
 //! Takeovers step by step, on a clock of their own.
 
 use super::*;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
