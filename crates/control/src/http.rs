@@ -1,25 +1,42 @@
-//! A small HTTP server for the control plane's own pages and webhooks: bounded in connections, heads, bodies
-//! and time. Routing is the caller's.
+//! A small HTTP server for the control plane's own pages and webhooks: bounded in connections (also of one address),
+//! heads, bodies (also all together) and time. Routing is the caller's.
+
+#[cfg(test)]
+mod tests;
 
 use crate::pages::guard::Peer;
+use crate::places::{Bounds, Place, Places};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Connections served at once by one server.
-const MOST_CONNECTIONS: usize = 512;
+/// Connections served at once by one server. The API server calls webhooks over few connections.
+const CONNECTIONS: Bounds = Bounds {
+    all: 512,
+    of_one: 128,
+    idle: Duration::from_secs(1),
+    busy: Duration::from_secs(30),
+};
 /// Time for a TLS handshake or a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Time that a connection may have nothing to do between requests.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+/// Bytes of bodies that are read and worked on at once by one server.
+const MOST_BODIES: usize = 64 << 20;
+/// HTTP/2 windows: bytes that a client may send before a body is asked for.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Time for a request's body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Largest request head in bytes.
@@ -43,19 +60,16 @@ pub(crate) async fn serve<H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
+    let bodies = Bodies(Arc::new(Semaphore::new(MOST_BODIES)));
     let connections = tokio_util::task::TaskTracker::new();
     loop {
-        let permit = tokio::select! {
-            () = shutdown.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok((stream, peer)) => (stream, Peer(peer)),
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(e) => {
                 tracing::warn!("accepting a connection failed: {e}");
                 // Out of file descriptors: give others time to close theirs.
@@ -63,38 +77,82 @@ pub(crate) async fn serve<H, F>(
                 continue;
             }
         };
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = places.enter(address.ip()) => place,
+        };
+        let Some(place) = place else {
+            tracing::debug!(
+                "{} has too many connections: one more is closed",
+                address.ip()
+            );
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let acceptor = tls
             .as_ref()
             .map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
+        let guest = Guest {
+            peer: Peer(address),
+            place: Arc::new(place),
+            bodies: bodies.clone(),
+        };
         let (handle, shutdown) = (handle.clone(), shutdown.clone());
         connections.spawn(async move {
-            let _permit = permit;
-            match acceptor {
-                None => connection((stream, peer), handle, shutdown).await,
-                Some(acceptor) => {
-                    let shaken = tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await;
-                    if let Ok(Ok(stream)) = shaken {
-                        connection((stream, peer), handle, shutdown).await;
+            let cut = guest.place.cut().clone();
+            let served = async {
+                match acceptor {
+                    None => connection(stream, guest, handle, shutdown).await,
+                    Some(acceptor) => {
+                        let shaken = tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await;
+                        if let Ok(Ok(stream)) = shaken {
+                            connection(stream, guest, handle, shutdown).await;
+                        }
                     }
                 }
-            }
+            };
+            cut.run_until_cancelled(served).await;
         });
     }
     connections.close();
     connections.wait().await;
 }
 
-async fn connection<S, H, F>((stream, peer): (S, Peer), handle: H, shutdown: CancellationToken)
+/// A connection as the server knows it.
+struct Guest {
+    peer: Peer,
+    place: Arc<Place>,
+    bodies: Bodies,
+}
+
+/// Bytes of bodies that may still be read, in a request's extensions.
+#[derive(Debug, Clone)]
+struct Bodies(Arc<Semaphore>);
+
+async fn connection<S, H, F>(stream: S, guest: Guest, handle: H, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
+    let Guest {
+        peer,
+        place,
+        bodies,
+    } = guest;
+    let spoke = Arc::new(AtomicBool::new(false));
+    let (worker, first) = (Arc::clone(&place), Arc::clone(&spoke));
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let work = worker.work();
+        first.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(bodies.clone());
         let answer = handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            drop(work);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     server
@@ -103,34 +161,103 @@ where
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(MOST_HEAD)
         .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(64)
         .max_header_list_size(MOST_HEAD as u32);
     let serving = server.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
+        // The server's own bounds begin with the first byte; this one begins with the connection.
+        () = idle(&place, &spoke) => serving.as_mut().graceful_shutdown(),
         () = shutdown.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     let _ = tokio::time::timeout(Duration::from_secs(5), serving).await;
 }
 
-/// Reads a body within [`MOST_BODY`] and [`BODY_TIME`].
+/// Ends when the connection has had nothing to do for too long.
+async fn idle(place: &Place, spoke: &AtomicBool) {
+    loop {
+        let most = match spoke.load(Ordering::Relaxed) {
+            true => IDLE_TIME,
+            false => HEAD_TIME,
+        };
+        let until = match place.idle_since() {
+            Some(since) if since.elapsed() >= most => return,
+            Some(since) => since + most,
+            None => tokio::time::Instant::now() + HEAD_TIME,
+        };
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+/// A request's body; its bytes count as in flight until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    _counted: Option<OwnedSemaphorePermit>,
+}
+
+impl std::ops::Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a body within [`MOST_BODY`] and [`BODY_TIME`], as soon as those of others leave room for it.
 ///
 /// # Errors
 /// The answer to send instead.
-pub(crate) async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
-    let read = Limited::new(request.into_body(), MOST_BODY).collect();
+pub(crate) async fn body(request: Request<Incoming>) -> Result<Body, Answer> {
+    let bodies = request.extensions().get::<Bodies>().cloned();
+    let read = collect(request.into_body(), bodies);
     match tokio::time::timeout(BODY_TIME, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) => Err(text(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body cannot be read or is larger than {MOST_BODY} bytes: {e}\n"),
-        )),
+        Ok(read) => read,
         Err(_) => Err(text(
             StatusCode::REQUEST_TIMEOUT,
-            "the body did not arrive in time\n",
+            "the body did not arrive in time, or too many others are being read\n",
         )),
     }
+}
+
+async fn collect(mut incoming: Incoming, bodies: Option<Bodies>) -> Result<Body, Answer> {
+    let refused = |why: &dyn std::fmt::Display| {
+        text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body cannot be read or is larger than {MOST_BODY} bytes: {why}\n"),
+        )
+    };
+    let (mut bytes, mut counted) = (Vec::new(), None::<OwnedSemaphorePermit>);
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|e| refused(&e))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > MOST_BODY {
+            return Err(refused(&"it is too long"));
+        }
+        if let Some(bodies) = &bodies {
+            // A frame is far smaller than 4 GiB.
+            let more = Arc::clone(&bodies.0).acquire_many_owned(data.len() as u32);
+            match (more.await, &mut counted) {
+                (Ok(more), Some(counted)) => counted.merge(more),
+                (Ok(more), none) => *none = Some(more),
+                // It is never closed.
+                (Err(_), _) => {}
+            }
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Body {
+        bytes,
+        _counted: counted,
+    })
 }
 
 /// A plain-text answer.

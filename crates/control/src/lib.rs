@@ -21,6 +21,7 @@ pub mod inject;
 pub mod jwks;
 pub mod metrics;
 mod pages;
+mod places;
 mod roots;
 mod run;
 mod source;

@@ -15,6 +15,7 @@ use crate::jwks;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::pages::guard::Guard;
+use crate::places::Bounds;
 use crate::roots;
 use crate::source;
 use crate::status::{self, Wishes};
@@ -33,6 +34,14 @@ use tokio_util::task::TaskTracker;
 
 /// Reports about keys and credentials that may wait for the engine.
 const FOUND: usize = 64;
+
+/// Connections to the port without credentials.
+const PLAIN: Bounds = Bounds {
+    all: 4096,
+    of_one: 512,
+    idle: Duration::from_secs(3600),
+    busy: Duration::from_secs(3600),
+};
 
 /// The control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -330,12 +339,11 @@ fn domains(
 
 /// Serves delta ADS without asking who calls.
 async fn serve_plaintext(listener: TcpListener, store: Store, shutdown: CancellationToken) {
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = crate::places::limited(listener, PLAIN);
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(Some(16))
-        .tcp_nodelay(true)
         .add_service(lateen_xds::server::service(store, Arc::new(Unguarded)))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await;

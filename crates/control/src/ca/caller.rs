@@ -7,6 +7,7 @@
 use crate::ca::queue::Urgency;
 use crate::ca::tokens::{TokenError, Tokens};
 use crate::metrics::Metrics;
+use crate::places::Place;
 use lateen_identity::trust::{TrustBundles, TrustError};
 use lateen_xds::server::{Gate, Identity};
 use rustls_pki_types::CertificateDer;
@@ -27,6 +28,8 @@ pub(crate) struct Peer {
     pub(crate) chain: Arc<Vec<CertificateDer<'static>>>,
     /// Whether a call on it was admitted.
     pub(crate) admitted: Arc<AtomicBool>,
+    /// Its place among the connections; absent where there are none.
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 /// A caller that proved who it is.
@@ -71,7 +74,13 @@ impl Doorkeeper {
         let peer = extensions.get::<Peer>();
         let found = self.find(metadata, peer).await;
         match (&found, peer) {
-            (Ok(_), Some(peer)) => peer.admitted.store(true, Ordering::Relaxed),
+            (Ok(_), Some(peer)) => {
+                if !peer.admitted.swap(true, Ordering::Relaxed)
+                    && let Some(place) = &peer.place
+                {
+                    place.settle();
+                }
+            }
             (Ok(_), None) => {}
             (Err(status), peer) => {
                 self.metrics.ca.authentication_failures.add(1);
@@ -99,7 +108,7 @@ impl Doorkeeper {
         };
         match (bearer(metadata)?, refused) {
             (Some(token), _) => {
-                let account = self.tokens.account(token).await;
+                let account = self.tokens.account(token, address).await;
                 let identity = account.map_err(|e| match e {
                     TokenError::Refused(_) => Status::unauthenticated(e.to_string()),
                     TokenError::Unavailable(_) => Status::unavailable(e.to_string()),

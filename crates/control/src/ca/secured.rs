@@ -4,6 +4,7 @@
 //! no more.
 
 use crate::ca::caller::Peer;
+use crate::places::{Bounds, Place, Places};
 use lateen_identity::trust::TrustBundles;
 use parking_lot::Mutex;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -21,16 +22,29 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// Connections at once: proxies, and requests for certificates.
-const MOST_CONNECTIONS: usize = 20_000;
-/// Handshakes at once.
-const MOST_HANDSHAKES: usize = 256;
+/// Connections at once: proxies, and requests for certificates. Behind one address there may be a whole node, or the
+/// gateway of another network. Whoever was admitted keeps its place.
+const CONNECTIONS: Bounds = Bounds {
+    all: 20_000,
+    of_one: 4096,
+    idle: Duration::from_secs(3),
+    busy: Duration::from_secs(3),
+};
+/// Handshakes at once. One that is older than any honest one makes room for others.
+const HANDSHAKES: Bounds = Bounds {
+    all: 256,
+    of_one: 64,
+    idle: Duration::from_secs(3),
+    busy: Duration::from_secs(3),
+};
+/// Chains that are verified before others get their turn.
+const AT_A_STRETCH: usize = 32;
 /// Time for a handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Time until something must have been admitted.
@@ -54,8 +68,8 @@ pub(crate) fn connections(
         trust,
         live,
         sender,
-        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-        handshakes: Arc::new(Semaphore::new(MOST_HANDSHAKES)),
+        places: Places::new(CONNECTIONS),
+        handshakes: Places::new(HANDSHAKES),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -71,8 +85,8 @@ struct Acceptor {
     trust: watch::Receiver<TrustBundles>,
     live: Arc<Live>,
     sender: mpsc::Sender<io::Result<Connection>>,
-    places: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    places: Places,
+    handshakes: Places,
 }
 
 impl Acceptor {
@@ -81,13 +95,6 @@ impl Acceptor {
             if self.tls.wait_for(Option::is_some).await.is_err() {
                 return;
             }
-            // Neither semaphore is ever closed.
-            let (Ok(place), Ok(handshake)) = (
-                Arc::clone(&self.places).acquire_owned().await,
-                Arc::clone(&self.handshakes).acquire_owned().await,
-            ) else {
-                return;
-            };
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {
@@ -100,13 +107,27 @@ impl Acceptor {
             let Some(tls) = self.tls.borrow().clone() else {
                 continue;
             };
+            let Some(handshake) = self.handshakes.enter(address.ip()).await else {
+                tracing::debug!("{address} has too many handshakes under way: one is closed");
+                continue;
+            };
+            let Some(place) = self.places.enter(address.ip()).await else {
+                tracing::debug!("{address} has too many connections: one is closed");
+                continue;
+            };
             let _ = stream.set_nodelay(true);
             let (live, trust) = (Arc::clone(&self.live), self.trust.clone());
             let sender = self.sender.clone();
             tokio::spawn(async move {
                 let shaken = TlsAcceptor::from(tls).accept(stream);
-                let shaken = tokio::time::timeout(HANDSHAKE_TIME, shaken).await;
+                let shaken = tokio::time::timeout(HANDSHAKE_TIME, shaken);
+                let shaken = handshake.cut().run_until_cancelled(shaken);
+                let shaken = place.cut().run_until_cancelled(shaken).await.flatten();
                 drop(handshake);
+                let Some(shaken) = shaken else {
+                    tracing::debug!("TLS with {address} gave way to others");
+                    return;
+                };
                 match shaken {
                     Ok(Ok(stream)) => {
                         let connection = Connection::new(stream, address, (live, &trust), place);
@@ -141,16 +162,34 @@ impl Live {
                 },
             }
             let bundles = trust.borrow_and_update().clone();
-            self.all.lock().retain(|_, (peer, cut)| {
-                match bundles.verify(&peer.chain, SystemTime::now()) {
-                    Ok(_) => true,
-                    Err(e) => {
-                        tracing::warn!("the connection of {} is cut: {e}", peer.address);
-                        cut.cancel();
-                        false
-                    }
-                }
+            self.verify(&bundles).await;
+        }
+    }
+
+    /// Cuts every connection whose certificate is believed no more. Connections that come meanwhile look for
+    /// themselves.
+    async fn verify(&self, bundles: &TrustBundles) {
+        let all: Vec<(u64, Peer, CancellationToken)> = {
+            let all = self.all.lock();
+            all.iter()
+                .map(|(number, (peer, cut))| (*number, peer.clone(), cut.clone()))
+                .collect()
+        };
+        // Peers may have several connections, and their chains then are the same.
+        let mut verdicts: HashMap<&[CertificateDer<'static>], Result<(), String>> = HashMap::new();
+        for (at, (number, peer, cut)) in all.iter().enumerate() {
+            if at % AT_A_STRETCH == AT_A_STRETCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            let verdict = verdicts.entry(&peer.chain).or_insert_with(|| {
+                let verified = bundles.verify(&peer.chain, SystemTime::now());
+                verified.map(drop).map_err(|e| e.to_string())
             });
+            if let Err(why) = verdict {
+                tracing::warn!("the connection of {} is cut: {why}", peer.address);
+                cut.cancel();
+                self.all.lock().remove(number);
+            }
         }
     }
 }
@@ -162,7 +201,7 @@ pub(crate) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     live: Arc<Live>,
     number: u64,
-    _place: OwnedSemaphorePermit,
+    _place: Arc<Place>,
 }
 
 impl Connection {
@@ -170,24 +209,26 @@ impl Connection {
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         (live, trust): (Arc<Live>, &watch::Receiver<TrustBundles>),
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
+        let place = Arc::new(place);
         let shown = stream.get_ref().1.peer_certificates();
         let chain: Vec<_> = shown.unwrap_or_default().to_vec();
         let peer = Peer {
             address: address.ip().to_canonical(),
             chain: Arc::new(chain),
             admitted: Arc::new(AtomicBool::new(false)),
+            place: Some(Arc::clone(&place)),
         };
-        let cut = CancellationToken::new();
+        let cut = place.cut().clone();
         let number = live.next.fetch_add(1, Ordering::Relaxed);
-        let believed = !peer.chain.is_empty()
-            && trust
-                .borrow()
-                .verify(&peer.chain, SystemTime::now())
-                .is_ok();
-        if believed {
+        if !peer.chain.is_empty() {
+            // First on the list, then looked at: so no change of trust slips through between.
             live.all.lock().insert(number, (peer.clone(), cut.clone()));
+            let bundles = trust.borrow().clone();
+            if bundles.verify(&peer.chain, SystemTime::now()).is_err() {
+                live.all.lock().remove(&number);
+            }
         }
         let (admitted, late) = (Arc::clone(&peer.admitted), cut.clone());
         tokio::spawn(async move {

@@ -3,12 +3,14 @@
 #[cfg(test)]
 mod tests;
 
+use crate::ca::limit::Limit;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::{Api, ObjectMeta, PostParams};
 use lateen_xds::server::Identity;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -26,6 +28,10 @@ const REFUSED: Duration = Duration::from_secs(1);
 const MOST_ANSWERS: usize = 10_000;
 /// Reviews under way at once; others wait.
 const MOST_REVIEWS: usize = 64;
+/// Tokens that are not known yet, of one address at once, and how many more each second: a node whose pods all start
+/// at once is served, a flood of made-up tokens does not reach the API server.
+const BURST: u32 = 256;
+const RATE: f64 = 16.0;
 /// Time for one review.
 const REVIEW_TIME: Duration = Duration::from_secs(10);
 
@@ -77,6 +83,7 @@ pub(crate) struct Tokens {
     reviewer: Arc<dyn Reviewer>,
     answers: Mutex<HashMap<[u8; 32], Answer>>,
     reviews: Semaphore,
+    limit: Limit<IpAddr>,
 }
 
 #[derive(Clone)]
@@ -91,11 +98,16 @@ impl Tokens {
             reviewer,
             answers: Mutex::default(),
             reviews: Semaphore::new(MOST_REVIEWS),
+            limit: Limit::new(BURST, RATE),
         }
     }
 
-    /// The service account of a token.
-    pub(crate) async fn account(&self, token: &str) -> Result<Identity, TokenError> {
+    /// The service account of a token that came from an address.
+    pub(crate) async fn account(
+        &self,
+        token: &str,
+        source: Option<IpAddr>,
+    ) -> Result<Identity, TokenError> {
         if token.is_empty() || token.len() > LONGEST {
             let why = format!("it is empty or longer than {LONGEST} bytes");
             return Err(TokenError::Refused(why));
@@ -104,6 +116,10 @@ impl Tokens {
         let known = self.answers.lock().get(&hash).cloned();
         if let Some(answer) = known.filter(|answer| answer.until > Instant::now()) {
             return answer.said;
+        }
+        if source.is_some_and(|source| !self.limit.allows(source, Instant::now())) {
+            let why = "too many tokens come from this address".to_owned();
+            return Err(TokenError::Unavailable(why));
         }
         let said = {
             let _permit = self.reviews.acquire().await;
@@ -121,6 +137,10 @@ impl Tokens {
         let now = Instant::now();
         if answers.len() >= MOST_ANSWERS {
             answers.retain(|_, answer| answer.until > now);
+        }
+        // Refusals make room for what is good, never the other way round.
+        if answers.len() >= MOST_ANSWERS && said.is_ok() {
+            answers.retain(|_, answer| answer.said.is_ok());
         }
         if answers.len() < MOST_ANSWERS {
             let (until, said) = (now + believed, said.clone());

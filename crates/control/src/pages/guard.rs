@@ -1,6 +1,7 @@
 //! Who may see debug pages: whoever is in the control plane's own pod, service accounts of its namespace, and
 //! service accounts of other namespaces for what concerns their own proxies. Istio: debug endpoints with a token.
 
+use crate::ca::limit::Limit;
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, StatusCode};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
@@ -10,7 +11,7 @@ use lateen_base::Str;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,6 +24,9 @@ const MOST_TOKEN: usize = 16 << 10;
 const HOLDS: Duration = Duration::from_secs(30);
 /// Verdicts kept.
 const MOST_VERDICTS: usize = 1000;
+/// Tokens that are not known yet, of one address at once, and how many more each second.
+const BURST: u32 = 20;
+const RATE: f64 = 1.0;
 /// Bound on asking the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,8 @@ pub(super) enum Refusal {
     BadToken,
     #[error("the API server cannot be asked about the token; try again")]
     Unknown,
+    #[error("too many tokens come from this address; try again later")]
+    TooMany,
     #[error("only service accounts may see debug pages; this token is of another user")]
     NotAnAccount,
 }
@@ -60,6 +66,7 @@ impl Refusal {
         match self {
             Self::NoToken | Self::BadToken => StatusCode::UNAUTHORIZED,
             Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAnAccount => StatusCode::FORBIDDEN,
         }
     }
@@ -76,6 +83,7 @@ pub(crate) struct Guard {
     /// Verdicts by a keyed hash of the token: tokens themselves are not kept.
     verdicts: Arc<Mutex<HashMap<[u64; 2], Verdict>>>,
     keys: Arc<[RandomState; 2]>,
+    limit: Arc<Limit<IpAddr>>,
 }
 
 impl Guard {
@@ -85,6 +93,7 @@ impl Guard {
             root_namespace: root_namespace.into(),
             verdicts: Arc::default(),
             keys: Arc::new([RandomState::new(), RandomState::new()]),
+            limit: Arc::new(Limit::new(BURST, RATE)),
         }
     }
 
@@ -95,7 +104,8 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<View, Refusal> {
         let peer = extensions.get::<Peer>();
-        if peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback()) {
+        let source = peer.map(|peer| peer.0.ip().to_canonical());
+        if source.is_some_and(|source| source.is_loopback()) {
             return Ok(View::All);
         }
         let token = bearer(headers).ok_or(Refusal::NoToken)?;
@@ -109,20 +119,34 @@ impl Guard {
         {
             return verdict;
         }
+        if source.is_some_and(|source| !self.limit.allows(source, Instant::now())) {
+            return Err(Refusal::TooMany);
+        }
         let verdict = self.review(token).await;
         if verdict != Err(Refusal::Unknown) {
-            let mut verdicts = self.verdicts.lock();
-            if verdicts.len() >= MOST_VERDICTS {
-                verdicts.clear();
-            }
-            verdicts.insert(key, (verdict.clone(), Instant::now()));
+            self.remember(key, &verdict);
         }
         verdict
     }
 
+    /// Refusals make room for what is good, never the other way round.
+    fn remember(&self, key: [u64; 2], verdict: &Result<View, Refusal>) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.len() >= MOST_VERDICTS {
+            verdicts.retain(|_, (_, at)| at.elapsed() < HOLDS);
+        }
+        if verdicts.len() >= MOST_VERDICTS && verdict.is_ok() {
+            verdicts.retain(|_, (verdict, _)| verdict.is_ok());
+        }
+        if verdicts.len() < MOST_VERDICTS {
+            verdicts.insert(key, (verdict.clone(), Instant::now()));
+        }
+    }
+
     /// The view of a token's owner. Tokens for the API server and those of proxies count.
     async fn review(&self, token: &str) -> Result<View, Refusal> {
-        for audiences in [None, Some(vec![PROXY_AUDIENCE.to_owned()])] {
+        for audience in [None, Some(PROXY_AUDIENCE)] {
+            let audiences = audience.map(|audience| vec![audience.to_owned()]);
             let reviews: Api<TokenReview> = Api::all(self.client.clone());
             let review = TokenReview {
                 spec: TokenReviewSpec {
@@ -141,7 +165,10 @@ impl Guard {
                 }
                 Err(_) => return Err(Refusal::Unknown),
             };
-            if status.authenticated == Some(true) {
+            // A server that does not understand audiences leaves the list out: that must not pass for consent.
+            let mut meant = status.audiences.iter().flatten();
+            let is_meant = audience.is_none_or(|audience| meant.any(|one| one == audience));
+            if status.authenticated == Some(true) && is_meant {
                 return self.view(&status.user.unwrap_or_default());
             }
         }

@@ -1,7 +1,7 @@
 //! Connected proxies as JSON.
 
 use lateen_model::mesh::Role;
-use lateen_model::resource::{Kind, Resource};
+use lateen_model::resource::Kind;
 use lateen_xds::server::{KindStatus, ProxyStatus, Store};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub(super) fn config_dump(proxy: &ProxyStatus, store: &Store) -> Value {
         .map(|kind| {
             let entries = store.debug_dump(kind).into_iter();
             let seen: Vec<Value> = entries
-                .filter(|entry| is_visible(&entry.resource, proxy))
+                .filter(|entry| proxy.may_have(&entry.resource))
                 .map(|entry| {
                     json!({
                         "name": entry.key.name, "version": entry.version, "bytes": entry.size,
@@ -90,17 +90,6 @@ pub(super) fn config_dump(proxy: &ProxyStatus, store: &Store) -> Value {
         })
         .collect();
     json!({ "proxy": name(proxy), "resources": kinds })
-}
-
-/// Whether `exportTo` lets the proxy's namespace see the resource.
-fn is_visible(resource: &Resource, proxy: &ProxyStatus) -> bool {
-    let namespace = &proxy.scope.namespace;
-    match resource {
-        Resource::Service(service) => service.visibility.includes(namespace),
-        Resource::RouteTable(table) => table.visibility.includes(namespace),
-        Resource::TrafficPolicy(policy) => policy.visibility.includes(namespace),
-        _ => true,
-    }
 }
 
 fn role(proxy: &ProxyStatus) -> &'static str {

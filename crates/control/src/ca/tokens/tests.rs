@@ -75,7 +75,7 @@ async fn answers_are_believed_for_some_seconds() {
     let mut asked = Vec::new();
     let mut ask = async |token: &str, wait: u64| {
         tokio::time::advance(Duration::from_secs(wait)).await;
-        let said = tokens.account(token).await;
+        let said = tokens.account(token, None).await;
         asked.push(reviewer.0.swap(0, Ordering::Relaxed));
         said
     };
@@ -101,4 +101,23 @@ async fn answers_are_believed_for_some_seconds() {
     let long = "x".repeat(1 << 20);
     assert!(matches!(ask(&long, 0).await, Err(TokenError::Refused(_))));
     assert_eq!(asked, [1, 0, 1, 1, 0, 1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_made_up_tokens_ends_at_the_door() {
+    let reviewer = Arc::new(Counting(AtomicUsize::new(0)));
+    let tokens = Tokens::new(reviewer.clone());
+    let (flood, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    assert!(tokens.account("good", Some(flood)).await.is_ok());
+    for number in 0..2000 {
+        let _ = tokens.account(&number.to_string(), Some(flood)).await;
+    }
+    let asked = reviewer.0.load(Ordering::Relaxed);
+    assert_eq!(asked, BURST as usize);
+    assert!(
+        tokens.account("good", Some(flood)).await.is_ok(),
+        "it is known"
+    );
+    assert!(tokens.account("down", Some(other)).await.is_err());
+    assert_eq!(reviewer.0.load(Ordering::Relaxed), asked + 1);
 }
