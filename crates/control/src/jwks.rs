@@ -79,10 +79,13 @@ pub(crate) async fn run(
         reports,
     });
     let mut tasks: BTreeMap<Str, JoinHandle<()>> = BTreeMap::new();
+    // Those for which there was no room.
+    let mut refused: BTreeSet<Str> = BTreeSet::new();
     loop {
         let uris = wanted.borrow_and_update().clone();
         let gone: Vec<Str> = tasks
             .keys()
+            .chain(&refused)
             .filter(|uri| !uris.contains(*uri))
             .cloned()
             .collect();
@@ -90,19 +93,23 @@ pub(crate) async fn run(
             if let Some(task) = tasks.remove(&uri) {
                 task.abort();
             }
+            refused.remove(&uri);
             shared.send(Delta::Remove(Id::new("", &uri))).await;
         }
         for uri in uris {
             if tasks.contains_key(&uri) {
                 continue;
             }
+            if tasks.len() >= MOST_URIS {
+                if refused.insert(Str::clone(&uri)) {
+                    shared.refuse(&uri).await;
+                }
+                continue;
+            }
+            refused.remove(&uri);
             let shared = Arc::clone(&shared);
-            let full = tasks.len() >= MOST_URIS;
             let of = Str::clone(&uri);
-            let task = match full {
-                true => tokio::spawn(async move { shared.refuse(&of).await }),
-                false => tokio::spawn(async move { shared.keep(&of).await }),
-            };
+            let task = tokio::spawn(async move { shared.keep(&of).await });
             tasks.insert(uri, task);
         }
         let ended = tokio::select! {

@@ -34,6 +34,8 @@ const LEFT_OUT: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 const MOST_WRITES: usize = 8;
 /// Wait after a write that failed.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Wait after a write that the API server forbids: only an operator mends that.
+const FORBIDDEN: Duration = Duration::from_secs(60);
 /// Another replica may just be about to write the same.
 const CALM: Duration = Duration::from_millis(200);
 
@@ -70,6 +72,15 @@ enum Act {
     Delete,
 }
 
+/// Why a ConfigMap could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fault {
+    /// The control plane lacks the right to.
+    Forbidden(String),
+    /// Something that may pass.
+    Other(String),
+}
+
 /// What is known of the cluster and what it should be.
 #[derive(Debug, Default)]
 struct Books {
@@ -83,6 +94,8 @@ struct Books {
     due: BTreeMap<(Which, String), Instant>,
     /// Being written.
     busy: BTreeSet<(Which, String)>,
+    /// Namespaces whose refusal was told.
+    told: BTreeSet<String>,
 }
 
 impl Books {
@@ -182,18 +195,29 @@ impl Books {
         }
     }
 
-    fn done(&mut self, which: Which, namespace: String, written: Result<(), String>) {
+    fn done(&mut self, which: Which, namespace: String, written: Result<(), Fault>) {
         let key = (which, namespace);
         self.busy.remove(&key);
         match written {
             Ok(()) => {
+                self.told.remove(&key.1);
                 // The watch tells what is there now; without its word the write is repeated.
                 let at = Instant::now() + AGAIN;
                 if self.act(key.0, &key.1).is_some() {
                     self.due.entry(key).or_insert(at);
                 }
             }
-            Err(e) => {
+            Err(Fault::Forbidden(e)) => {
+                let (name, namespace) = (key.0.name(), &key.1);
+                if self.told.insert(namespace.clone()) {
+                    tracing::error!(
+                        "configmap {namespace}/{name} cannot be written, so pods there do not start: {e}; grant the \
+                         control plane create, patch and delete on configmaps"
+                    );
+                }
+                self.due.insert(key, Instant::now() + FORBIDDEN);
+            }
+            Err(Fault::Other(e)) => {
                 let (name, namespace) = (key.0.name(), &key.1);
                 tracing::warn!("configmap {namespace}/{name}: {e}; trying again");
                 self.due.insert(key, Instant::now() + AGAIN);
@@ -207,7 +231,7 @@ impl Books {
     }
 }
 
-type Writing = Pin<Box<dyn Future<Output = (Which, String, Result<(), String>)> + Send>>;
+type Writing = Pin<Box<dyn Future<Output = (Which, String, Result<(), Fault>)> + Send>>;
 
 /// Keeps the ConfigMaps until `shutdown`.
 pub(crate) async fn keep(
@@ -297,7 +321,7 @@ async fn write(
     which: Which,
     namespace: String,
     act: Act,
-) -> (Which, String, Result<(), String>) {
+) -> (Which, String, Result<(), Fault>) {
     let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let body = |text: String| {
         json!({
@@ -308,7 +332,7 @@ async fn write(
     let written = match act {
         Act::Create(text) => match serde_json::from_value(body(text)) {
             Ok(map) => api.create(&PostParams::default(), &map).await.map(drop),
-            Err(e) => return (which, namespace, Err(e.to_string())),
+            Err(e) => return (which, namespace, Err(Fault::Other(e.to_string()))),
         },
         Act::Change(text) => {
             let patch = Patch::Merge(body(text));
@@ -321,12 +345,20 @@ async fn write(
         }
     };
     let written = match written {
-        // Somebody was faster, or the namespace is going: the watches tell.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => {
-            tracing::debug!("configmap {namespace}/{}: {status}", which.name());
-            Ok(())
-        }
-        other => other.map_err(|e| e.to_string()),
+        Ok(()) => Ok(()),
+        Err(kube::Error::Api(status)) => match status.code {
+            // Somebody was faster, or the namespace is going: the watches tell.
+            404 | 409 => Ok(()),
+            403 if is_ending(&status.message) => Ok(()),
+            403 => Err(Fault::Forbidden(status.message.clone())),
+            _ => Err(Fault::Other(status.to_string())),
+        },
+        Err(e) => Err(Fault::Other(e.to_string())),
     };
     (which, namespace, written)
+}
+
+/// Whether a refusal says that the namespace is being deleted (Kubernetes: cause `NamespaceTerminating`).
+fn is_ending(message: &str) -> bool {
+    message.contains("because it is being terminated")
 }

@@ -31,7 +31,7 @@ const NEVER_V4: [(Ipv4Addr, u8, &str); 8] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4, "a reserved address"),
     LOOPBACK_V4,
 ];
-const NEVER_V6: [(Ipv6Addr, u8, &str); 6] = [
+const NEVER_V6: [(Ipv6Addr, u8, &str); 8] = [
     (Ipv6Addr::UNSPECIFIED, 128, "an unspecified address"),
     (
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
@@ -47,6 +47,17 @@ const NEVER_V6: [(Ipv6Addr, u8, &str); 6] = [
         Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
         128,
         "a cloud's metadata server",
+    ),
+    (
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+        128,
+        "a cloud's metadata server",
+    ),
+    // RFC 8215: where the IPv4 address stands in it is not known here.
+    (
+        Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0),
+        48,
+        "a translated address (NAT64)",
     ),
     (
         Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
@@ -155,6 +166,9 @@ mod tests {
             "fe80::1",
             "fec0::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:0:a9fe::",
             "ff02::1",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const SET: &str = r#"{"keys":[{"crv":"P-256","kid":"1","kty":"EC","x":"AA","y":"AA"}]}"#;
+const SET: &str = r#"{"keys":[{"crv":"P-256","kid":"1","kty":"EC","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
 
 /// An issuer whose answers the test chooses; it notes the paths asked for.
 #[derive(Clone, Default)]
@@ -210,4 +210,49 @@ async fn keys_are_refreshed_and_the_last_good_ones_survive() {
     issuer.say(ok(&rotated));
     let rotated_keys = next(&mut reports).await;
     assert_eq!(rotated_keys.set.as_deref(), Some(rotated.as_str()));
+}
+
+#[tokio::test]
+async fn a_uri_beyond_the_bound_gets_its_turn_when_another_leaves() {
+    let uri = |number: usize| Str::from(format!("http://127.0.0.1:1/{number:04}"));
+    let all: BTreeSet<Str> = (0..=MOST_URIS).map(uri).collect();
+    let wanted = watch::Sender::new(all.clone());
+    let (reports, mut received) = mpsc::channel(8);
+    tokio::spawn(run(Options::default(), wanted.subscribe(), reports));
+    let mut late = async |part: &str| loop {
+        match received.recv().await.expect("it runs") {
+            Delta::Set(id, keys) if id.name == uri(MOST_URIS) => {
+                let problem = keys.problem.unwrap_or_default();
+                assert!(problem.contains(part), "{problem}");
+                return;
+            }
+            _ => {}
+        }
+    };
+    late("more than 2000").await;
+    let fewer = all.into_iter().skip(1).collect();
+    wanted.send_replace(fewer);
+    late("never called").await;
+}
+
+#[tokio::test]
+async fn a_set_that_cannot_be_used_does_not_replace_a_good_one() {
+    let issuer = Issuer::default();
+    issuer.say(ok(SET));
+    let base = issuer.start().await;
+    let client = Client::new(&options());
+    let (reports, _received) = mpsc::channel(8);
+    let shared = Shared {
+        client,
+        places: Semaphore::new(1),
+        reports,
+    };
+    let uri = format!("{base}/keys");
+    assert_eq!(shared.fetch(&uri).await.as_deref(), Ok(SET));
+    let short = "r".repeat(170) + "A";
+    issuer.say(ok(&format!(
+        r#"{{"keys":[{{"kty":"RSA","n":"{short}","e":"AQAB"}}]}}"#
+    )));
+    let refused = shared.fetch(&uri).await.expect_err("RSA of 1024 bits");
+    assert!(refused.contains("2048"), "{refused}");
 }

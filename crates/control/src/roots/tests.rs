@@ -108,8 +108,27 @@ async fn nothing_is_written_before_roots_and_cluster_are_known_and_failures_are_
     books.trusted = trusted("R", "");
     books.look_at_all();
     let (which, name, _) = books.next().expect("something to do");
-    books.done(which, name.clone(), Err("no route to host".to_owned()));
+    books.done(
+        which,
+        name.clone(),
+        Err(Fault::Other("no route to host".to_owned())),
+    );
     assert_eq!(work(&mut books).len(), 1, "the other namespace");
     tokio::time::advance(AGAIN).await;
     assert_eq!(work(&mut books), [format!("{name} Roots Create(\"R\")")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_missing_is_no_reason_to_hurry() {
+    let mut books = listed();
+    let fault = || Fault::Forbidden("configmaps is forbidden: User cannot create".to_owned());
+    while let Some((which, namespace, _)) = books.next() {
+        books.done(which, namespace, Err(fault()));
+    }
+    let wake = books.wake().expect("tried again");
+    assert_eq!(wake - Instant::now(), FORBIDDEN);
+    assert!(!is_ending("configmaps is forbidden: User cannot create"));
+    assert!(is_ending(
+        "unable to create new content in namespace shop because it is being terminated"
+    ));
 }
