@@ -1,5 +1,7 @@
 //! When the engine pushes: nothing before everything is known, then in batches.
 
+mod supply;
+
 use super::{Engine, Page, Parts, Views};
 use crate::credentials::Found;
 use crate::inject::Settings;
@@ -18,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 struct Running {
     events: mpsc::Sender<Seen>,
+    store: Store,
     /// Held, so that the engine goes on hoping for reports.
-    _reports: (mpsc::Sender<Delta<Keys>>, mpsc::Sender<Delta<Found>>),
+    reports: (mpsc::Sender<Delta<Keys>>, mpsc::Sender<Delta<Found>>),
     views: Views,
     metrics: Arc<Metrics>,
     namespaces: NamespaceLabels,
@@ -31,8 +34,9 @@ impl Running {
         let namespaces = NamespaceLabels::default();
         let (keys, key_reports) = mpsc::channel(8);
         let (credentials, credential_reports) = mpsc::channel(8);
+        let store = Store::new();
         let (engine, views) = Engine::new(Parts {
-            store: Store::new(),
+            store: store.clone(),
             metrics: Arc::clone(&metrics),
             wishes: Wishes::default(),
             namespaces: Arc::clone(&namespaces),
@@ -46,7 +50,8 @@ impl Running {
         tokio::spawn(engine.run(seen, CancellationToken::new()));
         Self {
             events,
-            _reports: (keys, credentials),
+            store,
+            reports: (keys, credentials),
             views,
             metrics,
             namespaces,

@@ -1,5 +1,7 @@
 //! Objects in, resources and notices out, as the sequence of events brings them.
 
+mod security;
+
 use super::{Changes, MeshGraph, ObjectId};
 use crate::source::{Delta, Id, IstioKind, slim};
 use lateen_model::resource::{Kind, Resource};
