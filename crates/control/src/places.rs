@@ -1,21 +1,18 @@
 //! Places for connections: so many at once, and so many of one address. When they are taken, whoever has been of no use
 //! for longest makes room: so silence keeps nobody out.
 
-use futures::Stream;
+mod limited;
+
+pub(crate) use limited::limited;
+
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
+use tokio_util::sync::CancellationToken;
 
 /// How many connections, and how long each may be of no use before another takes its place.
 #[derive(Debug, Clone, Copy)]
@@ -257,89 +254,6 @@ impl Drop for Place {
         }
         drop(taken);
         self.shared.left.notify_waiters();
-    }
-}
-
-/// The connections of a listener, as many as there are places.
-pub(crate) fn limited(
-    listener: TcpListener,
-    bounds: Bounds,
-) -> impl Stream<Item = io::Result<Limited>> {
-    let state = (listener, Places::new(bounds));
-    futures::stream::unfold(state, |(listener, places)| async {
-        loop {
-            let (stream, address) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(e) => {
-                    tracing::warn!("accepting a connection failed: {e}");
-                    // Out of file descriptors: give others time to close theirs.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            if let Some(place) = places.enter(address.ip()).await {
-                let cut = Box::pin(place.cut().clone().cancelled_owned());
-                let limited = Limited {
-                    stream,
-                    cut,
-                    _place: place,
-                };
-                return Some((Ok(limited), (listener, places)));
-            }
-        }
-    })
-}
-
-/// A connection with its place.
-pub(crate) struct Limited {
-    stream: TcpStream,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: Place,
-}
-
-impl Limited {
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.cut.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl Connected for Limited {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Limited {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.check(cx)?;
-        Pin::new(&mut this.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Limited {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

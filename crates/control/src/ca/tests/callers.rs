@@ -278,3 +278,19 @@ async fn connections_of_who_is_believed_no_more_are_cut() {
     let status = subscribe(channel, Some("default/sleep"), "default").await;
     assert!(status.is_ok(), "a token is as good as before: {status:?}");
 }
+
+#[tokio::test]
+async fn half_open_connections_keep_nobody_out() {
+    let open = open().await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let stream = tokio::net::TcpStream::connect(open.address).await;
+        silent.push(stream.expect("it connects"));
+    }
+    // Older than any honest handshake.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3)).await;
+    tokio::time::resume();
+    open.svid("default/sleep").await;
+    drop(silent);
+}
