@@ -24,6 +24,9 @@ const KEYS: [&str; 11] = [
     "destination.port",
 ];
 
+/// Parts of a request's head that are headers too (RFC 9113 §8.3.1).
+const PSEUDO: [&str; 4] = [":path", ":method", ":authority", ":scheme"];
+
 /// Attribute of a condition: the server name of TLS.
 const SNI: &str = "connection.sni";
 
@@ -169,8 +172,16 @@ fn operation(f: &mut Findings, field: &str, operation: &Operation) {
     for (name, list) in operation.patterns() {
         let is_path = matches!(name, "paths" | "notPaths");
         for (field, value) in values(f, &format!("{field}.{name}"), list) {
-            if is_path && let Some(reason) = bad_template(value) {
+            if !is_path {
+                continue;
+            }
+            if let Some(reason) = bad_template(value) {
                 f.error(field, reason);
+            } else if !is_template(value) && value.contains(['{', '}']) {
+                f.warning(
+                    field,
+                    format!("{value:?} is compared as it stands: only {{*}} and {{**}} stand for something else"),
+                );
             }
         }
     }
@@ -187,9 +198,15 @@ fn port_text(f: &mut Findings, field: &str, port: &str) {
     }
 }
 
+fn is_template(path: &str) -> bool {
+    path.contains("{*}") || path.contains("{**}")
+}
+
 /// Why a path is not a template; absent: it is one, or has no `{*}` or `{**}` (Istio: `CheckValidPathTemplate`).
 fn bad_template(text: &str) -> Option<String> {
-    let is_template = text.contains("{*}") || text.contains("{**}");
+    if !is_template(text) {
+        return None;
+    }
     let mut ended = false;
     for part in text.trim_matches('/').split('/') {
         match part {
@@ -205,7 +222,7 @@ fn bad_template(text: &str) -> Option<String> {
                     "{text:?}: braces are for {{*}} and {{**}} only, each a whole part between slashes"
                 ));
             }
-            _ if is_template && part.contains('*') => {
+            _ if part.contains('*') => {
                 return Some(format!(
                     "{text:?}: a template has no other * than {{*}} and {{**}}"
                 ));
@@ -265,6 +282,12 @@ fn condition(f: &mut Findings, field: &str, condition: &Condition) {
     }
 }
 
+/// Whether a header of this name, in whatever case, can be there.
+fn is_header(name: &str) -> bool {
+    let pseudo = PSEUDO.iter().any(|p| p.eq_ignore_ascii_case(name));
+    pseudo || super::is_token(name)
+}
+
 /// Why a key is no attribute; absent: it is one.
 fn bad_key(key: &str) -> Option<String> {
     if key.starts_with("experimental.envoy.filters.") {
@@ -276,6 +299,10 @@ fn bad_key(key: &str) -> Option<String> {
         return Some(brackets);
     };
     match (name, inside.len()) {
+        ("request.headers", 1) if !is_header(inside[0]) => Some(format!(
+            "{key:?} names no header that a request can have: use a name such as x-token, or one of {}",
+            PSEUDO.join(", ")
+        )),
         ("request.headers", 1) | ("request.auth.claims", 1..) => None,
         ("request.headers", _) => Some(format!(
             "{key:?} names no header: write request.headers[name]"

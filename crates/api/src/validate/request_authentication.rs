@@ -36,6 +36,11 @@ fn rule(f: &mut Findings, field: &str, rule: &JwtRule) {
             format!("{field}.issuer"),
             "is missing: name the issuer as in the claim \"iss\" (it may be left out beside jwksUri only)",
         );
+    } else if issuer.is_empty() {
+        f.warning(
+            format!("{field}.issuer"),
+            "is missing: a token counts whoever its claim \"iss\" names, so whoever signs with these keys can speak for every issuer",
+        );
     }
     keys(f, field, rule);
     if address.is_none() && rule.inline_keys().is_none() && !issuer.is_empty() {
@@ -154,10 +159,8 @@ fn claims(f: &mut Findings, field: &str, rule: &JwtRule) {
     }
 }
 
-/// A header's name (RFC 9110 §5.1).
 fn header_name(f: &mut Findings, field: &str, name: &str) {
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if name.is_empty() || !name.chars().all(token) {
+    if !super::is_token(name) {
         f.error(field, format!("{name:?} is not a name of a header"));
     }
 }

@@ -1,12 +1,12 @@
 //! Analyzers of security policies: who they reach, what they refer to, and where they contradict other objects.
 
+mod layers;
+
 use super::{Inputs, Known, NOT_FOUND};
 use crate::mesh::root_namespace;
 use crate::names::full_host;
-use crate::protocol;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use lateen_api::authorization_policy::{Action, AuthorizationPolicy, Rule};
+use lateen_api::authorization_policy::{Action, AuthorizationPolicy};
 use lateen_api::destination_rule::{ClientTlsMode, DestinationRule};
 use lateen_api::fields::{Labels, MatchLabels, TargetReference};
 use lateen_api::meta::{Config, Meta};
@@ -14,7 +14,7 @@ use lateen_api::notice::{Notice, Severity, Subject};
 use lateen_api::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use lateen_api::request_authentication::RequestAuthentication;
 use lateen_model::matching::host_covers;
-use lateen_model::service::Protocol;
+use layers::{asks_for_token, http_on_tcp};
 
 /// Istio's code for a selector that no workload carries.
 pub const NO_WORKLOAD: &str = "IST0127";
@@ -40,7 +40,7 @@ pub(super) fn analyze(inputs: &Inputs<'_>, known: &Known, notices: &mut Vec<Noti
             known,
             &subject,
             &config.meta,
-            &spec.target_refs,
+            (spec.target_ref.as_ref(), &spec.target_refs),
             inputs,
         ));
         notices.extend(not_required(inputs, config));
@@ -58,7 +58,7 @@ pub(super) fn analyze(inputs: &Inputs<'_>, known: &Known, notices: &mut Vec<Noti
             known,
             &subject,
             &config.meta,
-            &spec.target_refs,
+            (spec.target_ref.as_ref(), &spec.target_refs),
             inputs,
         ));
         notices.extend(provider(inputs, config));
@@ -114,12 +114,14 @@ fn targets(
     known: &Known,
     subject: &Subject,
     meta: &Meta,
-    targets: &[TargetReference],
+    (one, many): (Option<&TargetReference>, &[TargetReference]),
     inputs: &Inputs<'_>,
 ) -> Vec<Notice> {
     let mut notices = Vec::new();
-    for (i, target) in targets.iter().enumerate() {
-        let field = format!("spec.targetRefs[{i}]");
+    let many = many.iter().enumerate();
+    let many = many.map(|(i, target)| (format!("spec.targetRefs[{i}]"), target));
+    let one = one.map(|target| ("spec.targetRef".to_owned(), target));
+    for (field, target) in one.into_iter().chain(many) {
         let exists = match target.kind.as_str() {
             "Service" => {
                 let host = full_host(&target.name, &meta.namespace, &inputs.mesh.domain);
@@ -172,22 +174,6 @@ fn provider(inputs: &Inputs<'_>, config: &Config<AuthorizationPolicy>) -> Option
     Some(Notice::error(&subject, "spec.provider.name", message).code(NOT_FOUND))
 }
 
-/// Whether a rule looks at tokens.
-fn asks_for_token(rule: &Rule) -> bool {
-    let sources = rule
-        .from
-        .iter()
-        .flatten()
-        .filter_map(|from| from.source.as_ref());
-    let mut sources =
-        sources.map(|s| !s.request_principals.is_empty() || !s.not_request_principals.is_empty());
-    sources.any(|asks| asks)
-        || rule
-            .when
-            .iter()
-            .any(|when| when.key.starts_with("request.auth."))
-}
-
 /// A RequestAuthentication whose tokens no policy requires.
 fn not_required(inputs: &Inputs<'_>, config: &Config<RequestAuthentication>) -> Option<Notice> {
     let spec = &config.spec;
@@ -214,118 +200,6 @@ fn not_required(inputs: &Inputs<'_>, config: &Config<RequestAuthentication>) -> 
     let message = "requests without a token pass: an AuthorizationPolicy with requestPrincipals: [\"*\"] requires one";
     let subject = Subject::new("RequestAuthentication", &config.meta);
     (!required).then(|| Notice::new(Severity::Info, &subject, "spec.jwtRules", message))
-}
-
-/// Whether a rule speaks of what only HTTP has; and the ports that it is for.
-fn http_ports(rule: &Rule) -> Option<Vec<&str>> {
-    let operations = || {
-        rule.to
-            .iter()
-            .flatten()
-            .filter_map(|to| to.operation.as_ref())
-    };
-    let http = operations().any(|o| o.patterns().iter().any(|(_, list)| !list.is_empty()));
-    let conditions = rule
-        .when
-        .iter()
-        .any(|when| when.key.starts_with("request.") || when.key == "remote.ip");
-    let mut ports = Vec::new();
-    for operation in operations() {
-        if operation.ports.is_empty() {
-            // One operation without ports is for all of them.
-            return (http || conditions || asks_for_token(rule)).then(Vec::new);
-        }
-        ports.extend(operation.ports.iter().map(String::as_str));
-    }
-    (http || conditions || asks_for_token(rule)).then_some(ports)
-}
-
-/// Rules about HTTP on ports that carry opaque TCP.
-fn http_on_tcp(
-    inputs: &Inputs<'_>,
-    config: &Config<AuthorizationPolicy>,
-    notices: &mut Vec<Notice>,
-) {
-    let consequence = match config.spec.action {
-        None | Some(Action::Allow) => "there the rule never matches, so connections are denied",
-        Some(Action::Deny) => "there its HTTP part is passed over, so it denies more than it says",
-        Some(Action::Audit | Action::Custom) => return,
-    };
-    let subject = Subject::new("AuthorizationPolicy", &config.meta);
-    for service in inputs.services {
-        if !reaches(inputs, config, service) {
-            continue;
-        }
-        let spec = service.spec.as_ref();
-        let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
-        for port in ports.filter(|port| is_tcp(port)) {
-            let target = match &port.target_port {
-                Some(IntOrString::Int(number)) => number.to_string(),
-                Some(IntOrString::String(_)) => continue,
-                None => port.port.to_string(),
-            };
-            let named = config.spec.rules.iter().enumerate().find(|(_, rule)| {
-                http_ports(rule).is_some_and(|of| of.is_empty() || of.contains(&target.as_str()))
-            });
-            let Some((at, _)) = named else {
-                continue;
-            };
-            let message = format!(
-                "uses fields of HTTP, but port {} of Service {}/{} is TCP: {consequence}; name the HTTP ports in to.operation.ports",
-                port.port,
-                service.metadata.namespace.as_deref().unwrap_or_default(),
-                service.metadata.name.as_deref().unwrap_or_default(),
-            );
-            notices.push(Notice::warning(
-                &subject,
-                format!("spec.rules[{at}]"),
-                message,
-            ));
-        }
-    }
-}
-
-/// Whether a port is declared as opaque TCP.
-fn is_tcp(port: &core::ServicePort) -> bool {
-    let number = u16::try_from(port.port).unwrap_or_default();
-    let name = port.name.as_deref().unwrap_or_default();
-    let transport = port.protocol.as_deref().unwrap_or("TCP");
-    let application = port.app_protocol.as_deref();
-    protocol::of_service_port(number, name, application, transport) == Protocol::Tcp
-}
-
-/// Whether some workload of a service is selected by a policy.
-fn reaches(
-    inputs: &Inputs<'_>,
-    config: &Config<AuthorizationPolicy>,
-    service: &core::Service,
-) -> bool {
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    if namespace != config.meta.namespace && !is_root(inputs, &config.meta.namespace) {
-        return false;
-    }
-    if !config.spec.target_refs.is_empty() || config.spec.target_ref.is_some() {
-        return false;
-    }
-    let serves = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.selector.as_ref());
-    let Some(serves) = serves.filter(|labels| !labels.is_empty()) else {
-        return false;
-    };
-    let wanted = config.spec.selector.as_ref().map(|s| &s.match_labels);
-    // Without sight of workloads: only when the service's own selector says it.
-    let Some(workloads) = inputs.workloads else {
-        return wanted
-            .is_none_or(|wanted| carries(wanted, |key| serves.get(key).map(String::as_str)));
-    };
-    workloads.iter().any(|(of, labels)| {
-        let find = |key: &str| labels.get(key).map(|value| &**value);
-        *of == namespace
-            && carries(serves, find)
-            && wanted.is_none_or(|wanted| carries(wanted, find))
-    })
 }
 
 /// A DestinationRule by which clients do not speak the mutual TLS that servers insist on.

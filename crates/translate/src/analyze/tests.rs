@@ -51,7 +51,7 @@ fn check(text: &str, want: Expect) {
             _ => {}
         }
     }
-    let text = "extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: a.b, port: 1}}]";
+    let text = "extensionProviders: [{name: ask, envoyExtAuthzGrpc: {service: a.b, port: 1}}, {name: web, envoyExtAuthzHttp: {service: a.b, port: 1}}]";
     let mesh = Mesh {
         config: lateen_api::mesh_config::parse(text).0.expect("good"),
         ..Mesh::default()
@@ -209,6 +209,15 @@ fn policies_for_nobody() {
             Warning: AuthorizationPolicy ns/a: spec.targetRefs[1]: policies of services are enforced by waypoints, which are not there yet: use a selector
         "#]],
     );
+    check(
+        &secure(
+            "RequestAuthentication",
+            "{targetRef: {kind: Service, name: nobody}}",
+        ),
+        expect![[r#"
+            Warning [IST0101]: RequestAuthentication ns/a: spec.targetRef: there is no Service nobody in namespace ns
+        "#]],
+    );
 }
 
 #[test]
@@ -273,6 +282,30 @@ fn http_rules_on_tcp_ports() {
         expect![[r#""#]],
     );
     check(&policy("ALLOW", "{ports: ['9000']}"), expect![[r#""#]]);
+    check(
+        &policy("AUDIT", "{methods: [GET]}"),
+        expect![[r#"
+            Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there its HTTP part is passed over, so it notes more than it says; name the HTTP ports in to.operation.ports
+        "#]],
+    );
+    check(
+        &policy("CUSTOM, provider: {name: ask}", "{methods: [GET]}"),
+        expect![[r#"
+            Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there its HTTP part is passed over, so the provider is asked about more than it says; name the HTTP ports in to.operation.ports
+        "#]],
+    );
+    check(
+        &policy("CUSTOM, provider: {name: web}", "{methods: [GET]}"),
+        expect![[r#"
+            Warning: AuthorizationPolicy ns/a: spec.rules[0]: uses fields of HTTP, but port 90 of Service ns/db is TCP: there a provider of envoyExtAuthzHttp cannot be asked, so connections are denied; name the HTTP ports in to.operation.ports
+        "#]],
+    );
+    // The remote address of bytes is their source: that is not HTTP.
+    let remote = "{rules: [{when: [{key: remote.ip, values: [10.0.0.0/8]}]}]}";
+    check(
+        &format!("{DB}{}", secure("AuthorizationPolicy", remote)),
+        expect![[r#""#]],
+    );
 }
 
 #[test]

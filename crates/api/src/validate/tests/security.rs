@@ -13,7 +13,7 @@ fn good_policies_say_nothing() {
     check("PeerAuthentication", "{}", expect![[r#""#]]);
     check(
         "RequestAuthentication",
-        "{jwtRules: [{issuer: 'https://a.b'}, {jwksUri: 'https://a.b/keys', fromHeaders: [{name: X-Token, prefix: 'T '}], fromCookies: [t], outputClaimToHeaders: [{header: x-sub, claim: sub}], timeout: 5s}, {issuer: 'https://a.b', audiences: [x]}]}",
+        "{jwtRules: [{issuer: 'https://a.b'}, {issuer: b, jwksUri: 'https://a.b/keys', fromHeaders: [{name: X-Token, prefix: 'T '}], fromCookies: [t], outputClaimToHeaders: [{header: x-sub, claim: sub}], timeout: 5s}, {issuer: 'https://a.b', audiences: [x]}]}",
         expect![[r#""#]],
     );
     check(
@@ -122,7 +122,7 @@ fn authorization_policies() {
             Error IST0106 spec.rules[0].to[0].operation: is empty: say what is called, or remove to to match everything
             Error IST0106 spec.rules[0].to[1].operation.paths[1]: "/a{*}": braces are for {*} and {**} only, each a whole part between slashes
             Error IST0106 spec.rules[0].to[1].operation.paths[2]: "/{*}/*": a template has no other * than {*} and {**}
-            Error IST0106 spec.rules[0].to[1].operation.paths[3]: "/{x}": braces are for {*} and {**} only, each a whole part between slashes
+            Warning - spec.rules[0].to[1].operation.paths[3]: "/{x}" is compared as it stands: only {*} and {**} stand for something else
             Error IST0106 spec.rules[0].to[1].operation.ports[0]: "0" is not a port; use 1 to 65535
             Error IST0106 spec.rules[0].to[1].operation.ports[1]: "http" is not a port; use 1 to 65535
         "#]],
@@ -184,6 +184,29 @@ fn tls_of_gateways_and_single_ports() {
         "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}}",
         expect![[r#"
             Warning - spec.trafficPolicy.portLevelSettings[1].port.number: has settings already, and the first ones count: merge the two
+        "#]],
+    );
+}
+
+#[test]
+fn headers_of_conditions() {
+    check(
+        "AuthorizationPolicy",
+        "{rules: [{when: [{key: 'request.headers[:path]', values: [a]}, {key: 'request.headers[:Authority]', values: [a]}, {key: 'request.headers[x y]', values: [a]}, {key: 'request.headers[:status]', values: [a]}]}]}",
+        expect![[r#"
+            Error IST0106 spec.rules[0].when[2].key: "request.headers[x y]" names no header that a request can have: use a name such as x-token, or one of :path, :method, :authority, :scheme
+            Error IST0106 spec.rules[0].when[3].key: "request.headers[:status]" names no header that a request can have: use a name such as x-token, or one of :path, :method, :authority, :scheme
+        "#]],
+    );
+}
+
+#[test]
+fn a_token_rule_for_any_issuer_is_told() {
+    check(
+        "RequestAuthentication",
+        "{jwtRules: [{jwksUri: 'https://a.b/keys'}]}",
+        expect![[r#"
+            Warning - spec.jwtRules[0].issuer: is missing: a token counts whoever its claim "iss" names, so whoever signs with these keys can speak for every issuer
         "#]],
     );
 }
