@@ -3,6 +3,7 @@
 mod certs;
 mod dump;
 mod pages;
+mod places;
 mod scrape;
 
 use crate::app_health::AppProbes;
@@ -12,13 +13,14 @@ use crate::shared::Shared;
 use crate::start::Addresses;
 use crate::worker::Entry;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use lateen_identity::source::State;
 use lateen_net::http::{Body, Busy, Incoming, Version};
 use lateen_net::stream::Stream;
 use lateen_telemetry::logging::LogLevel;
 use parking_lot::Mutex;
+use places::{Place, Places};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -59,28 +61,27 @@ pub(crate) struct Admin {
     gateway: Arc<Mutex<BTreeMap<Entry, Result<SocketAddr, String>>>>,
 }
 
-/// Connections that one of these servers has at once; more wait.
-const MOST_CONNECTIONS: usize = 64;
+/// How long a connection to one of these servers may idle.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long a request's head, and the taking of an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves one listener for the proxy's life.
 pub(crate) async fn serve(admin: Rc<Admin>, server: Server, listener: TcpListener) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
         return;
     };
-    let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::default();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let admin = Rc::clone(&admin);
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    admin
-                        .connection(server, Stream::new(stream, Bytes::new()), peer)
-                        .await;
-                });
+                // Without a place it is closed at once.
+                let Some(place) = places.take() else { continue };
+                let stream = Stream::new(stream, Bytes::new());
+                let served =
+                    Rc::clone(&admin).connection((server, Rc::clone(&place)), stream, peer);
+                let task = tokio::task::spawn_local(lateen_net::panics::caught(served));
+                place.belongs_to(task.abort_handle());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -133,16 +134,30 @@ impl Admin {
         let _ = self.certificate.set(certificate);
     }
 
-    async fn connection(self: Rc<Self>, server: Server, stream: Stream, peer: SocketAddr) {
+    async fn connection(
+        self: Rc<Self>,
+        (server, place): (Server, Rc<Place>),
+        stream: Stream,
+        peer: SocketAddr,
+    ) {
         let mut limits = self.shared.limits;
-        limits.idle_time = Duration::from_secs(120);
+        limits.idle_time = limits.idle_time.min(IDLE);
+        limits.head_time = limits.head_time.min(PATIENCE);
+        limits.stall_time = limits.stall_time.min(PATIENCE);
         let drain = self.shared.drain.clone();
         let ended = async move { drain.reached(Stage::Ended).await };
         let respond = move |request: Request<Incoming>, busy: Busy| {
             let admin = Rc::clone(&self);
+            let working = place.work();
             async move {
-                let _busy = busy;
-                admin.answer(server, &request, peer).await
+                let _busy = (busy, working);
+                let mut answer = admin.answer(server, &request, peer).await;
+                if server == Server::Ready {
+                    // Whoever probes does so once in seconds.
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                answer
             }
         };
         let served = lateen_net::http::serve(stream, Version::Http1, &limits, ended, respond);

@@ -4,6 +4,7 @@ use crate::exchange::Open;
 use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use lateen_filters::trailers;
 use lateen_net::http::{Body, BodyError, Incoming};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -94,7 +95,10 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean(trailers);
+                }
                 this.passed(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -5,6 +5,7 @@ use lateen_identity::source;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::resource::Resource;
 use lateen_net::http::Limits;
+use lateen_net::memory::Bounds;
 use lateen_telemetry::logging::LogLevel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -36,6 +37,11 @@ pub struct Config {
     pub app_probes: AppProbes,
     /// Bounds on HTTP peers.
     pub limits: Limits,
+    /// Most connections at once, of which an eighth is kept for a sidecar's own application; what comes beyond is reset.
+    /// Absent: half of the descriptors that the process may have, as each may need another one upstream.
+    pub connections: Option<usize>,
+    /// Memory from which on new work is refused.
+    pub memory: MemoryBound,
     /// How the destination of captured connections is found.
     pub destinations: Destinations,
     /// Version told to the control plane and shown in `istio_build`.
@@ -60,6 +66,8 @@ impl Config {
             app_metrics: None,
             app_probes: AppProbes::default(),
             limits: Limits::default(),
+            connections: None,
+            memory: MemoryBound::Container,
             destinations: Destinations::Kernel,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_level: None,
@@ -74,6 +82,19 @@ impl Config {
             n => n,
         }
     }
+}
+
+/// Memory from which on requests are answered 503, and from somewhat more on connections are reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryBound {
+    /// Shares of the container's limit, of cgroups version 2 or 1; none where there is no limit.
+    Container,
+    /// The same shares of so many bytes.
+    Limit(u64),
+    /// These bytes.
+    Bounds(Bounds),
+    /// None.
+    None,
 }
 
 /// How a proxy proves who it is.

@@ -325,6 +325,7 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
     let review = Review::Http(conn.facts, conn.peer.clone());
     let held = conn.hold(review);
     let worker = Rc::clone(&conn.worker);
+    let source = conn.facts.source.ip();
     let watch = conn.watch.clone();
     let conn = Rc::new(conn);
     let respond = move |request, busy| serve::answer(Rc::clone(&conn), version, request, busy);
@@ -332,7 +333,7 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
     tokio::select! {
         done = served => {
             if let Err(error) = done {
-                tracing::debug!("connection ended: {error}");
+                worker.note_end(&error, source);
             }
         }
         fault = async { match &held {

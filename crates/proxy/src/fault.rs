@@ -82,6 +82,7 @@ fn body(fault: &Fault, failed: Option<&Failed>) -> String {
             reset("connection failure") + &why
         }
         FaultReason::UpstreamReset => reset("connection termination"),
+        FaultReason::UpstreamProtocol => reset("protocol error"),
         FaultReason::NoEndpoint => "no healthy upstream".to_owned(),
         FaultReason::Timeout => "upstream request timeout".to_owned(),
         FaultReason::BadRequest => "Bad Request".to_owned(),
@@ -138,6 +139,9 @@ fn details(reason: FaultReason, transport: &str) -> String {
         FaultReason::UpstreamReset => {
             "upstream_reset_before_response_started{connection_termination}".to_owned()
         }
+        FaultReason::UpstreamProtocol => {
+            "upstream_reset_before_response_started{protocol_error}".to_owned()
+        }
         FaultReason::Timeout => "response_timeout".to_owned(),
         FaultReason::BadRequest => "http1.codec_error".to_owned(),
         FaultReason::TooLarge => "request_headers_too_large".to_owned(),
@@ -157,6 +161,7 @@ pub(crate) fn cause(failed: &Failed) -> String {
     match failed.reason {
         FaultReason::NoEndpoint => "it has no endpoint that is ready".to_owned(),
         FaultReason::Timeout => "it did not answer in time".to_owned(),
+        FaultReason::UpstreamProtocol => "its answer is no valid one".to_owned(),
         FaultReason::ConnectFailed if !failed.transport.is_empty() => {
             format!("it cannot be reached: {}", failed.transport)
         }
@@ -187,6 +192,9 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
             format!("{subject}{address} cannot be reached: {transport}")
         }
         FaultReason::UpstreamReset => format!("{subject} ended the connection before it answered"),
+        FaultReason::UpstreamProtocol => {
+            format!("{subject} answered something that is no answer to what it was asked")
+        }
         FaultReason::Timeout => format!("{subject} did not answer in time"),
         FaultReason::BadRequest => format!("{subject} is no valid request"),
         FaultReason::TooLarge => format!("{subject} has too large a head"),

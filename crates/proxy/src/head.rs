@@ -1,6 +1,6 @@
 //! A request's head in the one form that every later step sees, and in which it travels on.
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version, request};
 use lateen_model::decide::canonical;
@@ -8,6 +8,9 @@ use lateen_model::decide::plan::RequestHead;
 use lateen_model::mesh::PathNormalization;
 use std::borrow::Cow;
 use std::net::SocketAddr;
+
+/// Longest host and port (RFC 1035: 255 bytes for a name).
+const LONGEST_HOST: usize = 255;
 
 /// Gives the request its form: exactly one `Host`, which is the authority, and the canonical path. Returns the authority.
 /// HTTP/1.0 knows no `Host`: there the address that was called stands for it. Fails with what is wrong.
@@ -17,7 +20,11 @@ pub(crate) fn settle(
     mode: PathNormalization,
 ) -> Result<String, String> {
     let authority = authority(head, called)?;
+    if authority.len() > LONGEST_HOST {
+        return Err("a Host of more than 255 bytes".to_owned());
+    }
     canonical::host(&authority)?;
+    lengths(&head.headers)?;
     let host = HeaderValue::from_str(&authority).map_err(|_| "an authority that is no text")?;
     head.headers.insert(HOST, host);
     let Some(target) = head.uri.path_and_query() else {
@@ -34,6 +41,20 @@ pub(crate) fn settle(
         head.uri = Uri::from_parts(parts).map_err(|_| "a target that is none")?;
     }
     Ok(authority)
+}
+
+// HTTP/2 has no use for the length, but what comes after us may be HTTP/1, where two readings of it are two requests.
+fn lengths(headers: &HeaderMap) -> Result<(), String> {
+    let mut all = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = all.next() else {
+        return Ok(());
+    };
+    let is_number =
+        |text: &[u8]| (1..19).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    if all.next().is_some() || !is_number(length.as_bytes()) {
+        return Err("a request whose Content-Length is not one number".to_owned());
+    }
+    Ok(())
 }
 
 fn authority(head: &request::Parts, called: SocketAddr) -> Result<String, String> {

@@ -9,9 +9,16 @@ use lateen_telemetry::metrics::{Peer, Target};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Entries kept before everything is forgotten and made anew: a bound, not a tuning.
 const MOST: usize = 4096;
+
+/// Hosts without a service that are named in metrics; what comes beyond is `unknown`. Requests choose them.
+const MOST_HOSTS: usize = 256;
+
+/// After this time other hosts may take the places.
+const FORGET_HOSTS: Duration = Duration::from_secs(3600);
 
 /// A value and the labels made from it.
 type Of<V, L> = (Arc<V>, Arc<L>);
@@ -32,8 +39,14 @@ pub(crate) struct Labels {
     /// Peers that have proved who they are, by that and by the address of their workload.
     members: RefCell<HashMap<(SpiffeId, usize), Member>>,
     targets: RefCell<HashMap<usize, Of<Cluster, Target>>>,
-    hosts: RefCell<HashMap<(Str, String), Arc<Target>>>,
+    hosts: RefCell<Hosts>,
     no_target: Arc<Target>,
+}
+
+#[derive(Debug)]
+struct Hosts {
+    known: HashMap<(Str, String), Arc<Target>>,
+    since: Instant,
 }
 
 impl Labels {
@@ -57,7 +70,10 @@ impl Labels {
             unknown: Arc::new(Peer::unknown()),
             peers: RefCell::default(),
             targets: RefCell::default(),
-            hosts: RefCell::default(),
+            hosts: RefCell::new(Hosts {
+                known: HashMap::new(),
+                since: Instant::now(),
+            }),
             no_target: Arc::new(Target {
                 service: unknown.clone(),
                 name: unknown.clone(),
@@ -138,7 +154,7 @@ impl Labels {
     }
 
     /// The service that a cluster stands for. A cluster without a service is named by itself, with `host` as the
-    /// service when it is given (Istio: host-header fallback, not at gateways).
+    /// service when it is given (Istio: host-header fallback; ours is for the application's own requests only).
     pub(crate) fn target(&self, cluster: Option<&Arc<Cluster>>, host: Option<&str>) -> Arc<Target> {
         let Some(cluster) = cluster else {
             return self.host(None, host);
@@ -171,15 +187,20 @@ impl Labels {
             return Arc::clone(&self.no_target);
         }
         let mut hosts = self.hosts.borrow_mut();
-        bound(&mut hosts);
-        let key = (name.clone(), host.unwrap_or("unknown").to_owned());
-        let target = hosts.entry(key).or_insert_with(|| {
-            Arc::new(Target {
-                service: host.map_or_else(|| unknown.clone(), Str::from),
-                name: name.clone(),
-                namespace: unknown.clone(),
-            })
-        });
+        if hosts.since.elapsed() >= FORGET_HOSTS {
+            hosts.known.clear();
+            hosts.since = Instant::now();
+        }
+        let mut key = (name.clone(), host.unwrap_or("unknown").to_owned());
+        if hosts.known.len() >= MOST_HOSTS && !hosts.known.contains_key(&key) {
+            key.1 = "unknown".to_owned();
+        }
+        let target = Target {
+            service: Str::from(key.1.as_str()),
+            name: name.clone(),
+            namespace: unknown,
+        };
+        let target = hosts.known.entry(key).or_insert_with(|| Arc::new(target));
         Arc::clone(target)
     }
 }

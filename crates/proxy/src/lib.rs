@@ -23,6 +23,7 @@ mod head;
 mod identity;
 mod labels;
 mod live;
+mod overload;
 mod security;
 mod serve;
 mod shared;
@@ -34,7 +35,8 @@ mod worker;
 
 pub use app_health::{AppProbes, AppProbesError};
 pub use config::{
-    AppMetrics, Certificates, Config, ControlPlane, Destinations, DrainTimes, Identity, Ports,
+    AppMetrics, Certificates, Config, ControlPlane, Destinations, DrainTimes, Identity, MemoryBound,
+    Ports,
 };
 pub use start::{Addresses, Proxy, ProxyError, run};
 

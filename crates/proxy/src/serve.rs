@@ -23,6 +23,7 @@ use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{
     Direction, Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts,
 };
+use lateen_model::mesh::PathNormalization;
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
@@ -47,15 +48,8 @@ pub(crate) async fn answer(
     let upgraded = upgrade(&mut request);
     let (mut head, body) = request.into_parts();
     let body = Replay::new(body, Rc::clone(&open.received));
-    let mut response = match head::settle(&mut head, conn.facts.destination, mode) {
-        Err(subject) => {
-            let fault = Fault {
-                reason: FaultReason::BadRequest,
-                origin: None,
-                subject,
-            };
-            refuse(&conn, &mut cx, open, &fault, None)
-        }
+    let mut response = match settle(&conn, &mut head, &body, mode) {
+        Err(fault) => refuse(&conn, &mut cx, open, &fault, None),
         Ok(authority) => {
             describe(&mut open, &head, &authority);
             let remote = cx.client_address(&head.headers);
@@ -98,6 +92,40 @@ pub(crate) async fn answer(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Gives the head its form, unless the request is refused before anything is decided on it. Returns the authority.
+fn settle(
+    conn: &Conn,
+    head: &mut request::Parts,
+    body: &Replay,
+    mode: PathNormalization,
+) -> Result<String, Fault> {
+    let fault = |reason, subject| Fault {
+        reason,
+        origin: None,
+        subject,
+    };
+    let shared = &conn.worker.shared;
+    if shared.overload.refuses_request() {
+        return Err(fault(FaultReason::Overloaded, "a request".to_owned()));
+    }
+    let authority = head::settle(head, conn.facts.destination, mode)
+        .map_err(|subject| fault(FaultReason::BadRequest, subject))?;
+    let most = shared.limits.body_bytes.unwrap_or(u64::MAX);
+    if body.length().is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    body.bound(most);
+    Ok(authority)
+}
+
+fn too_large() -> Fault {
+    Fault {
+        reason: FaultReason::BodyTooLarge,
+        origin: None,
+        subject: "a body of more bytes than a request may have".to_owned(),
+    }
 }
 
 /// What headers are told of a connection's client.
@@ -154,9 +182,10 @@ fn begin(conn: &Conn, request: &Request<Incoming>, busy: Busy) -> Open {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
+    // Not gRPC-Web, which is HTTP/1 to those who speak it.
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 fn describe(open: &mut Open, head: &request::Parts, authority: &str) {
@@ -263,11 +292,11 @@ fn turn_away(conn: &Conn, cx: &mut Context, mut open: Open, refusal: &Refusal) -
     finish_own(cx, open, &[], answer)
 }
 
-/// Notes the service that was meant. The Host header stands in for an unknown one, but not at gateways, where anyone
-/// may send any (Istio).
+/// Notes the service that was meant. The Host header stands in for an unknown one where it is our own application's:
+/// from others it could be anything, and each would be a series.
 fn aim(conn: &Conn, open: &mut Open, cluster: Option<&Arc<Cluster>>) {
     let host = open.record.authority.as_deref();
-    let host = host.filter(|_| conn.facts.direction != Direction::Gateway);
+    let host = host.filter(|_| conn.facts.direction == Direction::Outbound);
     open.target = conn.worker.labels.target(cluster, host);
 }
 
@@ -340,6 +369,7 @@ impl Call<'_> {
         let deadline = plan
             .timeout
             .map(|limit| Instant::from_std(open.began) + limit);
+        let sending = body.clone();
         let order = Order {
             plan,
             facts: &conn.facts,
@@ -351,7 +381,20 @@ impl Call<'_> {
             deadline,
         };
         match conn.worker.upstream.send(order).await {
+            Err(failed) if failed.client_gone && sending.is_too_large() => {
+                refuse(conn, cx, open, &too_large(), None)
+            }
             Err(failed) => self.failed(cx, open, plan, &failed),
+            Ok(sent) if !is_answer(&sent, cx.upgrade, conn.worker.shared.limits.headers) => {
+                // Its connection is of no more use either: dropped with it.
+                let failed = Failed {
+                    address: Some(sent.address),
+                    workload: sent.workload.clone(),
+                    attempts: sent.attempts,
+                    ..Failed::new(FaultReason::UpstreamProtocol)
+                };
+                self.failed(cx, open, plan, &failed)
+            }
             Ok(mut sent) => {
                 note(conn, &mut open, &sent);
                 cx.upstream_time = Some(sent.time);
@@ -373,12 +416,7 @@ impl Call<'_> {
         let conn = self.conn;
         open.record.cluster = plan.cluster.name.clone();
         open.record.route = plan.route.name.clone();
-        let host = open.record.authority.clone();
-        let host = host.filter(|_| conn.facts.direction != Direction::Gateway);
-        open.target = conn
-            .worker
-            .labels
-            .target(Some(&plan.cluster), host.as_deref());
+        aim(conn, open, Some(&plan.cluster));
     }
 
     fn failed(
@@ -446,6 +484,13 @@ impl Call<'_> {
         });
         answer.map(|_| Body::Empty)
     }
+}
+
+/// Whether an upstream's response can be one: nobody changes a protocol unasked (RFC 9110 §15.2.2). HTTP/2's engine knows
+/// no bound on the number of headers.
+fn is_answer(sent: &Sent, upgrade: bool, most_headers: usize) -> bool {
+    let switches = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    (!switches || upgrade) && sent.response.headers().len() <= most_headers
 }
 
 async fn both(client: OnUpgrade, server: OnUpgrade) -> Result<(Upgraded, Upgraded), hyper::Error> {

@@ -3,6 +3,7 @@
 use crate::config::{Destinations, Ports};
 use crate::drain::Drain;
 use crate::identity::Membership;
+use crate::overload::Overload;
 use crate::tls::{Origins, Servers};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
@@ -29,6 +30,7 @@ pub(crate) struct Live {
 pub(crate) struct Shared {
     pub(crate) scope: Scope,
     pub(crate) limits: Limits,
+    pub(crate) overload: Overload,
     pub(crate) ports: Ports,
     pub(crate) destinations: Destinations,
     pub(crate) live: ArcSwap<Live>,

@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Ports};
 use crate::control::{self, Control};
 use crate::drain::{Drain, Stage};
+use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
 use crate::worker::{self, Command, Entry};
@@ -75,6 +76,7 @@ impl Proxy {
         let plan = Plan::open(&config)?;
         let shared = Arc::new(Shared {
             limits: config.limits,
+            overload: Overload::new(&config),
             ports: config.ports,
             destinations: config.destinations,
             live: ArcSwap::from_pointee(Live::compile(ResourceSet::default(), &config.scope, None)),

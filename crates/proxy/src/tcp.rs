@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often a connection that goes on adds its bytes to the metrics (Istio: 15 s).
 const REPORT: Duration = Duration::from_secs(15);
@@ -162,6 +163,7 @@ async fn copy(
             None => std::future::pending().await,
         }
     };
+    let mut idle = Idle::new(conn.worker.shared.limits.tcp_idle_time);
     let done = {
         let mut copying = pin!(streams(client, &mut dialed.stream, &counts));
         let mut cut = pin!(cut);
@@ -169,7 +171,13 @@ async fn copy(
             tokio::select! {
                 done = copying.as_mut() => break Ok(done),
                 fault = cut.as_mut() => break Err(fault),
-                () = tokio::time::sleep(REPORT) => report(open, &ledger, &counts),
+                () = tokio::time::sleep(REPORT.min(idle.limit)) => {
+                    report(open, &ledger, &counts);
+                    if idle.is_over(counts.forward.get() + counts.back.get()) {
+                        open.record.termination = "tcp_idle_timeout".into();
+                        break Ok(Ok(()));
+                    }
+                }
             }
         }
     };
@@ -186,6 +194,31 @@ async fn copy(
     }
     open.record.received = counts.forward.get();
     open.record.sent = counts.back.get();
+}
+
+/// How long a connection has carried nothing.
+struct Idle {
+    limit: Duration,
+    carried: u64,
+    since: Instant,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            carried: 0,
+            since: Instant::now(),
+        }
+    }
+
+    fn is_over(&mut self, carried: u64) -> bool {
+        if carried != self.carried {
+            self.carried = carried;
+            self.since = Instant::now();
+        }
+        self.since.elapsed() >= self.limit
+    }
 }
 
 // The policy that a live connection was cut for.

@@ -16,8 +16,10 @@ mod jwt;
 mod member;
 mod mesh;
 mod mtls;
+mod overload;
 mod resilience;
 mod rotation;
+mod smuggling;
 mod tcp;
 mod telemetry;
 

@@ -8,9 +8,11 @@ use crate::live::Watchlist;
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 use lateen_model::decide::plan::{Fault, FaultReason};
+use lateen_net::http::ServeError;
+use lateen_net::{listen, panics};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,22 +57,46 @@ pub(crate) struct Worker {
     /// Connections that are looked at again when policies change.
     pub(crate) watchlist: Rc<Watchlist>,
     pub(crate) guard: Guard,
-    said: RefCell<HashMap<(FaultReason, String), Instant>>,
+    said: RefCell<HashMap<(Option<FaultReason>, String), Instant>>,
 }
 
 impl Worker {
     /// Logs a refusal's sentence, unless the same was said a moment ago.
     pub(crate) fn say(&self, fault: &Fault, sentence: impl FnOnce() -> String) {
+        if self.is_news((Some(fault.reason), fault.subject.clone())) {
+            tracing::info!("{}", sentence());
+        }
+    }
+
+    /// Logs what somebody should look at, unless the same was said a moment ago.
+    pub(crate) fn warn(&self, sentence: &str) {
+        if self.is_news((None, sentence.to_owned())) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
+    /// Logs how a connection ended other than well: what its peer did against HTTP, the rest only where asked for.
+    pub(crate) fn note_end(&self, error: &ServeError, source: IpAddr) {
+        match error {
+            ServeError::Violation(why) => self.warn(&format!("{source} was cut off: {why}")),
+            ServeError::Engine(_) => tracing::debug!("connection ended: {error}"),
+        }
+    }
+
+    // Clients choose what there is to say: how much is said in a while is bounded, too.
+    fn is_news(&self, key: (Option<FaultReason>, String)) -> bool {
         let mut said = self.said.borrow_mut();
-        let key = (fault.reason, fault.subject.clone());
         if said.get(&key).is_some_and(|at| at.elapsed() < SAY_AGAIN) {
-            return;
+            return false;
         }
         if said.len() >= MOST_SAID {
-            said.clear();
+            said.retain(|_, at| at.elapsed() < SAY_AGAIN);
         }
-        said.insert(key, Instant::now());
-        tracing::info!("{}", sentence());
+        let is_news = said.len() < MOST_SAID;
+        if is_news {
+            said.insert(key, Instant::now());
+        }
+        is_news
     }
 }
 
@@ -103,6 +129,8 @@ fn work(runtime: &LocalRuntime, shared: Arc<Shared>, commands: UnboundedReceiver
         let (ledger, upstream) = (Rc::clone(&worker), Rc::clone(&worker));
         tokio::task::spawn_local(async move { ledger.ledger.keep().await });
         tokio::task::spawn_local(async move { upstream.upstream.keep().await });
+        let shared = Arc::clone(&worker.shared);
+        tokio::task::spawn_local(async move { shared.overload.keep().await });
         obey(&worker, commands).await;
         worker.ledger.settle();
     });
@@ -138,6 +166,15 @@ async fn obey(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     }
 }
 
+// The client was gone before it was accepted.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
 async fn accept(worker: Rc<Worker>, entry: Entry, listener: TcpListener) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -146,17 +183,25 @@ async fn accept(worker: Rc<Worker>, entry: Entry, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                lateen_net::listen::tune(&stream);
-                tokio::task::spawn_local(connection::run(
-                    Rc::clone(&worker),
-                    entry,
-                    stream,
-                    remote,
-                ));
+                let place = match worker.shared.overload.admit(entry) {
+                    Ok(place) => place,
+                    Err(full) => {
+                        listen::reset_on_close(&stream);
+                        worker.warn(full.sentence());
+                        continue;
+                    }
+                };
+                listen::tune(&stream);
+                let served = connection::run(Rc::clone(&worker), entry, stream, remote);
+                tokio::task::spawn_local(async move {
+                    let _place = place;
+                    panics::caught(served).await;
+                });
             }
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: others must end before more can begin.
-                tracing::warn!("cannot accept a connection: {error}");
+                worker.warn(&format!("cannot accept a connection: {error}"));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

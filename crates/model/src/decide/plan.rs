@@ -215,6 +215,8 @@ pub enum FaultReason {
     ConnectFailed,
     /// The upstream closed or reset before an answer (503, `UC`).
     UpstreamReset,
+    /// The upstream answered something that is no answer to what it was asked (502, `UPE`).
+    UpstreamProtocol,
     /// The upstream did not answer in time (504, `UT`).
     Timeout,
     /// The client sent something that is not valid HTTP (400, `DPE`).
@@ -246,7 +248,7 @@ impl Fault {
     pub fn status(&self) -> u16 {
         match self.reason {
             FaultReason::NoRoute => 404,
-            FaultReason::NotInRegistry => 502,
+            FaultReason::NotInRegistry | FaultReason::UpstreamProtocol => 502,
             FaultReason::Timeout => 504,
             FaultReason::BadRequest => 400,
             FaultReason::TooLarge => 431,
@@ -270,7 +272,7 @@ impl Fault {
             FaultReason::BadRequest => "DPE",
             FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => "UAEX",
             FaultReason::Overloaded => "OM",
-            FaultReason::HandshakeFailed => "UPE",
+            FaultReason::HandshakeFailed | FaultReason::UpstreamProtocol => "UPE",
             FaultReason::NotInRegistry
             | FaultReason::TooLarge
             | FaultReason::BodyTooLarge

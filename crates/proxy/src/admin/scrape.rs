@@ -6,7 +6,7 @@ use http::header::{ACCEPT, HOST};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use lateen_net::dial::{Dial, dial};
-use lateen_net::http::{Body, Limits, Version, open};
+use lateen_net::http::{Body, Limits, Version, open, violations};
 use lateen_net::stream::Stream;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,8 +52,33 @@ impl Admin {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
         }
+        self.refusal_metrics(&mut out);
         self.certificate_metrics(&mut out);
         out
+    }
+
+    /// What was refused, to whom and why.
+    fn refusal_metrics(&self, out: &mut String) {
+        for (name, kind, value) in self.shared.overload.figures() {
+            let _ = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
+        }
+        let panics = lateen_net::panics::count();
+        let _ = writeln!(
+            out,
+            "# TYPE lateen_connection_panics_total counter\nlateen_connection_panics_total {panics}"
+        );
+        let folded = self.shared.metrics.folded();
+        let _ = writeln!(
+            out,
+            "# TYPE lateen_metrics_folded_total counter\nlateen_metrics_folded_total {folded}"
+        );
+        let _ = writeln!(out, "# TYPE lateen_http_violations_total counter");
+        for (kind, count) in violations() {
+            let _ = writeln!(
+                out,
+                "lateen_http_violations_total{{kind=\"{kind}\"}} {count}"
+            );
+        }
     }
 
     /// The same, with the application's after it. An application that does not answer costs only its own part.

@@ -4,12 +4,15 @@ use super::Conn;
 use crate::upstream::Dialed;
 use bytes::BytesMut;
 use lateen_model::decide::cluster::ClusterTls;
-use lateen_model::decide::plan::TcpPlan;
+use lateen_model::decide::plan::{Direction, TcpPlan};
 use lateen_net::detect::{self, ClientHello, Guess};
+use lateen_net::http::Violation;
+use lateen_net::memory::pressure;
 use lateen_net::stream::Stream;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a connection waits for its client when the endpoint that would speak first cannot be reached:
 /// an HTTP client still deserves an answer that says so.
@@ -18,6 +21,14 @@ const UNREACHABLE: Duration = Duration::from_secs(1);
 /// How long a client may take to speak before TLS is begun with an endpoint that might speak first: a handshake in vain
 /// costs both ends more than this.
 const GRACE: Duration = Duration::from_millis(5);
+
+/// Which wait of a silent connection is over.
+enum Over {
+    /// The endpoint that would have spoken first cannot be reached.
+    Unreachable,
+    /// The client has had its time.
+    Late,
+}
 
 /// What the first bytes of a connection turned out to be.
 pub(super) enum Found {
@@ -76,8 +87,23 @@ async fn listen(
         }
     };
     let mut call = pin!(call);
-    let mut patience = pin!(tokio::time::sleep(Duration::MAX));
+    let limits = conn.worker.shared.limits;
+    let came = Instant::now();
+    let mut spoke = None;
+    let mut patience = Over::Late;
+    let mut until = pin!(tokio::time::sleep(Duration::MAX));
+    // Our own application may take its time.
+    let is_stranger = conn.facts.direction != Direction::Outbound;
     loop {
+        if is_stranger && matches!(patience, Over::Late) {
+            let limits = limits.hurried();
+            let limit = if first.is_empty() {
+                came + limits.idle_time
+            } else {
+                *spoke.get_or_insert_with(Instant::now) + limits.head_time
+            };
+            until.as_mut().reset(limit);
+        }
         match detect::guess(first) {
             Guess::Unsure => {}
             guess => return Ok(Found::Client(guess)),
@@ -101,13 +127,27 @@ async fn listen(
             answer = call.as_mut(), if calling => {
                 calling = false;
                 if answer.is_none() {
-                    patience.as_mut().reset(tokio::time::Instant::now() + UNREACHABLE);
+                    until.as_mut().reset(Instant::now() + UNREACHABLE);
+                    patience = Over::Unreachable;
                 }
                 *dialed = answer;
             }
-            () = patience.as_mut() => return Ok(Found::Gone),
+            () = pressure::changed(), if is_stranger => {}
+            () = until.as_mut() => match patience {
+                Over::Unreachable => return Ok(Found::Gone),
+                // Not HTTP after all, as far as anybody can tell: bytes have bounds of their own.
+                Over::Late if !first.is_empty() && ahead.is_some() => return Ok(Found::Bytes),
+                Over::Late => return Err(late(first)),
+            },
         }
     }
+}
+
+fn late(first: &BytesMut) -> io::Error {
+    if !first.is_empty() {
+        Violation::SlowHead.count();
+    }
+    io::Error::new(io::ErrorKind::TimedOut, "it said too little for too long")
 }
 
 /// Waits for a ClientHello; none when the client speaks anything else.

@@ -1,7 +1,9 @@
-//! A request's body that can be sent again while it is small: what was read is kept until a response comes.
+//! A request's body that can be sent again while it is small: what was read is kept until a response comes. Crumbs are
+//! kept together, so that a body holds about as much memory as it has bytes, however its client cuts it.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
+use lateen_filters::trailers;
 use lateen_net::http::{Body, BodyError, Incoming};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,6 +15,12 @@ use std::task::{Context, Poll};
 /// Bytes kept for sending again (Envoy keeps as much per stream by default).
 const MOST: usize = 64 * 1024;
 
+/// Pieces below this size are copied together; larger ones stay what they are.
+const SMALL: usize = 1024;
+
+/// What a piece costs beside its bytes.
+const OVERHEAD: usize = 128;
+
 /// A request's body.
 #[derive(Clone)]
 pub(crate) struct Replay(Rc<RefCell<State>>);
@@ -21,10 +29,13 @@ struct State {
     source: Option<Incoming>,
     hint: SizeHint,
     /// Read from the client before any try asked for it.
-    ahead: VecDeque<Piece>,
-    kept: Vec<Piece>,
-    size: usize,
+    ahead: Pieces,
+    kept: Pieces,
     keeping: bool,
+    /// Most bytes that the client may send.
+    most: u64,
+    /// Whether it sent more.
+    is_too_large: bool,
     /// Whether anything was read from the client that is not kept.
     lost: bool,
     /// Whether the client failed to send all of it.
@@ -34,10 +45,19 @@ struct State {
     counted: Rc<Cell<u64>>,
 }
 
-#[derive(Clone)]
 enum Piece {
     Data(Bytes),
+    /// Put together from small ones.
+    Crumbs(BytesMut),
     Trailers(http::HeaderMap),
+}
+
+/// Pieces of a body in order.
+#[derive(Default)]
+struct Pieces {
+    all: VecDeque<Piece>,
+    /// Bytes of data.
+    size: usize,
 }
 
 /// The beginning of a body.
@@ -59,29 +79,26 @@ impl Replay {
         let hint = source
             .as_ref()
             .map_or(SizeHint::with_exact(0), Incoming::size_hint);
-        Self::of(source, hint, VecDeque::new(), counted)
+        Self::of(source, hint, Pieces::default(), counted)
     }
 
     /// A body of our own.
     pub(crate) fn full(bytes: Bytes) -> Self {
         let hint = SizeHint::with_exact(bytes.len() as u64);
-        let pieces = (!bytes.is_empty()).then_some(Piece::Data(bytes));
-        Self::of(None, hint, pieces.into_iter().collect(), Rc::default())
+        let mut pieces = Pieces::default();
+        pieces.push(&Frame::data(bytes));
+        Self::of(None, hint, pieces, Rc::default())
     }
 
-    fn of(
-        source: Option<Incoming>,
-        hint: SizeHint,
-        ahead: VecDeque<Piece>,
-        counted: Rc<Cell<u64>>,
-    ) -> Self {
+    fn of(source: Option<Incoming>, hint: SizeHint, ahead: Pieces, counted: Rc<Cell<u64>>) -> Self {
         Self(Rc::new(RefCell::new(State {
             source,
             hint,
             ahead,
-            kept: Vec::new(),
-            size: 0,
+            kept: Pieces::default(),
             keeping: true,
+            most: u64::MAX,
+            is_too_large: false,
             lost: false,
             failed: false,
             turn: 0,
@@ -92,7 +109,7 @@ impl Replay {
     /// The body for one more try; earlier tries' bodies end with an error.
     pub(crate) fn body(&self) -> Body {
         let mut state = self.0.borrow_mut();
-        if state.source.is_none() && state.kept.is_empty() && state.ahead.is_empty() {
+        if state.source.is_none() && state.kept.all.is_empty() && state.ahead.all.is_empty() {
             return Body::Empty;
         }
         state.turn += 1;
@@ -107,6 +124,16 @@ impl Replay {
         })
     }
 
+    /// The body fails once the client has sent more than `most` bytes.
+    pub(crate) fn bound(&self, most: u64) {
+        self.0.borrow_mut().most = most;
+    }
+
+    /// Whether the client sent more than it may.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.0.borrow().is_too_large
+    }
+
     /// The body's length, when the client has said it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.0.borrow().hint.exact()
@@ -117,10 +144,12 @@ impl Replay {
     pub(crate) async fn beginning(&self, most: usize) -> Result<Beginning, Cut> {
         poll_fn(|cx| self.0.borrow_mut().poll_ahead(cx, most)).await?;
         let state = self.0.borrow();
-        let pieces = state.ahead.iter().filter_map(Piece::data);
-        let mut bytes: Vec<u8> = pieces.flat_map(|piece| piece.iter().copied()).collect();
-        let whole = bytes.len() <= most && state.source.is_none();
-        bytes.truncate(most);
+        let mut bytes = Vec::with_capacity(state.ahead.size.min(most));
+        for piece in state.ahead.all.iter().filter_map(Piece::data) {
+            let rest = most - bytes.len();
+            bytes.extend_from_slice(&piece[..piece.len().min(rest)]);
+        }
+        let whole = state.ahead.size <= most && state.source.is_none();
         Ok(Beginning {
             bytes: bytes.into(),
             whole,
@@ -153,37 +182,67 @@ struct Try {
 }
 
 impl Piece {
-    fn of(frame: &Frame<Bytes>) -> Option<Self> {
-        let data = frame.data_ref().cloned().map(Self::Data);
-        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
-    }
-
-    fn frame(self) -> Frame<Bytes> {
+    fn into_frame(self) -> Frame<Bytes> {
         match self {
             Self::Data(bytes) => Frame::data(bytes),
+            Self::Crumbs(bytes) => Frame::data(bytes.freeze()),
             Self::Trailers(trailers) => Frame::trailers(trailers),
         }
     }
 
-    fn data(&self) -> Option<&Bytes> {
+    fn to_frame(&self) -> Frame<Bytes> {
+        match self {
+            Self::Data(bytes) => Frame::data(bytes.clone()),
+            Self::Crumbs(bytes) => Frame::data(Bytes::copy_from_slice(bytes)),
+            Self::Trailers(trailers) => Frame::trailers(trailers.clone()),
+        }
+    }
+
+    fn data(&self) -> Option<&[u8]> {
         match self {
             Self::Data(bytes) => Some(bytes),
+            Self::Crumbs(bytes) => Some(bytes),
             Self::Trailers(_) => None,
         }
+    }
+}
+
+impl Pieces {
+    fn push(&mut self, frame: &Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.all.push_back(Piece::Trailers(trailers.clone()));
+        }
+        let Some(bytes) = frame.data_ref().filter(|bytes| !bytes.is_empty()) else {
+            return;
+        };
+        self.size += bytes.len();
+        match self.all.back_mut() {
+            _ if bytes.len() >= SMALL => self.all.push_back(Piece::Data(bytes.clone())),
+            Some(Piece::Crumbs(crumbs)) if crumbs.len() < MOST => crumbs.extend_from_slice(bytes),
+            // A small slice would keep all of what it was read with.
+            _ => self
+                .all
+                .push_back(Piece::Crumbs(BytesMut::from(&bytes[..]))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let piece = self.all.pop_front()?;
+        self.size -= piece.data().map_or(0, <[u8]>::len);
+        Some(piece.into_frame())
+    }
+
+    fn cost(&self) -> usize {
+        self.size + self.all.len() * OVERHEAD
     }
 }
 
 impl State {
     // One byte more than asked for tells whether there is more.
     fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<(), Cut>> {
-        let pieces = self.ahead.iter().filter_map(Piece::data);
-        let mut held: usize = pieces.map(Bytes::len).sum();
-        while held <= most && self.source.is_some() {
+        while self.ahead.size <= most && self.source.is_some() {
             match std::task::ready!(self.poll_source(cx)) {
-                Some(Ok(frame)) => {
-                    held += frame.data_ref().map_or(0, Bytes::len);
-                    self.ahead.extend(Piece::of(&frame));
-                }
+                Some(Ok(frame)) => self.ahead.push(&frame),
                 Some(Err(_)) => return Poll::Ready(Err(Cut)),
                 None => {}
             }
@@ -192,8 +251,8 @@ impl State {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match self.ahead.pop_front() {
-            Some(piece) => Some(Ok(piece.frame())),
+        let polled = match self.ahead.pop() {
+            Some(frame) => Some(Ok(frame)),
             None => std::task::ready!(self.poll_source(cx)),
         };
         if let Some(Ok(frame)) = &polled {
@@ -211,9 +270,18 @@ impl State {
         };
         let polled = std::task::ready!(Pin::new(source).poll_frame(cx));
         match polled {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(bytes) = frame.data_ref() {
                     self.counted.set(self.counted.get() + bytes.len() as u64);
+                }
+                if self.counted.get() > self.most {
+                    self.is_too_large = true;
+                    self.failed = true;
+                    self.source = None;
+                    return Poll::Ready(Some(Err(Box::new(Cut))));
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -230,13 +298,13 @@ impl State {
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        self.size += frame.data_ref().map_or(0, Bytes::len);
-        if !self.keeping || self.size > MOST {
+        let more = frame.data_ref().map_or(0, Bytes::len);
+        if !self.keeping || self.kept.cost() + more > MOST + OVERHEAD {
             self.keeping = false;
             self.lost = true;
             return;
         }
-        self.kept.extend(Piece::of(frame));
+        self.kept.push(frame);
     }
 }
 
@@ -253,22 +321,22 @@ impl http_body::Body for Try {
         if state.turn != this.turn || state.failed {
             return Poll::Ready(Some(Err(Box::new(Cut))));
         }
-        if let Some(piece) = state.kept.get(this.at) {
+        if let Some(piece) = state.kept.all.get(this.at) {
             this.at += 1;
-            let frame = piece.clone().frame();
+            let frame = piece.to_frame();
             this.sent += frame.data_ref().map_or(0, |b| b.len() as u64);
             return Poll::Ready(Some(Ok(frame)));
         }
         if !state.keeping && this.at > 0 {
             // Nobody will ask for it again.
-            state.kept.clear();
+            state.kept = Pieces::default();
             state.lost = true;
             this.at = 0;
         }
         let polled = state.poll(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             this.sent += frame.data_ref().map_or(0, |b| b.len() as u64);
-            this.at = state.kept.len();
+            this.at = state.kept.all.len();
         }
         polled
     }
@@ -277,8 +345,8 @@ impl http_body::Body for Try {
         let state = self.state.borrow();
         state.turn == self.turn
             && state.source.as_ref().is_none_or(Incoming::is_end_stream)
-            && state.ahead.is_empty()
-            && self.at >= state.kept.len()
+            && state.ahead.all.is_empty()
+            && self.at >= state.kept.all.len()
             && !state.failed
     }
 

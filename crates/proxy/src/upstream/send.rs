@@ -3,7 +3,7 @@
 use super::dial::patience;
 use super::retry::{Course, Next, Request, Trouble};
 use super::{Failed, Lease, Picked, Replay, Security, Upstream};
-use http::header::{COOKIE, HOST, HeaderMap};
+use http::header::{COOKIE, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
@@ -87,7 +87,10 @@ impl Upstream {
             let (trouble, sent) = match done {
                 Ok(mut sent) => {
                     let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
-                    if unreached && !order.inbound() {
+                    // Only a proxy of the mesh is believed, which takes it out of its application's answers.
+                    let is_told = matches!(sent.security, Security::Mesh { .. })
+                        || sent.workload.as_ref().is_some_and(|w| w.has_sidecar);
+                    if unreached && is_told && !order.inbound() {
                         (Trouble::Unreached, Some(sent))
                     } else if course.dislikes(&sent.response) {
                         (Trouble::Status, Some(sent))
@@ -144,7 +147,7 @@ impl Upstream {
             .await
             .ok_or(Trouble::TooLate)?
             .map_err(Trouble::Connect)?;
-        let request = compose(order, version, course.attempts);
+        let request = compose(order, version, course.attempts, &picked.security);
         let local = connection.watch.tcp().local_addr().ok();
         let began = Instant::now();
         let per_try = order
@@ -234,7 +237,12 @@ async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Opt
 }
 
 // One try's request, in the form that its version wants.
-fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<Body> {
+fn compose(
+    order: &Order<'_>,
+    version: Version,
+    attempt: u32,
+    security: &Security,
+) -> http::Request<Body> {
     let mut head = order.head.clone();
     if !order.inbound() {
         head.headers.insert(ATTEMPTS, HeaderValue::from(attempt));
@@ -248,6 +256,11 @@ fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<B
             if !is_connect {
                 parts.scheme = None;
                 parts.authority = None;
+                // The engine would send none of a body of unknown length with methods that seldom have one.
+                if order.body.length().is_none() {
+                    let chunked = HeaderValue::from_static("chunked");
+                    head.headers.insert(TRANSFER_ENCODING, chunked);
+                }
             }
         }
         Version::Http2 => {
@@ -258,7 +271,9 @@ fn compose(order: &Order<'_>, version: Version, attempt: u32) -> http::Request<B
                     host.and_then(|h| http::uri::Authority::from_maybe_shared(h).ok());
             }
             if !is_connect {
-                parts.scheme.get_or_insert(Scheme::HTTP);
+                // What this connection is, not what the client called its own.
+                let is_tls = matches!(security, Security::Origin { .. });
+                parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
             }
         }
     }

@@ -114,6 +114,7 @@ pub fn sentence(fault: &Fault) -> String {
         }
         R::ConnectFailed => format!("no connection to {subject} could be made"),
         R::UpstreamReset => format!("{subject} closed the connection before an answer"),
+        R::UpstreamProtocol => format!("{subject} answered something that is no answer"),
         R::Timeout => format!("{subject} did not answer in time"),
         R::BadRequest => format!("the client sent {subject}"),
         R::TooLarge => format!("the request's headers are too large: {subject}"),
