@@ -3,21 +3,21 @@
 //! caller too; of a request only the public key is used.
 
 mod error;
+mod issuer;
 mod request;
-mod rotation;
 
 pub use error::CaError;
 pub use request::{KeyKind, Request};
-pub use rotation::union;
 
 use crate::certificate::{Facts, parse, show};
 use crate::pem;
 use crate::trust::TrustBundles;
+use issuer::Signer;
 use lateen_model::identity::SpiffeId;
 use lateen_model::security::TrustBundle;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
@@ -35,11 +35,12 @@ const SKEW: Duration = Duration::from_secs(120);
 
 /// An authority that can sign.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    signer: Signer,
     /// From the signer up to, but without, the root; empty when the signer is the root.
     chain: Vec<CertificateDer<'static>>,
     certificate: CertificateDer<'static>,
-    roots: Vec<CertificateDer<'static>>,
+    /// The root that the chain leads to.
+    root: CertificateDer<'static>,
     crl: String,
     not_after: SystemTime,
     bundle: TrustBundle,
@@ -141,9 +142,11 @@ impl Authority {
                 chain.push(der);
             }
         }
-        let issuer = issuer(&certificate, files.key)?;
-        let not_after = end_of(&chain, &roots).unwrap_or(facts.not_after);
-        let not_after = not_after.min(facts.not_after);
+        let signer = Signer::of(&certificate, files.key)?;
+        let root = root_of(chain.last().unwrap_or(&certificate), &roots).clone();
+        let end = |der| Facts::of(der).ok().map(|facts| facts.not_after);
+        let above = chain.iter().chain([&root]).filter_map(end).min();
+        let not_after = above.map_or(facts.not_after, |at| at.min(facts.not_after));
         if not_after <= now {
             return Err(CaError::Expired(show(not_after)));
         }
@@ -154,7 +157,7 @@ impl Authority {
             })?;
         }
         let authority = Self {
-            issuer,
+            signer,
             chain,
             certificate,
             crl: files.crl.trim().to_owned(),
@@ -164,7 +167,7 @@ impl Authority {
                 roots: pem::encode_chain(&roots).into(),
                 crls: files.crl.trim().into(),
             },
-            roots,
+            root,
         };
         authority.probe(now)?;
         Ok(authority)
@@ -187,7 +190,7 @@ impl Authority {
         let leaf = self.leaf(&key, id, validity, now)?;
         let mut out = vec![pem::encode("CERTIFICATE", &leaf)];
         out.extend(self.chain.iter().map(|der| pem::encode("CERTIFICATE", der)));
-        out.push(pem::encode("CERTIFICATE", self.root()));
+        out.push(pem::encode("CERTIFICATE", &self.root));
         Ok(out)
     }
 
@@ -231,7 +234,7 @@ impl Authority {
 
     /// The one of [`Authority::root_pem`] that its chain leads to, as PEM.
     pub fn anchor_pem(&self) -> String {
-        pem::encode("CERTIFICATE", self.root())
+        pem::encode("CERTIFICATE", &self.root)
     }
 
     /// The signer's certificate as PEM (`ca-cert.pem`).
@@ -241,7 +244,7 @@ impl Authority {
 
     /// The signer's private key as PEM (`ca-key.pem`). A secret.
     pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+        self.signer.key().serialize_pem()
     }
 
     /// The revocation lists as PEM; empty: none.
@@ -265,20 +268,6 @@ impl Authority {
             trust_domain: trust_domain.into(),
             ..self.bundle.clone()
         }
-    }
-
-    /// The root that the chain leads to: the last one that its top certificate names as issuer.
-    fn root(&self) -> &CertificateDer<'static> {
-        let top = self.chain.last().unwrap_or(&self.certificate);
-        let issued = |root: &&CertificateDer<'_>| {
-            let (Ok(root), Ok(top)) = (parse(root), parse(top)) else {
-                return false;
-            };
-            root.subject().as_raw() == top.issuer().as_raw()
-                && top.verify_signature(Some(root.public_key())).is_ok()
-        };
-        let found = self.roots.iter().find(issued);
-        found.unwrap_or(&self.roots[0])
     }
 
     fn leaf(
@@ -325,8 +314,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(key, &self.issuer).map_err(make)?;
-        Ok(certificate.into())
+        self.signer.sign(&params, key)
     }
 
     /// Signs a certificate for nobody and verifies it as others would.
@@ -372,28 +360,19 @@ impl fmt::Debug for Serving {
 /// Trust domain of the certificate that an authority is tried with.
 const PROBE: &str = "probe.invalid";
 
-fn issuer(
-    certificate: &CertificateDer<'static>,
-    key: &str,
-) -> Result<Issuer<'static, KeyPair>, CaError> {
-    let unusable = |file| move |why: String| CaError::Unusable { file, why };
-    let key = pem::private_key(key).map_err(|source| CaError::Pem {
-        file: "ca-key.pem",
-        source,
-    })?;
-    let key = KeyPair::try_from(&key).map_err(|e| unusable("ca-key.pem")(e.to_string()))?;
-    let parsed = parse(certificate).map_err(unusable("ca-cert.pem"))?;
-    if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err(CaError::Mismatch);
-    }
-    Issuer::from_ca_cert_der(certificate, key).map_err(|e| unusable("ca-cert.pem")(e.to_string()))
-}
-
-/// When the first certificate of a chain, or the last of the roots, ends.
-fn end_of(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    let end = |der| Facts::of(der).ok().map(|facts| facts.not_after);
-    let roots = roots.iter().filter_map(end).max();
-    chain.iter().filter_map(end).chain(roots).min()
+/// The root that issued `top`; the first when none did (the trial says so then).
+fn root_of<'a>(
+    top: &CertificateDer<'_>,
+    roots: &'a [CertificateDer<'static>],
+) -> &'a CertificateDer<'static> {
+    let issued = |root: &&CertificateDer<'_>| {
+        let (Ok(root), Ok(top)) = (parse(root), parse(top)) else {
+            return false;
+        };
+        root.subject().as_raw() == top.issuer().as_raw()
+            && top.verify_signature(Some(root.public_key())).is_ok()
+    };
+    roots.iter().find(issued).unwrap_or(&roots[0])
 }
 
 fn uri(id: &SpiffeId) -> Result<SanType, CaError> {

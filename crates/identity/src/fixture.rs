@@ -80,6 +80,14 @@ impl Workshop {
         Self { params, key, der }
     }
 
+    /// A root that ends after `lifetime`.
+    pub(crate) fn ending(name: &str, lifetime: Duration) -> Self {
+        let (mut params, key) = Self::params(name);
+        within(&mut params, now() - HOUR, now() + lifetime);
+        let der = params.self_signed(&key).expect("a root").into();
+        Self { params, key, der }
+    }
+
     pub(crate) fn intermediate(&self, name: &str) -> Self {
         let (params, key) = Self::params(name);
         let der = params.signed_by(&key, &self.issuer());

@@ -125,11 +125,16 @@ impl Connector {
     /// As for [`Connector::connect`].
     pub async fn channel(&self) -> io::Result<Channel> {
         let this = self.clone();
-        channel(Box::new(move || {
+        // A dead peer would otherwise be noticed only when something is sent to it.
+        let kept = endpoint()
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true);
+        let open: Open = Box::new(move || {
             let this = this.clone();
             Box::pin(async move { Ok(Box::new(this.connect().await?) as Stream) })
-        }))
-        .await
+        });
+        join(kept, open).await
     }
 }
 
@@ -179,23 +184,26 @@ pub(crate) type Opening = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send
 /// Opens a stream whenever the channel needs one.
 pub(crate) type Open = Box<dyn Fn() -> Opening + Send>;
 
-/// A gRPC channel over streams that somebody else opens.
+/// A gRPC channel over streams of this machine that somebody else opens. It sends no keep-alive: the kernel tells when
+/// the peer is gone, and servers may take pings for an attack (grpc-go: at most one in five minutes).
 pub(crate) async fn channel(open: Open) -> io::Result<Channel> {
+    join(endpoint(), open).await
+}
+
+fn endpoint() -> Endpoint {
     // The streams know where they lead; the URI only fills the `:authority`.
-    Endpoint::from_static("http://localhost")
-        .connect_timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect_with_connector(Opener(open))
-        .await
-        .map_err(|error| {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            io::Error::other(cause.to_string())
-        })
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT)
+}
+
+async fn join(endpoint: Endpoint, open: Open) -> io::Result<Channel> {
+    let joined = endpoint.connect_with_connector(Opener(open)).await;
+    joined.map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        io::Error::other(cause.to_string())
+    })
 }
 
 struct Opener(Open);

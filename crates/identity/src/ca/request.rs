@@ -3,7 +3,9 @@
 use super::{CaError, make};
 use crate::pem;
 use crate::svid::{Svid, SvidError};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType, SubjectPublicKeyInfo};
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, RsaKeySize, SanType, SubjectPublicKeyInfo,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -25,6 +27,31 @@ pub enum KeyKind {
     EcdsaP384,
     /// RSA with 2048 bits (Istio's own default).
     Rsa2048,
+    /// RSA with 4096 bits.
+    Rsa4096,
+}
+
+impl KeyKind {
+    /// The kind that Istio's variables of a proxy ask for: `ECC_SIGNATURE_ALGORITHM`, `ECC_CURVE` and
+    /// `WORKLOAD_RSA_KEY_SIZE`, each absent or empty when it is not set. Without all of them: P-256, where Istio takes RSA.
+    ///
+    /// # Errors
+    /// A sentence that names the variable and what it may say.
+    pub fn of_istio(ecc: &str, curve: &str, rsa_bits: &str) -> Result<Self, String> {
+        match (ecc, curve, rsa_bits) {
+            ("ECDSA", "P384", _) => Ok(Self::EcdsaP384),
+            ("ECDSA", "" | "P256", _) | ("", _, "") => Ok(Self::EcdsaP256),
+            ("ECDSA", curve, _) => Err(format!("ECC_CURVE is {curve:?}; it may be P256 or P384")),
+            ("", _, "2048") => Ok(Self::Rsa2048),
+            ("", _, "4096") => Ok(Self::Rsa4096),
+            ("", _, bits) => Err(format!(
+                "WORKLOAD_RSA_KEY_SIZE is {bits:?}; it may be 2048 or 4096"
+            )),
+            (ecc, _, _) => Err(format!(
+                "ECC_SIGNATURE_ALGORITHM is {ecc:?}; it may be ECDSA"
+            )),
+        }
+    }
 }
 
 /// A new key and the request to sign it.
@@ -39,12 +66,14 @@ impl Request {
     /// # Errors
     /// There is no randomness, or `id` cannot be put into a request.
     pub fn new(kind: KeyKind, id: Option<&str>) -> Result<Self, CaError> {
-        let key = KeyPair::generate_for(match kind {
-            KeyKind::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            KeyKind::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            KeyKind::Rsa2048 => &rcgen::PKCS_RSA_SHA256,
-        })
-        .map_err(make)?;
+        let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
+        let key = match kind {
+            KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+            KeyKind::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+            KeyKind::Rsa2048 => rsa(RsaKeySize::_2048),
+            KeyKind::Rsa4096 => rsa(RsaKeySize::_4096),
+        };
+        let key = key.map_err(make)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         if let Some(id) = id {

@@ -352,22 +352,138 @@ fn servers_of_the_control_plane_get_names() {
     assert_has(&error(bad), "\"no name\" cannot be put into a certificate");
 }
 
+/// Runs the real `openssl` in a directory; absent where it is not installed.
+fn run(dir: &std::path::Path, arguments: &str) -> Option<()> {
+    let done = std::process::Command::new("openssl")
+        .current_dir(dir)
+        .args(arguments.split_whitespace())
+        .output()
+        .ok()?;
+    assert!(done.status.success(), "{arguments}: {done:?}");
+    Some(())
+}
+
+/// An authority made by `openssl` with this subject and key.
+fn made_by_openssl(subject: &str, key: &str) -> Option<(tempfile::TempDir, String)> {
+    let dir = tempfile::tempdir().expect("a directory");
+    run(dir.path(), &format!("{key} -out ca.key"))?;
+    run(
+        dir.path(),
+        &format!(
+            "req -x509 -new -key ca.key -sha256 -days 30 -multivalue-rdn -out ca.pem -subj {subject} \
+             -addext keyUsage=critical,keyCertSign,cRLSign"
+        ),
+    )?;
+    let cert = std::fs::read_to_string(dir.path().join("ca.pem")).expect("written");
+    Some((dir, cert))
+}
+
 #[test]
-fn unions_of_roots_keep_each_once() {
-    let (old, new) = (authority("cluster.local"), authority("cluster.local"));
-    let short = Authority::self_signed("cluster.local", DAY, now()).expect("an authority");
-    let (text, notices) = union(
-        &[
-            old.root_pem(),
-            new.root_pem(),
-            old.root_pem(),
-            "",
-            short.root_pem(),
-        ],
-        now() + 2 * DAY,
-    );
-    assert_eq!(text, old.root_pem().to_owned() + new.root_pem());
-    assert_eq!(notices.len(), 1);
-    assert_has(&notices[0], "expired at");
-    assert_has(&union(&["nonsense"], now()).1[0], "cannot be read");
+fn names_with_repeated_and_joined_parts_are_kept_as_they_are() {
+    let key = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+    for subject in [
+        "/DC=example/DC=corp/CN=Corp_Issuing_CA_1",
+        "/C=US+O=Example/OU=a/OU=b/CN=x+serialNumber=7",
+    ] {
+        let Some((dir, cert)) = made_by_openssl(subject, key) else {
+            return;
+        };
+        let key = std::fs::read_to_string(dir.path().join("ca.key")).expect("written");
+        let files = Files {
+            cert: &cert,
+            key: &key,
+            ..Files::default()
+        };
+        let now = SystemTime::now();
+        let ca = Authority::from_pem(&files, now).expect("an authority");
+        let request = Request::new(KeyKind::EcdsaP256, None).expect("a request");
+        let chain = ca.sign(request.pem(), &sleep_id(), HOUR, now);
+        let chain = chain.expect("signed");
+        let svid = request.answered(&chain.concat()).expect("an SVID");
+        assert_eq!(
+            bundles(&[("cluster.local", &ca)]).verify(&svid.chain, now),
+            Ok(sleep_id())
+        );
+        let (leaf, root) = (parse(&svid.chain[0]), &ca.root);
+        let root = parse(root).expect("readable");
+        let leaf = leaf.expect("readable");
+        assert_eq!(leaf.issuer().as_raw(), root.subject().as_raw());
+        std::fs::write(dir.path().join("leaf.pem"), &chain[0]).expect("written");
+        run(
+            dir.path(),
+            "verify -x509_strict -purpose sslclient -CAfile ca.pem leaf.pem",
+        );
+    }
+}
+
+#[test]
+fn keys_of_every_form_sign() {
+    for (make, convert) in [
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", ""),
+        (
+            "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072",
+            "rsa -in ca.key -traditional -out ca.key",
+        ),
+        (
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384",
+            "ec -in ca.key -out ca.key",
+        ),
+        ("ecparam -name prime256v1 -genkey", ""),
+    ] {
+        let Some((dir, cert)) = made_by_openssl("/CN=root", make) else {
+            return;
+        };
+        if !convert.is_empty() {
+            run(dir.path(), convert);
+        }
+        let key = std::fs::read_to_string(dir.path().join("ca.key")).expect("written");
+        let files = Files {
+            cert: &cert,
+            key: &key,
+            ..Files::default()
+        };
+        let now = SystemTime::now();
+        let ca =
+            Authority::from_pem(&files, now).unwrap_or_else(|e| panic!("{make} {convert}: {e}"));
+        let request = Request::new(KeyKind::EcdsaP256, None).expect("a request");
+        let chain = ca
+            .sign(request.pem(), &sleep_id(), HOUR, now)
+            .expect("signed");
+        let svid = request.answered(&chain.concat()).expect("an SVID");
+        assert_eq!(
+            bundles(&[("cluster.local", &ca)]).verify(&svid.chain, now),
+            Ok(sleep_id())
+        );
+    }
+}
+
+#[test]
+fn the_end_is_that_of_its_own_root() {
+    let own = Workshop::ending("own", 10 * DAY);
+    let other = Workshop::root("other");
+    let middle = own.intermediate("middle");
+    let ca = middle
+        .plugged(&(other.pem() + &own.pem()), "")
+        .expect("an authority");
+    assert_eq!(ca.not_after(), now() + 10 * DAY);
+}
+
+#[test]
+fn the_kind_of_key_is_what_istios_variables_say() {
+    let check = |said: [&str; 3], want: Result<KeyKind, &str>| {
+        let [ecc, curve, rsa] = said;
+        match (KeyKind::of_istio(ecc, curve, rsa), want) {
+            (Ok(kind), Ok(want)) => assert_eq!(kind, want, "{said:?}"),
+            (Err(why), Err(part)) => assert_has(&why, part),
+            (got, _) => panic!("{said:?}: {got:?}"),
+        }
+    };
+    check(["", "", ""], Ok(KeyKind::EcdsaP256));
+    check(["", "", "2048"], Ok(KeyKind::Rsa2048));
+    check(["", "", "4096"], Ok(KeyKind::Rsa4096));
+    check(["ECDSA", "", "2048"], Ok(KeyKind::EcdsaP256));
+    check(["ECDSA", "P384", ""], Ok(KeyKind::EcdsaP384));
+    check(["ECDSA", "P521", ""], Err("ECC_CURVE is \"P521\""));
+    check(["", "", "1024"], Err("WORKLOAD_RSA_KEY_SIZE is \"1024\""));
+    check(["RSA", "", ""], Err("ECC_SIGNATURE_ALGORITHM is \"RSA\""));
 }
