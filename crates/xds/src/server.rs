@@ -29,6 +29,13 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest request taken. Versions of what a client holds are the largest part of any request.
 const REQUEST_BYTES: usize = 4 << 20;
 
+/// Streams that one proxy (by identity and node id) may have: one, and those that it has lost and that have not been
+/// noticed to be gone.
+const STREAMS_OF_ONE: usize = 16;
+
+/// Streams of one identity: pods may share a service account.
+const STREAMS_OF_IDENTITY: usize = 4096;
+
 /// The resources that proxies are sent. A cheap handle: clones share one store.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -51,6 +58,8 @@ struct StreamState {
     status: Option<ProxyStatus>,
     acked: Option<u64>,
     settled: u64,
+    /// Who proved to have opened it; absent on a plaintext connection.
+    identity: Option<Identity>,
 }
 
 /// One stored resource, for debug pages.
@@ -250,13 +259,21 @@ impl AggregatedDiscoveryService for Streams {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let admitted = self.gate.admit(request.metadata(), request.extensions());
         let identity = admitted.await?;
+        let full = |_| {
+            Status::resource_exhausted(format!(
+                "this service account has {STREAMS_OF_IDENTITY} streams open already"
+            ))
+        };
         // A response of each kind fits: sending never waits for a client that follows the protocol.
         let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 1);
-        let stream = Stream::open(self.store.inner.clone(), identity, answers);
+        let stream = Stream::open(self.store.inner.clone(), identity, answers).map_err(full)?;
         tokio::spawn(stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
+
+/// An identity has as many streams as it may.
+struct TooMany;
 
 /// One stream on its socket. Leaves the store's list when dropped.
 struct Stream {
@@ -276,16 +293,48 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn open(inner: Arc<Inner>, identity: Option<Identity>, answers: mpsc::Sender<Answer>) -> Self {
+    /// Opens a stream, unless its owner has too many.
+    fn open(
+        inner: Arc<Inner>,
+        identity: Option<Identity>,
+        answers: mpsc::Sender<Answer>,
+    ) -> Result<Self, TooMany> {
         let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
-        inner.streams.lock().insert(id, StreamState::default());
-        Self {
+        {
+            let mut streams = inner.streams.lock();
+            let same = streams.values().filter(|state| state.identity == identity);
+            if identity.is_some() && same.count() >= STREAMS_OF_IDENTITY {
+                return Err(TooMany);
+            }
+            let state = StreamState {
+                identity: identity.clone(),
+                ..StreamState::default()
+            };
+            streams.insert(id, state);
+        }
+        Ok(Self {
             id,
             inner,
             session: Session::new(identity, SystemTime::now()),
             answers,
             deadline: None,
-        }
+        })
+    }
+
+    /// Whether the proxy of this stream has more streams than it may, this one not counted.
+    fn is_one_too_many(&self) -> bool {
+        let Some(own) = self.session.status() else {
+            return false;
+        };
+        let streams = self.inner.streams.lock();
+        let Some(state) = streams.get(&self.id) else {
+            return false;
+        };
+        let same = streams.iter().filter(|(id, other)| {
+            let node = other.status.as_ref().map(|status| &status.node_id);
+            **id != self.id && other.identity == state.identity && node == Some(&own.node_id)
+        });
+        same.count() >= STREAMS_OF_ONE
     }
 
     async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
@@ -332,14 +381,22 @@ impl Stream {
 
     fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let refusal = request.error_detail.as_ref().map(|e| e.message.clone());
+        let is_first = self.session.acked().is_none();
         let table = self.inner.table.read();
         let taken = self
             .session
             .on_request(&table, request, SystemTime::now())
             .map_err(|refused| match refused {
                 Refused::Impostor { .. } => Status::permission_denied(refused.to_string()),
+                Refused::TooManyNames => Status::resource_exhausted(refused.to_string()),
                 _ => Status::invalid_argument(refused.to_string()),
             });
+        let taken = match is_first && taken.is_ok() && self.is_one_too_many() {
+            true => Err(Status::resource_exhausted(format!(
+                "this proxy has {STREAMS_OF_ONE} streams open already"
+            ))),
+            false => taken,
+        };
         if let Err(refused) = &taken {
             tracing::warn!("a proxy's stream is refused: {}", refused.message());
         }
@@ -359,6 +416,12 @@ impl Stream {
             let table = self.inner.table.read();
             self.session.pump(&table, SystemTime::now())
         };
+        // Known before the client hears of it: what it does next counts with it.
+        if let Some(state) = self.inner.streams.lock().get_mut(&self.id) {
+            state.status = self.session.status();
+            state.acked = self.session.acked();
+            state.settled = self.session.settled();
+        }
         let sent = !responses.is_empty();
         for response in responses {
             self.answers.send(Ok(response)).await?;
@@ -368,12 +431,6 @@ impl Stream {
             (true, Some(at)) if !sent => Some(at),
             (true, _) => Some(Instant::now() + ACK_TIMEOUT),
         };
-        let state = StreamState {
-            status: self.session.status(),
-            acked: self.session.acked(),
-            settled: self.session.settled(),
-        };
-        self.inner.streams.lock().insert(self.id, state);
         self.inner.note_convergence();
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::server::Identity;
 use crate::table::{Slot, SlotId, Table, version_text};
 use lateen_model::decide::resources::Audience;
 use lateen_model::mesh::Scope;
-use lateen_model::resource::Kind;
+use lateen_model::resource::{Kind, Resource};
 use lateen_proto::discovery::{
     Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wire,
 };
@@ -27,6 +27,12 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Names of removed resources and of unknown ones in one response.
 const MESSAGE_NAMES: usize = 10_000;
+
+/// Names of one kind that a stream may ask for; proxies ask for all and name none.
+const MOST_NAMES: usize = 10_000;
+
+/// Bytes of those names.
+const MOST_NAME_BYTES: usize = 1 << 20;
 
 /// One connected proxy.
 #[derive(Debug, Clone)]
@@ -88,6 +94,10 @@ pub(crate) enum Refused {
     },
     #[error("type {0:?} is not served: this control plane serves lateen.mesh.v1 only")]
     UnknownType(String),
+    #[error(
+        "more than {MOST_NAMES} names or {MOST_NAME_BYTES} bytes of names of one type are asked for: ask for all (*)"
+    )]
+    TooManyNames,
 }
 
 /// State of one stream.
@@ -116,12 +126,22 @@ struct Who {
 }
 
 impl Who {
-    /// Whether the resource in a slot is for this proxy. What is for single accounts goes only to those that
-    /// proved theirs.
     fn may_have(&self, slot: &Slot) -> bool {
-        let personal = matches!(slot.audience, Audience::Accounts { .. });
-        (self.authenticated || !personal) && slot.audience.includes(&self.scope)
+        is_for(&slot.audience, &self.scope, self.authenticated)
     }
+}
+
+impl ProxyStatus {
+    /// Whether a resource is sent to this proxy, when it asks for it.
+    pub fn may_have(&self, resource: &Resource) -> bool {
+        is_for(&Audience::of(resource), &self.scope, self.authenticated)
+    }
+}
+
+/// Whether something is for a proxy. What is for single accounts goes only to those that proved theirs.
+fn is_for(audience: &Audience, scope: &Scope, authenticated: bool) -> bool {
+    let personal = matches!(audience, Audience::Accounts { .. });
+    (authenticated || !personal) && audience.includes(scope)
 }
 
 /// State of one kind.
@@ -136,7 +156,9 @@ struct Subscription {
     /// Slots to look at before the next response.
     owed: BTreeSet<SlotId>,
     /// Names to be told as gone that no slot has.
-    gone: Vec<String>,
+    gone: BTreeSet<String>,
+    /// Bytes of the names asked for.
+    bytes: usize,
     /// Whether a response is due even when it is empty.
     answer_due: bool,
     in_flight: bool,
@@ -189,7 +211,7 @@ impl Session {
         if !request.response_nonce.is_empty() {
             sub.acknowledge(request.response_nonce, request.error_detail, now);
         }
-        sub.subscribe(table, kind, request.resource_names_subscribe);
+        sub.subscribe(table, kind, request.resource_names_subscribe)?;
         sub.unsubscribe(table, kind, &request.resource_names_unsubscribe);
         Ok(())
     }
@@ -332,20 +354,29 @@ impl Subscription {
         self.status.nack = refusal.map(|status| status.message);
     }
 
-    fn subscribe(&mut self, table: &Table, kind: Kind, names: Vec<String>) {
+    fn subscribe(&mut self, table: &Table, kind: Kind, names: Vec<String>) -> Result<(), Refused> {
         let Some(only) = &mut self.only else {
-            return;
+            return Ok(());
         };
         for name in names {
+            if !only.contains(&name) {
+                self.bytes += name.len();
+                if only.len() >= MOST_NAMES || self.bytes > MOST_NAME_BYTES {
+                    return Err(Refused::TooManyNames);
+                }
+            }
             match table.find(kind, &name) {
                 Some(id) => {
                     self.owed.insert(id);
                 }
                 // xDS: a name that does not exist is answered as removed.
-                None => self.gone.push(name.clone()),
+                None => {
+                    self.gone.insert(name.clone());
+                }
             }
             only.insert(name);
         }
+        Ok(())
     }
 
     fn unsubscribe(&mut self, table: &Table, kind: Kind, names: &[String]) {
@@ -353,7 +384,10 @@ impl Subscription {
             return;
         };
         for name in names {
-            only.remove(name);
+            if only.remove(name) {
+                self.bytes -= name.len();
+                self.gone.remove(name);
+            }
             if let Some(id) = table.find(kind, name) {
                 self.held.remove(id);
                 self.owed.remove(&id);
@@ -393,8 +427,12 @@ impl Subscription {
     /// The next response: owed slots up to the bounds on one message.
     fn respond(&mut self, table: &Table, kind: Kind, who: &Who) -> Option<DeltaDiscoveryResponse> {
         let mut resources = Vec::new();
-        let names = self.gone.len().min(MESSAGE_NAMES);
-        let mut removed: Vec<String> = self.gone.drain(..names).collect();
+        let mut removed = Vec::new();
+        while removed.len() < MESSAGE_NAMES
+            && let Some(name) = self.gone.pop_first()
+        {
+            removed.push(name);
+        }
         let mut size = 0;
         while let Some(id) = self.owed.first().copied() {
             let slot = table.slot(id);

@@ -65,3 +65,24 @@ fn a_folder_that_cannot_be_written_costs_the_cache_only() {
     );
     assert!(cache.is_dirty(), "kept for the next time");
 }
+
+#[test]
+fn nobody_else_reads_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("cache");
+    // What an earlier attempt left for everybody to read.
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, "old").expect("written");
+    let mut cache = Cache::new(path.clone(), "n".to_owned());
+    for name in ["a/x", "a/y"] {
+        cache.note(key(name), raw(&table(name, "1", None), "v1"));
+        cache.flush().expect("written");
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    assert!(!beside.exists());
+}

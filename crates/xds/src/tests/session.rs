@@ -444,3 +444,28 @@ fn a_node_that_is_not_what_was_proved_is_refused() {
         assert_eq!(pair.settle(), Vec::<String>::new(), "nothing leaks");
     }
 }
+
+#[test]
+fn names_are_bounded() {
+    let mut pair = Pair::new(Table::default());
+    let first = |names: Vec<String>| DeltaDiscoveryRequest {
+        node: Some(node::encode(&pair.scope, &node::id(&pair.scope), "test")),
+        type_url: crate::codec::type_url(Kind::Service).to_owned(),
+        resource_names_subscribe: names,
+        ..DeltaDiscoveryRequest::default()
+    };
+    let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let long = first((0..3).map(|n| n.to_string().repeat(1 << 19)).collect());
+    let (most, more) = (first(many(10_000)), first(vec!["one more".to_owned()]));
+    let again = first(many(10_000));
+    let ask = |pair: &mut Pair, request| {
+        let session = &mut pair.session;
+        session.on_request(&pair.table, request, SystemTime::UNIX_EPOCH)
+    };
+    assert_eq!(ask(&mut pair, most), Ok(()));
+    assert_eq!(ask(&mut pair, again), Ok(()), "the same names are no more");
+    let refused = ask(&mut pair, more).expect_err("too many");
+    assert!(refused.to_string().contains("10000 names"), "{refused}");
+    pair.session = Session::new(None, SystemTime::UNIX_EPOCH);
+    assert!(ask(&mut pair, long).is_err());
+}

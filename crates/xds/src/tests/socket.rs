@@ -5,13 +5,17 @@ use crate::client::{Options, Update, node_id, plain, run};
 use crate::server::{Gate, Identity, Store, Unguarded, service};
 use lateen_model::mesh::OutboundMode;
 use lateen_model::resource::{Kind, Resource};
+use lateen_proto::discovery::DeltaDiscoveryRequest;
+use lateen_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 /// A served store on a runtime of its own.
 struct Served {
@@ -261,5 +265,41 @@ async fn streams_wait_for_the_first_sync_and_leave_the_list() {
     drop(updates);
     while !store.proxies().is_empty() {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn one_proxy_has_a_bounded_number_of_streams() {
+    let store = Store::new();
+    store.mark_ready();
+    let served = serve(&store, "127.0.0.1:0").await;
+    let uri = format!("http://{}", served.address);
+    let endpoint = Endpoint::from_shared(uri).expect("a URI");
+    let channel = endpoint.connect().await.expect("it connects");
+    let mut open = Vec::new();
+    for (pod, streams) in [("sleep", 16), ("other", 1), ("sleep", 0)] {
+        let scope = scope(pod, "default");
+        for number in 0..=streams {
+            let request = DeltaDiscoveryRequest {
+                node: Some(crate::node::encode(&scope, &node_id(&scope), "test")),
+                type_url: crate::codec::type_url(Kind::Service).to_owned(),
+                ..DeltaDiscoveryRequest::default()
+            };
+            let (sender, receiver) = mpsc::channel(1);
+            sender.send(request).await.expect("there is room");
+            let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
+            let asked = client.delta_aggregated_resources(ReceiverStream::new(receiver));
+            let mut answers = asked.await.expect("a stream").into_inner();
+            let first = answers.message().await;
+            let refused = pod == "sleep" && number == streams;
+            match first {
+                Ok(_) => assert!(!refused, "{pod} {number}"),
+                Err(status) => {
+                    assert!(refused, "{pod} {number}: {status}");
+                    assert_eq!(status.code(), Code::ResourceExhausted);
+                }
+            }
+            open.push((sender, answers));
+        }
     }
 }
