@@ -141,7 +141,7 @@ fn rss_stays_under_the_cap_while_slow_readers_and_tiny_chunks_attack() {
         let bench = Rc::new(changed(Protocol::Http, app, |_| {}).await);
         let before = resident().unwrap();
         let mut attackers = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..40 {
             let mut stream = bench.inbound("127.1.0.9").await;
             let request = b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n";
             stream.write_all(request).await.unwrap();
@@ -149,7 +149,7 @@ fn rss_stays_under_the_cap_while_slow_readers_and_tiny_chunks_attack() {
         }
         let crumbs = async {
             let many = b"1\r\nx\r\n".repeat(4000);
-            for _ in 0..50 {
+            for _ in 0..10 {
                 let mut stream = bench.inbound("127.1.0.9").await;
                 let head = b"POST /hold HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
                 stream.write_all(head).await.unwrap();
@@ -182,7 +182,7 @@ fn rss_stays_under_the_cap_while_slow_readers_and_tiny_chunks_attack() {
                 .await
                 .unwrap();
             let mut answers = Vec::new();
-            for _ in 0..200 {
+            for _ in 0..100 {
                 let request = ::http::Request::get("http://a/endless");
                 let request = request.body(Body::Empty).unwrap();
                 answers.push(sender.send(request).await);
