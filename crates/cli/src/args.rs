@@ -288,6 +288,9 @@ pub struct SimulateArgs {
     /// Header, as NAME: VALUE
     #[arg(long = "header", short = 'H')]
     pub headers: Vec<String>,
+    /// Token that the call carries as Authorization: Bearer; @FILE reads it from a file
+    #[arg(long)]
+    pub token: Option<String>,
     /// Further objects to lay over what the proxy has (YAML files)
     #[arg(long = "filename", short = 'f')]
     pub files: Vec<PathBuf>,
@@ -310,6 +313,9 @@ pub struct WhyArgs {
     /// Header, as NAME: VALUE
     #[arg(long = "header", short = 'H')]
     pub headers: Vec<String>,
+    /// Token that the call carries as Authorization: Bearer; @FILE reads it from a file
+    #[arg(long)]
+    pub token: Option<String>,
     /// Further objects to lay over what the proxies have (YAML files)
     #[arg(long = "filename", short = 'f')]
     pub files: Vec<PathBuf>,

@@ -1,14 +1,20 @@
 //! `lateen simulate`: asks the control plane for what a proxy is sent and runs the proxy's own decisions on it.
 
+mod request;
+mod story;
+
+pub use request::{Request, Sender};
+pub use story::Story;
+
 use crate::args::SimulateArgs;
 use crate::cluster::{Cluster, text};
 use crate::local;
 use crate::sandbox::pod_name;
 use crate::view::resources_for;
 use anyhow::{Context as _, Result};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use lateen_model::decide::plan::Direction;
-use lateen_model::decide::simulate::{Call, Caller, Simulation, simulate};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::resource::Kind;
@@ -23,7 +29,12 @@ use std::path::PathBuf;
 pub async fn run(args: &SimulateArgs) -> Result<()> {
     let side = Side::of_caller(args).await?;
     side.print_from();
-    print(&simulate(&side.snapshot, &side.call(args)?.borrow())?);
+    let mut request = side.call(args)?;
+    let story = side.story(&mut request)?;
+    story.print();
+    if let Some(refusal) = &story.refused {
+        println!("  Answer: {refusal}.");
+    }
     Ok(())
 }
 
@@ -37,40 +48,6 @@ pub struct Side {
     pub has_proxy: bool,
     /// What it decides from.
     pub snapshot: Snapshot,
-}
-
-/// A call in parts that live long enough.
-pub struct Request {
-    direction: Direction,
-    method: Method,
-    url: String,
-    headers: HeaderMap,
-    caller: Caller<'static>,
-}
-
-impl Request {
-    /// The call as decisions take it.
-    pub fn borrow(&self) -> Call<'_> {
-        Call {
-            direction: self.direction,
-            method: &self.method,
-            url: &self.url,
-            headers: &self.headers,
-            dice: None,
-            caller: self.caller.clone(),
-        }
-    }
-
-    /// The same call as the server's side sees it, at `url`.
-    #[must_use]
-    pub fn at_server(self, url: String, caller: Caller<'static>) -> Self {
-        Self {
-            direction: Direction::Inbound,
-            url,
-            caller,
-            ..self
-        }
-    }
 }
 
 impl Side {
@@ -126,20 +103,30 @@ impl Side {
     /// The call that the arguments describe.
     ///
     /// # Errors
-    /// The method or a header makes no sense.
+    /// The method, a header or the token makes no sense.
     pub fn call(&self, args: &SimulateArgs) -> Result<Request> {
         let method = args.method.parse();
         let method = method.with_context(|| format!("{:?} is not a method", args.method))?;
-        Ok(Request {
-            direction: match self.scope.role {
-                Role::Gateway => Direction::Gateway,
-                Role::Sidecar => Direction::Outbound,
-            },
-            method,
-            url: args.to.clone(),
-            headers: headers(&args.headers)?,
-            caller: Caller::default(),
-        })
+        let direction = match self.scope.role {
+            Role::Gateway => Direction::Gateway,
+            Role::Sidecar => Direction::Outbound,
+        };
+        let mut headers = headers(&args.headers)?;
+        if let Some(token) = &args.token {
+            let bearer = format!("Bearer {}", token_text(token)?);
+            let mut bearer = HeaderValue::from_str(&bearer).context("--token is not a token")?;
+            bearer.set_sensitive(true);
+            headers.append(AUTHORIZATION, bearer);
+        }
+        Ok(Request::new(direction, method, &args.to, headers))
+    }
+
+    /// What becomes of a call here.
+    ///
+    /// # Errors
+    /// The URL makes no sense.
+    pub fn story(&self, request: &mut Request) -> Result<Story> {
+        Ok(Story::of(&self.snapshot, request)?)
     }
 
     /// Says whose side it is.
@@ -152,20 +139,13 @@ impl Side {
     }
 }
 
-/// Prints a simulation.
-pub fn print(simulation: &Simulation) {
-    for step in &simulation.steps {
-        println!("  {step}");
-    }
-    for choice in &simulation.choices {
-        println!("  {:.0}% → {}", choice.percent, choice.cluster);
-        for endpoint in &choice.endpoints {
-            println!("         {endpoint}");
-        }
-        if let Some(problem) = &choice.problem {
-            println!("         cannot be used: {problem}");
-        }
-    }
+/// The token of `--token`: as it stands there, or in the file after `@`.
+fn token_text(given: &str) -> Result<String> {
+    let text = match given.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("token {file}"))?,
+        None => given.to_owned(),
+    };
+    Ok(text.trim().to_owned())
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap> {
