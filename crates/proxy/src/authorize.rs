@@ -5,6 +5,8 @@
 //! ```
 //! Connections that are not HTTP are authorized when they come in.
 
+mod notes;
+
 use crate::connection::Conn;
 use crate::exchange::Open;
 use crate::external;
@@ -22,14 +24,15 @@ use lateen_model::decide::jwt::JwtRules;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, Fault, FaultReason, Peer};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::AuthzProvider;
-use lateen_model::name::Origin;
 use lateen_net::http::Body;
-use lateen_telemetry::access_log::Format;
+use notes::Said;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) use notes::Noticed;
 
 /// Longest URI in a challenge, in bytes (Envoy).
 const LONGEST_REALM: usize = 256;
@@ -123,6 +126,9 @@ impl Passed {
 impl Tunnel {
     /// Why it would not be let in now; absent: it would be. What providers said holds as long as the tunnel.
     pub(crate) fn objection(&self, snapshot: &Snapshot) -> Option<Fault> {
+        if let Some(fault) = security::must_be_mutual(snapshot, &self.facts, &self.peer) {
+            return Some(fault);
+        }
         let request = RequestFacts {
             head: head::seen(&self.head, &self.authority, self.scheme),
             remote: self.remote,
@@ -175,16 +181,13 @@ pub(crate) async fn check(mut asked: Asked<'_>) -> Result<Passed, Refusal> {
     if asked.conn.facts.direction == Direction::Outbound {
         return Ok(passed);
     }
+    // Before anybody can refuse, since refusals are logged, too.
+    asked.hide_tokens();
     let custom = asked.decide(None, authz::questions);
     asked.obey(custom, &mut passed).await?;
     let token = asked.authenticate()?;
     let ruling = asked.decide(token.as_deref(), authz::authorize);
-    for policy in &ruling.audits {
-        asked.note("audit", policy, None);
-    }
-    if let Some(shadow) = ruling.shadow.as_ref().filter(|shadow| !shadow.allowed) {
-        asked.shadow(shadow.matched.as_ref());
-    }
+    asked.noticed().write(&ruling);
     let tunnel = asked.tunnel(token);
     asked.obey(ruling.verdict, &mut passed).await?;
     passed.tunnel = tunnel.map(|tunnel| {
@@ -249,24 +252,37 @@ impl Asked<'_> {
         Ok(())
     }
 
-    /// Verifies the request's tokens.
-    fn authenticate(&mut self) -> Result<Option<Arc<Token>>, Refusal> {
+    /// The rules for tokens, and what is compiled from them; absent: there are none.
+    fn rules(&self) -> Option<(Arc<JwtRules>, Rc<Authenticator>)> {
         let rules = {
             let live = self.conn.worker.shared.live.load();
             Arc::clone(live.snapshot.jwt_rules(&self.conn.facts))
         };
         if rules.rules.is_empty() {
-            return Ok(None);
+            return None;
         }
         let authenticator = self.conn.worker.guard.authenticator(&rules);
+        Some((rules, authenticator))
+    }
+
+    /// Keeps tokens in the query out of logs.
+    fn hide_tokens(&mut self) {
+        if let Some((_, authenticator)) = self.rules() {
+            let path = authenticator.redacted(head::path(self.head));
+            self.open.record.path = Some(path.into_owned());
+        }
+    }
+
+    /// Verifies the request's tokens.
+    fn authenticate(&mut self) -> Result<Option<Arc<Token>>, Refusal> {
+        let Some((rules, authenticator)) = self.rules() else {
+            return Ok(None);
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let before = self.head.uri.query().map(str::len);
         match authenticator.authenticate(self.head, now.map_or(0, |d| d.as_secs())) {
             Ok(token) => {
-                if self.head.uri.query().map(str::len) != before {
-                    // Logs need not know a token that nobody else gets.
-                    self.open.record.path = Some(head::path(self.head).to_owned());
-                }
+                // Nobody else gets what was taken out.
+                self.hide_tokens();
                 Ok(token)
             }
             Err(rejected) => Err(self.unauthenticated(rejected, &rules)),
@@ -339,43 +355,16 @@ impl Asked<'_> {
         }
     }
 
-    fn shadow(&self, matched: Option<&Matched>) {
-        let nobody = Origin {
-            kind: "AuthorizationPolicy".into(),
-            namespace: "".into(),
-            name: "none".into(),
-            created: 0,
-        };
-        let policy = matched.map_or(&nobody, |m| &m.policy);
-        self.note("dry-run", policy, Some(false));
-    }
-
-    /// Writes a line about a policy that noticed the request, as JSON beside the access log.
-    fn note(&self, what: &str, policy: &Origin, allowed: Option<bool>) {
-        let record = &self.open.record;
-        let mut time = Vec::new();
-        if let Ok(format) = Format::parse("%START_TIME%") {
-            format.write(record, &mut time);
+    fn noticed(&self) -> Noticed<'_> {
+        Noticed {
+            conn: self.conn,
+            record: &self.open.record,
+            request: Some(Said {
+                head: self.head,
+                authority: self.authority,
+                remote: self.remote,
+            }),
         }
-        let identity = self.conn.peer.identity.as_ref();
-        let line = serde_json::json!({
-            "log": what,
-            "time": String::from_utf8_lossy(&time),
-            "policy": format!("{}/{}", policy.namespace, policy.name),
-            "allowed": allowed,
-            "source_principal": identity.map(|id| id.uri()),
-            "source": self.conn.facts.source.ip().to_string(),
-            "remote": self.remote.to_string(),
-            "method": self.head.method.as_str(),
-            "authority": self.authority,
-            "path": self.head.uri.path(),
-            "request_id": self.head.headers.get("x-request-id").and_then(|v| v.to_str().ok()),
-        });
-        self.conn
-            .worker
-            .shared
-            .log
-            .write(format!("{line}\n").into_bytes(), 1);
     }
 }
 

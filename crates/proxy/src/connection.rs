@@ -129,6 +129,8 @@ impl Conn {
     /// The plan for TLS that is not ended here.
     fn passed(&mut self, hello: ClientHello) -> TcpPlan {
         self.server_name = hello.server_name.unwrap_or_default();
+        // Policies may ask for it.
+        self.peer.server_name = decide::host::canonical(&self.server_name).as_ref().into();
         let live = self.worker.shared.live.load();
         decide::server_name(
             &live.snapshot,
@@ -272,6 +274,7 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
         )
     };
     conn.server_name = sni.clone().unwrap_or_default();
+    conn.peer.server_name = decide::host::canonical(&conn.server_name).as_ref().into();
     let watch = stream.watch();
     match decided {
         GatewayTls::Passthrough(plan) => tcp::serve(conn, stream, plan, None).await,

@@ -1,8 +1,10 @@
-//! External authorization: a provider is asked about a request, over the mesh's own way out.
+//! External authorization: a provider is asked about a request, or about a connection that is not HTTP, over the mesh's
+//! own way out.
 
 mod grpc;
 
 use crate::authorize::{Asked, Refusal};
+use crate::connection::Conn;
 use crate::head;
 use crate::upstream::{Lease, Order, Replay};
 use bytes::Bytes;
@@ -55,15 +57,11 @@ pub(crate) async fn ask(asked: &Asked<'_>, question: &Question) -> Result<Rc<Ans
             }),
         },
         Err(why) => {
-            let subject = format!(
-                "{} at {}:{}: {why}",
-                provider.name, provider.host, provider.port
-            );
-            let fault = fault(question, FaultReason::AuthzUnavailable, &subject);
+            let fault = unavailable(question, &why);
             if provider.fail_open {
                 let worker = &asked.conn.worker;
                 worker.say(&fault, || {
-                    format!("{subject}; the request passes, as failOpen says")
+                    format!("{}; the request passes, as failOpen says", fault.subject)
                 });
                 return Ok(Rc::new(Answer::Allow(Allowance::default())));
             }
@@ -76,6 +74,49 @@ pub(crate) async fn ask(asked: &Asked<'_>, question: &Question) -> Result<Rc<Ans
             })
         }
     }
+}
+
+/// Asks one provider about a connection that is not HTTP. Its answer is not kept.
+///
+/// # Errors
+/// It says no, or cannot be asked and has to be.
+pub(crate) async fn admit(conn: &Conn, question: &Question) -> Result<(), Box<Fault>> {
+    let provider = &question.provider;
+    match verdict(conn, provider).await {
+        Ok(Answer::Allow(_)) => Ok(()),
+        Ok(Answer::Deny(_)) => Err(fault(question, FaultReason::AuthzRefused, &provider.name)),
+        Err(why) => {
+            let fault = unavailable(question, &why);
+            if !provider.fail_open {
+                return Err(fault);
+            }
+            conn.worker.say(&fault, || {
+                format!("{}; the connection passes, as failOpen says", fault.subject)
+            });
+            Ok(())
+        }
+    }
+}
+
+async fn verdict(conn: &Conn, provider: &AuthzProvider) -> Result<Answer, Unavailable> {
+    let way = Way::to(conn, provider)?;
+    let asking = grpc::ask(&way, grpc::about_bytes(conn));
+    let (answer, _) = tokio::time::timeout(provider.timeout, asking)
+        .await
+        .map_err(|_| late())??;
+    Ok(answer)
+}
+
+fn late() -> Unavailable {
+    Unavailable("it did not answer in time".to_owned())
+}
+
+fn unavailable(question: &Question, why: &Unavailable) -> Box<Fault> {
+    let AuthzProvider {
+        name, host, port, ..
+    } = &*question.provider;
+    let subject = format!("{name} at {host}:{port}: {why}");
+    fault(question, FaultReason::AuthzUnavailable, &subject)
 }
 
 fn fault(question: &Question, reason: FaultReason, subject: &str) -> Box<Fault> {
@@ -147,7 +188,7 @@ async fn answer(
     let saying = check.ask();
     let (answer, life) = tokio::time::timeout(provider.timeout, saying)
         .await
-        .map_err(|_| Unavailable("it did not answer in time".to_owned()))??;
+        .map_err(|_| late())??;
     let answer = Rc::new(answer);
     decisions
         .borrow_mut()
@@ -157,9 +198,8 @@ async fn answer(
 
 /// One check, ready to be sent.
 struct Check<'a> {
-    asked: &'a Asked<'a>,
     provider: &'a AuthzProvider,
-    cluster: Arc<Cluster>,
+    way: Way<'a>,
     message: Message<'a>,
     body: Option<&'a Excerpt<Bytes>>,
 }
@@ -175,12 +215,7 @@ impl<'a> Check<'a> {
         provider: &'a AuthzProvider,
         body: Option<&'a Excerpt<Bytes>>,
     ) -> Result<Self, Unavailable> {
-        let name = format!("outbound|{}||{}", provider.port, provider.host);
-        let live = asked.conn.worker.shared.live.load();
-        let cluster = live.snapshot.cluster(&name).map(Arc::clone);
-        let cluster = cluster.ok_or_else(|| {
-            Unavailable("no such service and port is known to this proxy".to_owned())
-        })?;
+        let way = Way::to(asked.conn, provider)?;
         let message = match &provider.protocol {
             AuthzProtocol::Grpc => Message::Grpc(Box::new(grpc::request(asked, provider, body))),
             AuthzProtocol::Http {
@@ -207,17 +242,17 @@ impl<'a> Check<'a> {
             }
         };
         Ok(Self {
-            asked,
             provider,
-            cluster,
+            way,
             message,
             body,
         })
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let mut parts: Vec<&[u8]> =
-            vec![self.provider.name.as_bytes(), self.provider.host.as_bytes()];
+        // All of the provider's settings: an answer is not kept beyond a change of whom, or how, it was asked.
+        let provider = format!("{:?}", self.provider);
+        let mut parts: Vec<&[u8]> = vec![provider.as_bytes()];
         if let Some(body) = self.body {
             parts.extend([&body.bytes[..], if body.whole { b"+" } else { b"-" }]);
         }
@@ -235,12 +270,7 @@ impl<'a> Check<'a> {
     }
 
     async fn ask(self) -> Result<Said, Unavailable> {
-        let deadline = Instant::now() + self.provider.timeout;
-        let way = Way {
-            asked: self.asked,
-            cluster: self.cluster,
-            deadline,
-        };
+        let way = self.way;
         match self.message {
             Message::Grpc(check) => grpc::ask(&way, *check).await,
             Message::Http(settings, check) => {
@@ -267,19 +297,33 @@ async fn whole(body: Incoming) -> Result<Bytes, Unavailable> {
 
 /// The way to a provider.
 struct Way<'a> {
-    asked: &'a Asked<'a>,
+    conn: &'a Conn,
     cluster: Arc<Cluster>,
     deadline: Instant,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    fn to(conn: &'a Conn, provider: &AuthzProvider) -> Result<Self, Unavailable> {
+        let name = format!("outbound|{}||{}", provider.port, provider.host);
+        let live = conn.worker.shared.live.load();
+        let cluster = live.snapshot.cluster(&name).map(Arc::clone);
+        let cluster = cluster.ok_or_else(|| {
+            Unavailable("no such service and port is known to this proxy".to_owned())
+        })?;
+        Ok(Self {
+            conn,
+            cluster,
+            deadline: Instant::now() + provider.timeout,
+        })
+    }
+
     async fn send(
         &self,
         head: request::Parts,
         body: Bytes,
         grpc: bool,
     ) -> Result<(http::Response<Incoming>, Lease), Unavailable> {
-        let conn = self.asked.conn;
+        let conn = self.conn;
         let plan = ForwardPlan {
             route: RouteFacts::default(),
             cluster: Arc::clone(&self.cluster),

@@ -5,6 +5,7 @@ use crate::authorize::Tunnel;
 use crate::identity::Membership;
 use crate::security;
 use crate::shared::Shared;
+use lateen_base::Str;
 use lateen_model::decide::plan::{ConnectionFacts, Fault, FaultReason, Peer};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_net::listen::reset_on_close;
@@ -30,8 +31,8 @@ pub(crate) enum Review {
     Endpoint,
     /// Whether its client may still come as it came.
     Http(ConnectionFacts, Peer),
-    /// As HTTP, and the policies for connections.
-    Tcp(ConnectionFacts, Peer),
+    /// As HTTP, and the policies for connections; with the providers that agreed to it.
+    Tcp(ConnectionFacts, Peer, Vec<Str>),
     /// Whether the request that a tunnel began with would still be let in.
     Tunnel(Box<Tunnel>),
 }
@@ -128,8 +129,11 @@ impl Entry {
         match &self.review {
             Review::Endpoint => None,
             Review::Http(facts, peer) => security::must_be_mutual(snapshot, facts, peer),
-            Review::Tcp(facts, peer) => security::must_be_mutual(snapshot, facts, peer)
-                .or_else(|| Some(security::admit(snapshot, facts, peer).err()?.fault)),
+            Review::Tcp(facts, peer, asked) => security::must_be_mutual(snapshot, facts, peer)
+                .or_else(|| {
+                    let refused = security::admit_again(snapshot, facts, peer, asked);
+                    Some(refused.err()?.fault)
+                }),
             Review::Tunnel(tunnel) => tunnel.objection(snapshot),
         }
     }

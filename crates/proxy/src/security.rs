@@ -1,11 +1,16 @@
 //! Whether a connection may come in: the mesh's mutual TLS where it is required, and the policies for connections.
 //! Requests are authorized elsewhere.
 
+use crate::authorize::Noticed;
+use crate::connection::Conn;
+use crate::external;
+use lateen_base::Str;
 use lateen_model::decide::authz::{self, Denied, Verdict};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, Fault, FaultReason, Peer};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::decide::{self};
 use lateen_model::security::MtlsMode;
+use lateen_telemetry::record::Record;
 
 /// The refusal of a connection that is not mutual TLS where it must be; none when it may go on.
 pub(crate) fn must_be_mutual(
@@ -24,7 +29,7 @@ pub(crate) fn must_be_mutual(
     })
 }
 
-/// Asks the policies for connections.
+/// What the policies for connections say, where no provider can be asked any more.
 ///
 /// # Errors
 /// A policy says no, with the policy as the fault's origin.
@@ -33,35 +38,81 @@ pub(crate) fn admit(
     facts: &ConnectionFacts,
     peer: &Peer,
 ) -> Result<(), Refused> {
+    admit_again(snapshot, facts, peer, &[])
+}
+
+/// As [`admit`], for a connection that the providers in `asked` have agreed to: what they said holds as long as it.
+///
+/// # Errors
+/// As for [`admit`].
+pub(crate) fn admit_again(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    peer: &Peer,
+    asked: &[Str],
+) -> Result<(), Refused> {
     if facts.direction == Direction::Outbound {
         return Ok(());
     }
     let denied = match authz::admit(snapshot, facts, peer).verdict {
         Verdict::Allow => return Ok(()),
         Verdict::Deny(denied) => denied,
-        // There is no request to ask about.
-        Verdict::Ask(questions) => Denied {
-            policy: questions.into_iter().next().map(|q| q.matched),
-            reason: "its provider cannot be asked about a connection that is not HTTP".to_owned(),
-        },
+        Verdict::Ask(questions) => {
+            let is_new = |q: &authz::Question| !asked.contains(&q.provider.name);
+            let Some(question) = questions.into_iter().find(is_new) else {
+                return Ok(());
+            };
+            Denied {
+                policy: Some(question.matched),
+                reason: "its provider cannot be asked about a connection that is open already"
+                    .to_owned(),
+            }
+        }
     };
     Err(refusal(facts, peer, denied))
 }
 
-/// Writes an audit record for each AUDIT policy that matches a connection.
-pub(crate) fn audit(snapshot: &Snapshot, facts: &ConnectionFacts, peer: &Peer) {
-    if facts.direction == Direction::Outbound {
-        return;
+/// Asks the policies for connections, and the providers that they name; who agreed comes back. AUDIT policies and
+/// those that are tried dry are noted.
+///
+/// # Errors
+/// A policy or a provider says no, or a provider cannot be asked.
+pub(crate) async fn ask(conn: &Conn, record: &Record) -> Result<Vec<Str>, Refused> {
+    if conn.facts.direction == Direction::Outbound {
+        return Ok(Vec::new());
     }
-    for policy in authz::admit(snapshot, facts, peer).audits {
-        tracing::info!(
-            target: "audit",
-            "{policy} matches a connection from {} to {} by {}",
-            facts.source,
-            facts.destination,
-            name(peer),
-        );
+    let ruling = {
+        let live = conn.worker.shared.live.load();
+        authz::admit(&live.snapshot, &conn.facts, &conn.peer)
+    };
+    let noticed = Noticed {
+        conn,
+        record,
+        request: None,
+    };
+    noticed.write(&ruling);
+    let questions = match ruling.verdict {
+        Verdict::Allow => return Ok(Vec::new()),
+        Verdict::Deny(denied) => return Err(refusal(&conn.facts, &conn.peer, denied)),
+        Verdict::Ask(questions) => questions,
+    };
+    let mut agreed = Vec::new();
+    for question in &questions {
+        external::admit(conn, question)
+            .await
+            .map_err(|fault| Refused {
+                termination: match fault.reason {
+                    FaultReason::AuthzRefused => "ext_authz_denied".to_owned(),
+                    _ => "ext_authz_error".to_owned(),
+                },
+                fault: *fault,
+            })?;
+        agreed.push(question.provider.name.clone());
     }
+    // Policies may have changed while somebody was asked.
+    let live = conn.worker.shared.live.load();
+    admit_again(&live.snapshot, &conn.facts, &conn.peer, &agreed)?;
+    Ok(agreed)
 }
 
 /// The refusal of a connection by a policy.

@@ -29,12 +29,15 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// Serves a connection by `plan`. `dialed` may be a connection that was opened while the client was still silent.
 pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed: Option<Dialed>) {
     let mut open = begin(&conn);
-    if let Err(refused) = admit(&conn) {
-        deny(&conn, &mut open, &refused.fault, refused.termination);
-        client.reset_on_close();
-        return;
-    }
-    let held = conn.hold(Review::Tcp(conn.facts, conn.peer.clone()));
+    let asked = match security::ask(&conn, &open.record).await {
+        Ok(asked) => asked,
+        Err(refused) => {
+            deny(&conn, &mut open, &refused.fault, refused.termination);
+            client.reset_on_close();
+            return;
+        }
+    };
+    let held = conn.hold(Review::Tcp(conn.facts, conn.peer.clone(), asked));
     match plan {
         TcpPlan::Refuse(fault) => {
             conn.worker.say(&fault, || fault::sentence(&fault, None));
@@ -84,12 +87,6 @@ pub(crate) async fn refuse_politely(conn: &Conn, client: &Watch, refusal: &NotEn
     note(&mut open, &refusal.fault, None);
     drop(open);
     client.linger(LAST_WORD).await;
-}
-
-fn admit(conn: &Conn) -> Result<(), security::Refused> {
-    let live = conn.worker.shared.live.load();
-    security::audit(&live.snapshot, &conn.facts, &conn.peer);
-    security::admit(&live.snapshot, &conn.facts, &conn.peer)
 }
 
 fn deny(conn: &Conn, open: &mut Open, fault: &Fault, termination: String) {
@@ -185,7 +182,8 @@ async fn copy(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("copying to {address} ended: {error}"),
         Err(fault) => {
-            let refused = admit_again(conn);
+            let denied = fault.reason == FaultReason::Denied;
+            let refused = denied.then(|| admit_again(conn)).flatten();
             let termination = refused.unwrap_or_else(|| "peer_no_longer_trusted".to_owned());
             deny(conn, open, &fault, termination);
             client.reset_on_close();

@@ -2,14 +2,15 @@
 
 use super::{LARGEST_ANSWER, Said, Unavailable, Way, joined};
 use crate::authorize::Asked;
+use crate::connection::Conn;
 use crate::head;
 use crate::upstream::Lease;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use lateen_filters::client_cert::encoded_pem;
 use lateen_filters::external::{
-    Allowance, Answer, Excerpt, Fingerprint, PARTIAL_BODY, Refusal, lifetime,
+    Allowance, Answer, Excerpt, Fingerprint, PARTIAL_BODY, Put, Refusal, lifetime,
 };
 use lateen_model::mesh::AuthzProvider;
 use lateen_net::http::Incoming;
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::codegen::Service;
 
 /// Headers that differ from request to request without meaning anything: answers are used again across them.
@@ -46,7 +47,15 @@ pub(super) fn request(
     provider: &AuthzProvider,
     body: Option<&Excerpt<Bytes>>,
 ) -> CheckRequest {
-    let conn = asked.conn;
+    check(asked.conn, Some(http_request(asked, provider, body)))
+}
+
+/// The check of a connection that is not HTTP.
+pub(super) fn about_bytes(conn: &Conn) -> CheckRequest {
+    check(conn, None)
+}
+
+fn check(conn: &Conn, http: Option<HttpRequest>) -> CheckRequest {
     let own = conn.worker.shared.member.load();
     let identity = conn.peer.identity.as_ref();
     let source = Peer {
@@ -70,20 +79,21 @@ pub(super) fn request(
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let request = Request {
-        time: Some(Timestamp {
-            seconds: now.as_secs() as i64,
-            nanos: now.subsec_nanos() as i32,
-        }),
-        http: Some(http_request(asked, provider, body)),
+    let time = Timestamp {
+        seconds: now.as_secs() as i64,
+        nanos: now.subsec_nanos() as i32,
     };
+    let name = &conn.peer.server_name;
     CheckRequest {
         attributes: Some(AttributeContext {
             source: Some(source),
             destination: Some(destination),
-            request: Some(request),
-            tls_session: conn.peer.tls.then(|| TlsSession {
-                sni: conn.peer.server_name.to_string(),
+            request: Some(Request {
+                time: Some(time),
+                http,
+            }),
+            tls_session: (conn.peer.tls || !name.is_empty()).then(|| TlsSession {
+                sni: name.to_string(),
             }),
             ..AttributeContext::default()
         }),
@@ -202,41 +212,33 @@ pub(super) async fn ask(way: &Way<'_>, check: CheckRequest) -> Result<Said, Unav
     if let Some(lease) = lease.borrow_mut().take() {
         Lease::finish(lease);
     }
-    Ok(meaning(response.into_inner()))
+    let (metadata, said, _) = response.into_parts();
+    // As over HTTP, the answer's own headers say how long it holds, not those meant for somebody else.
+    let life = lifetime(&metadata.into_headers());
+    Ok(meaning(said, life))
 }
 
 /// What an answer means.
-fn meaning(response: CheckResponse) -> Said {
+fn meaning(response: CheckResponse, life: Duration) -> Said {
     let code = response.status.map_or(0, |s| s.code);
     match (code, response.http_response) {
         (0, Some(HttpResponse::OkResponse(ok))) => {
             let mut allowance = Allowance::default();
             for option in &ok.headers {
-                if let Some(header) = header(option) {
-                    let append = option.append.as_ref().is_some_and(|a| a.value);
-                    let list = if append {
-                        &mut allowance.add
-                    } else {
-                        &mut allowance.set
-                    };
-                    list.push(header);
+                if let Some((name, value)) = header(option) {
+                    allowance.put(how(option), name, value);
                 }
             }
             let removals = ok.headers_to_remove.iter();
             allowance.remove = removals.filter_map(|n| n.parse().ok()).collect();
             let downstream = ok.response_headers_to_add.iter();
             allowance.downstream = downstream.filter_map(header).collect();
-            let life = life(&ok.headers);
             (Answer::Allow(allowance), life)
         }
-        (0, _) => (
-            Answer::Allow(Allowance::default()),
-            lifetime(&HeaderMap::new()),
-        ),
+        (0, _) => (Answer::Allow(Allowance::default()), life),
         (_, Some(HttpResponse::DeniedResponse(denied))) => {
             let status = denied.status.map_or(0, |s| s.code);
             let status = u16::try_from(status).unwrap_or(0);
-            let life = life(&denied.headers);
             let refusal = Refusal {
                 status: StatusCode::from_u16(status).map_or(403, |s| s.as_u16()),
                 headers: denied
@@ -255,8 +257,24 @@ fn meaning(response: CheckResponse) -> Said {
                 headers: Vec::new(),
                 body: Vec::new(),
             };
-            (Answer::Deny(refusal), std::time::Duration::ZERO)
+            (Answer::Deny(refusal), Duration::ZERO)
         }
+    }
+}
+
+/// How a header joins those that are there: as `append` says, else as `append_action` does (Envoy: a header of a yes
+/// without either replaces).
+fn how(option: &HeaderValueOption) -> Put {
+    match &option.append {
+        Some(append) if append.value => Put::Append,
+        Some(_) => Put::Replace,
+        None => match option.append_action {
+            // APPEND_IF_EXISTS_OR_ADD is also what a provider that says nothing says.
+            0 => Put::Replace,
+            1 => Put::IfAbsent,
+            2 => Put::Replace,
+            _ => Put::IfPresent,
+        },
     }
 }
 
@@ -270,11 +288,6 @@ fn header(option: &HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
         header.key.parse().ok()?,
         HeaderValue::from_bytes(bytes).ok()?,
     ))
-}
-
-fn life(options: &[HeaderValueOption]) -> std::time::Duration {
-    let headers: HeaderMap = options.iter().filter_map(header).collect();
-    lifetime(&headers)
 }
 
 /// The mesh's way out in the form that generated clients want.
@@ -307,3 +320,6 @@ impl<'a> Service<http::Request<tonic::body::Body>> for Wire<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! External authorization over both protocols, with providers that live for one test.
 
+mod bytes;
+mod cached;
+mod grpc;
+
 use super::guarded::*;
 use super::mesh::{host, pod, service};
 use super::*;

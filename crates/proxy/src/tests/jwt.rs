@@ -187,6 +187,134 @@ fn tokens_in_the_query_reach_neither_application_nor_log() {
 }
 
 #[test]
+fn refusals_log_no_token_of_the_query() {
+    run(async {
+        let issuer = Issuer::new();
+        let app = mirror("127.1.0.1").await;
+        let deny =
+            Resource::AuthorizationPolicy(policy("no", Action::Deny, vec![paths(&["/denied"])]));
+        let custom = Action::Custom {
+            provider: "nobody".into(),
+        };
+        let custom = Resource::AuthorizationPolicy(policy("ask", custom, vec![paths(&["/asked"])]));
+        let mut away = rule(&issuer);
+        away.issuer = Some("away".into());
+        away.keys = JwtKeys::Unavailable {
+            uri: "https://away/keys".into(),
+            reason: "connection refused".into(),
+        };
+        let mut kept = rule(&issuer);
+        kept.issuer = Some("kept".into());
+        kept.forward_original = true;
+        let rules = tokens(vec![rule(&issuer), away, kept]);
+        let bench = sidecar(app, vec![rules, deny, custom]).await;
+        let with = |name: &str, value: Value| {
+            let mut claims = claims();
+            claims[name] = value;
+            issuer.token(&claims)
+        };
+        let cases = [
+            ("/p", with("exp", json!(1)), "401"),
+            ("/p", with("aud", json!("bank")), "403"),
+            ("/p", with("iss", json!("away")), "401"),
+            ("/p", with("iss", json!("kept")), "200"),
+            ("/denied", issuer.token(&claims()), "403"),
+            ("/asked", issuer.token(&claims()), "403"),
+        ];
+        for (path, token, status) in &cases {
+            let request =
+                format!("GET {path}?a=1&access_token={token} HTTP/1.1\r\nhost: a\r\n\r\n");
+            let answer = call(&bench, &request).await;
+            assert_eq!(outcome(&answer).0, *status, "{path}: {answer}");
+        }
+        let lines = bench.log.lines(cases.len()).await;
+        for (line, (path, token, _)) in lines.iter().zip(&cases) {
+            let signature = token.rsplit('.').next().unwrap();
+            assert!(!line.contains(signature), "{line}");
+            assert!(line.contains(&format!("GET {path}?a=1")), "{line}");
+        }
+        assert!(
+            lines[0].contains("/p?a=1&access_token=redacted HTTP"),
+            "{}",
+            lines[0]
+        );
+    });
+}
+
+#[test]
+fn keys_are_replaced_under_a_connection_that_stays() {
+    run(async {
+        let (old, new) = (Issuer::new(), Issuer::new());
+        let app = mirror("127.1.0.1").await;
+        let bench = sidecar(app, vec![tokens(vec![rule(&old)]), required()]).await;
+        let mut stream = bench.inbound("127.1.0.9").await;
+        let (before, after) = (bearer(&old.token(&claims())), bearer(&new.token(&claims())));
+        for (request, status) in [(&before, "200"), (&before, "200"), (&after, "401")] {
+            assert_eq!(outcome(&exchange(&mut stream, request).await).0, status);
+        }
+        let changed = vec![tokens(vec![rule(&new)])];
+        let removed = Vec::new();
+        let update = lateen_xds::client::Update::Changed { changed, removed };
+        bench.proxy.feed.send(update).await.unwrap();
+        // Tokens that were verified with the old keys are not kept beyond them.
+        while outcome(&exchange(&mut stream, &before).await).0 != "401" {}
+        assert_eq!(outcome(&exchange(&mut stream, &after).await).0, "200");
+    });
+}
+
+#[test]
+fn cookies_are_read_and_tokens_forwarded_where_rules_say() {
+    run(async {
+        let issuer = Issuer::new();
+        let app = mirror("127.1.0.1").await;
+        let mut rule = rule(&issuer);
+        rule.from_cookies = strs(&["id"]);
+        let token = issuer.token(&claims());
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: a=1; id={token}; b=2\r\n\r\n");
+        for (forward, cookie) in [
+            (false, "cookie: a=1; b=2\r\n".to_owned()),
+            (true, format!("cookie: a=1; id={token}; b=2\r\n")),
+        ] {
+            rule.forward_original = forward;
+            let bench = sidecar(app, vec![tokens(vec![rule.clone()]), required()]).await;
+            let answer = call(&bench, &request).await;
+            let (status, seen) = outcome(&answer);
+            assert!(status == "200" && seen.contains(&cookie), "{answer}");
+            assert!(seen.contains("x-user: ann\r\n"), "{seen}");
+            let bad = "GET / HTTP/1.1\r\nhost: a\r\ncookie: id=junk\r\n\r\n";
+            assert_eq!(outcome(&call(&bench, bad).await).0, "401");
+        }
+    });
+}
+
+#[test]
+fn an_issuer_below_another_is_another() {
+    run(async {
+        let issuer = Issuer::new();
+        let app = mirror("127.1.0.1").await;
+        let mut below = rule(&issuer);
+        below.issuer = Some("https://me/below".into());
+        let mut above = rule(&issuer);
+        above.issuer = Some("https://me".into());
+        let people = Rule {
+            from: vec![Source {
+                request_principals: strs(&["https://me/*"]),
+                ..Source::default()
+            }],
+            ..Rule::default()
+        };
+        let allow = Resource::AuthorizationPolicy(policy("people", Action::Allow, vec![people]));
+        let bench = sidecar(app, vec![tokens(vec![above, below]), allow]).await;
+        for (issued_by, status) in [("https://me", "200"), ("https://me/below", "403")] {
+            let mut claims = claims();
+            claims["iss"] = json!(issued_by);
+            let answer = call(&bench, &bearer(&issuer.token(&claims))).await;
+            assert_eq!(outcome(&answer).0, status, "{issued_by}: {answer}");
+        }
+    });
+}
+
+#[test]
 fn keys_that_cannot_be_fetched_let_nobody_in() {
     run(async {
         let issuer = Issuer::new();
