@@ -11,6 +11,7 @@ mod affix;
 mod attribute;
 mod index;
 mod rules;
+mod template;
 mod values;
 mod verdict;
 

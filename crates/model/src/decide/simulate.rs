@@ -1,6 +1,7 @@
 //! Tells in sentences what a proxy would do with a call, by asking the proxy's own decisions.
 
 mod choices;
+mod hosts;
 mod url;
 mod words;
 
@@ -13,14 +14,13 @@ use super::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
     RequestPlan, TcpPlan,
 };
-use super::routes::{Rule, first_match};
+use super::routes::first_match;
 use super::snapshot::Snapshot;
-use super::{
-    connection, gateway, gateway_decrypted, gateway_tls, outbound, request, secured, server_name,
-};
+use super::{connection, gateway_decrypted, gateway_tls, request, secured, server_name};
 use crate::identity::SpiffeId;
 use crate::security::MtlsMode;
 use choices::choices;
+use hosts::rules_of;
 use http::HeaderMap;
 use lateen_base::Str;
 use std::borrow::Cow;
@@ -378,39 +378,4 @@ impl Simulation {
                 .push(format!("Traffic policy: {policy}, {:?}.", cluster.balancer));
         }
     }
-}
-
-/// Rules in force for the host, and a sentence on how they were found.
-fn rules_of<'s>(case: &Case<'s>, host: &str, steps: &mut Vec<String>) -> Option<&'s [Arc<Rule>]> {
-    let (snapshot, facts) = (case.snapshot, &case.facts);
-    let number = facts.destination.port();
-    let (text, rules) = match facts.direction {
-        Direction::Inbound => ("the application's port, no routes".to_owned(), None),
-        Direction::Gateway => {
-            let opened = gateway::port(snapshot, facts).map(|(opened, _)| opened);
-            match opened.and_then(|o| gateway::hosts(o, &case.peer, host).ok()?.find(host)) {
-                Some(served) => ("served by the gateway".to_owned(), Some(&*served.rules)),
-                None => (
-                    "no server or VirtualService of the gateway has it".to_owned(),
-                    None,
-                ),
-            }
-        }
-        Direction::Outbound => match outbound::virtual_host(snapshot, facts, host) {
-            Some(found) => {
-                let rules = found.rules.as_deref();
-                let text = match rules.and_then(|r| r.first()) {
-                    Some(rule) => format!("{}, {}", found.domain, rule.table.origin),
-                    None => format!("{}, no VirtualService", found.domain),
-                };
-                (text, rules)
-            }
-            None => {
-                let mode = snapshot.outbound_mode();
-                (format!("nobody declares it; outbound mode {mode:?}"), None)
-            }
-        },
-    };
-    steps.push(format!("Host {host:?} on port {number}: {text}."));
-    rules
 }
