@@ -367,14 +367,22 @@ pub struct ControlArgs {
     pub allow_loopback_in_jwks_uris: bool,
 }
 
-/// A duration such as `24h`, `1h30m` or `90s`.
+/// A duration such as `30d`, `24h`, `1h30m` or `90s`.
 fn duration(text: &str) -> Result<Duration, String> {
     // A century is more than any certificate needs, and keeps sums of dates within bounds.
     let most = Duration::from_secs(100 * 365 * 24 * 3600);
-    let read: Option<jiff::SignedDuration> = text.parse().ok();
-    read.and_then(|read| Duration::try_from(read).ok())
-        .filter(|read| !read.is_zero() && *read <= most)
-        .ok_or_else(|| format!("{text:?} is no duration: write it as in 24h, 1h30m or 90s"))
+    let days = text
+        .strip_suffix('d')
+        .and_then(|days| days.parse::<u32>().ok());
+    let read = match days {
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 3600)),
+        None => text
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|read| Duration::try_from(read).ok()),
+    };
+    read.filter(|read| !read.is_zero() && *read <= most)
+        .ok_or_else(|| format!("{text:?} is no duration: write it as in 30d, 24h, 1h30m or 90s"))
 }
 
 /// Kinds of proxies.
@@ -655,10 +663,26 @@ mod tests {
     #[test]
     fn durations_are_those_of_istio() {
         let seconds = |text| duration(text).map(|read| read.as_secs());
-        for (text, want) in [("24h", 86_400), ("1h30m", 5400), ("90s", 90)] {
+        for (text, want) in [
+            ("24h", 86_400),
+            ("1h30m", 5400),
+            ("90s", 90),
+            ("30d", 2_592_000),
+        ] {
             assert_eq!(seconds(text), Ok(want), "{text}");
         }
-        for text in ["", "0s", "h", "-1h", "99999999h", "1h x"] {
+        for text in [
+            "",
+            "0s",
+            "h",
+            "-1h",
+            "99999999h",
+            "1h x",
+            "d",
+            "0d",
+            "-1d",
+            "99999d",
+        ] {
             let error = seconds(text).expect_err(text);
             assert!(error.contains("24h, 1h30m or 90s"), "{error}");
         }

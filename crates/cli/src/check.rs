@@ -112,10 +112,18 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
                 .as_str()
                 .unwrap_or("of unknown version");
             report.add("API server", State::Ok, format!("it answers ({version})"));
-            if args.pre || !is_installed(&cluster).await {
-                before(&cluster, &mut report).await;
-            } else {
-                installed::check(&cluster, args.expiry_threshold, &mut report).await;
+            let installed = match args.pre {
+                true => Ok(false),
+                false => is_installed(&cluster).await,
+            };
+            match installed {
+                Ok(true) => installed::check(&cluster, args.expiry_threshold, &mut report).await,
+                Ok(false) => before(&cluster, &mut report).await,
+                Err(error) => report.add(
+                    "control plane",
+                    State::Failure,
+                    format!("whether it is installed cannot be told: {error:#}"),
+                ),
             }
         }
         Err(error) => report.add("API server", State::Failure, format!("{error:#}")),
@@ -130,9 +138,20 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     })
 }
 
-async fn is_installed(cluster: &Cluster) -> bool {
+/// Whether there is a control plane. Only the API server's word that there is none counts as none.
+async fn is_installed(cluster: &Cluster) -> Result<bool> {
     let path = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
-    cluster.read(path).await.is_ok()
+    found(cluster.read(path).await)
+}
+
+fn found(read: Result<Value>) -> Result<bool> {
+    match read {
+        Ok(_) => Ok(true),
+        Err(error) => match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            _ => Err(error),
+        },
+    }
 }
 
 /// What an installation needs.
@@ -186,6 +205,21 @@ async fn may_create(cluster: &Cluster, group: &str, resource: &str) -> Result<bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_404_means_that_nothing_is_installed() {
+        let refused = |code: u16| {
+            let status =
+                json!({ "status": "Failure", "message": "no", "reason": "x", "code": code });
+            let status = serde_json::from_value(status).expect("a status");
+            found(Err(kube::Error::Api(Box::new(status)).into())).ok()
+        };
+        assert_eq!(found(Ok(Value::Null)).ok(), Some(true));
+        assert_eq!(refused(404), Some(false));
+        assert_eq!(refused(403), None);
+        assert_eq!(refused(500), None);
+        assert!(found(Err(anyhow::anyhow!("no answer"))).is_err());
+    }
 
     #[test]
     fn one_failure_fails_and_long_lists_are_cut() {

@@ -6,7 +6,11 @@ use crate::cluster::{Cluster, text};
 use crate::sandbox::pod_name;
 use crate::{ca, forward};
 use anyhow::{Context as _, Result};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The control plane's namespace.
@@ -136,7 +140,7 @@ async fn authority(cluster: &Cluster, threshold: Duration, report: &mut Report) 
     report.add_all(check, &bad, good);
 }
 
-/// Whether every namespace has the roots that pods mount.
+/// Whether every namespace has the roots that pods mount: those that the CA trusts now.
 async fn roots(cluster: &Cluster, report: &mut Report) {
     let read = async {
         let maps = format!("/api/v1/configmaps?fieldSelector=metadata.name%3D{ROOTS}");
@@ -149,13 +153,16 @@ async fn roots(cluster: &Cluster, report: &mut Report) {
         Ok(both) => both,
         Err(error) => return report.add("mesh roots", State::Warning, format!("{error:#}")),
     };
+    let trusted = match ca::page(cluster).await {
+        Ok(page) => trusted(&page),
+        Err(error) => return report.add("mesh roots", State::Failure, format!("{error:#}")),
+    };
     let maps = maps["items"].as_array().cloned().unwrap_or_default();
     let of = |namespace: &str| {
         let mut all = maps.iter().filter(|map| map["metadata"]["name"] == ROOTS);
         let found = all.find(|map| map["metadata"]["namespace"] == namespace)?;
         found["data"]["root-cert.pem"].as_str()
     };
-    let wanted = of(NAMESPACE);
     let mut bad = Vec::new();
     let mut good = 0;
     for namespace in namespaces["items"].as_array().into_iter().flatten() {
@@ -167,15 +174,39 @@ async fn roots(cluster: &Cluster, report: &mut Report) {
             None => bad.push(format!(
                 "namespace {name} has no ConfigMap {ROOTS}: its pods do not start"
             )),
-            Some(roots) if Some(roots) != wanted => {
+            Some(roots) if hashes(roots) != trusted => {
                 bad.push(format!(
-                    "ConfigMap {name}/{ROOTS} differs from that of {NAMESPACE}"
+                    "ConfigMap {name}/{ROOTS} has other roots than the CA trusts: the control plane mends that while \
+                     it runs with the right to write ConfigMaps there"
                 ));
             }
             Some(_) => good += 1,
         }
     }
-    report.add_all("mesh roots", &bad, format!("the same in {good} namespaces"));
+    report.add_all(
+        "mesh roots",
+        &bad,
+        format!("those of the CA in {good} namespaces"),
+    );
+}
+
+/// SHA-256 of every root on the CA's page.
+fn trusted(page: &Value) -> BTreeSet<String> {
+    let roots = page["roots"].as_array().into_iter().flatten();
+    roots.map(|root| text(&root["sha256"])).collect()
+}
+
+/// SHA-256 of every certificate of a PEM text; what is no certificate counts as itself, so that it differs.
+fn hashes(pem: &str) -> BTreeSet<String> {
+    let all = CertificateDer::pem_slice_iter(pem.as_bytes());
+    all.map(|der| match der {
+        Ok(der) => {
+            let hash = Sha256::digest(&der);
+            hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+        Err(error) => error.to_string(),
+    })
+    .collect()
 }
 
 /// Whether connected proxies have what they were sent, and certificates that will be renewed in time.
@@ -265,4 +296,24 @@ async fn page(cluster: &Cluster, path: &str) -> Result<Value> {
     let (namespace, istiod) = istiod(cluster).await.context("the control plane")?;
     let body = forward::fetch(cluster, &namespace, &istiod, 8080, path).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn roots_are_compared_with_those_of_the_ca() {
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let hash = "709e80c88487a2411e1ee4dfb9f22a861492d20c4765150c0c794abd70f8147c";
+        let page = json!({ "roots": [{ "state": "signing", "sha256": hash }] });
+        assert_eq!(hashes(pem), trusted(&page));
+        assert_eq!(hashes(&format!("# again\n{pem}{pem}")), trusted(&page));
+        assert_ne!(hashes(""), trusted(&page));
+        assert_ne!(
+            hashes(&format!("{pem}-----BEGIN CERTIFICATE-----\n!")),
+            trusted(&page)
+        );
+    }
 }
