@@ -11,7 +11,7 @@ mod verify;
 
 pub use control::control_server;
 pub(crate) use control::{ControlPlane, control_client};
-pub use gateway::{GatewayOptions, gateway_server};
+pub use gateway::{GatewayClients, GatewayOptions, gateway_server};
 pub use mesh::{MeshAlpn, MeshTls};
 pub use origin::{OriginOptions, origin_client};
 

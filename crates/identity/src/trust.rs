@@ -140,20 +140,6 @@ pub fn peer_id(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, TrustError> {
     }
 }
 
-/// Whose a chain is that was verified before, when every certificate of it is still within its dates. For resumed
-/// sessions, in which TLS verifies nothing anew.
-///
-/// # Errors
-/// One has expired or cannot be read.
-pub fn still_valid(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<SpiffeId, TrustError> {
-    let id = peer_id(chain)?;
-    let end = not_after(chain)?;
-    if now > end {
-        return Err(TrustError::Expired { id, at: show(end) });
-    }
-    Ok(id)
-}
-
 /// When the first certificate of a chain ends.
 ///
 /// # Errors
@@ -174,11 +160,28 @@ impl TrustBundles {
     /// has a bundle of its own. What cannot be used is told in the second value: roots that cannot be read or have
     /// expired are left out; a revocation list that cannot be read closes its trust domain.
     pub fn of(bundles: &[Arc<TrustBundle>], own: &str, aliases: &[Str]) -> (Self, Vec<String>) {
+        Self::default().followed_by(bundles, own, aliases)
+    }
+
+    /// As [`TrustBundles::of`], for bundles that replace these: where one cannot be used, what these have of its trust
+    /// domain stays in force. One bad text does not close a trust domain that worked.
+    pub fn followed_by(
+        &self,
+        bundles: &[Arc<TrustBundle>],
+        own: &str,
+        aliases: &[Str],
+    ) -> (Self, Vec<String>) {
         let mut notices = Vec::new();
         let mut domains = BTreeMap::new();
         for bundle in bundles {
-            let read = Bundle::read(bundle, &mut notices);
-            domains.insert(bundle.trust_domain.clone(), Arc::new(read));
+            let domain = &bundle.trust_domain;
+            let good = self.domains.get(domain).filter(|good| good.0.is_ok());
+            let read = Bundle::read(bundle, good.is_some(), &mut notices);
+            let read = match good {
+                Some(good) if read.0.is_err() => good.clone(),
+                _ => Arc::new(read),
+            };
+            domains.insert(domain.clone(), read);
         }
         if let Some(bundle) = domains.get(own).cloned() {
             for alias in aliases {
@@ -267,14 +270,18 @@ impl fmt::Debug for TrustBundles {
 // === impl Bundle ===
 
 impl Bundle {
-    fn read(from: &TrustBundle, notices: &mut Vec<String>) -> Self {
+    /// `replaces`: whether there is another that stays in force when this one cannot be used.
+    fn read(from: &TrustBundle, replaces: bool, notices: &mut Vec<String>) -> Self {
         let domain = &from.trust_domain;
         let mut told = Vec::new();
         let out = Anchors::read(&from.roots, &from.crls, Kind::Authorities, &mut told);
         let mut say = |why: &str| notices.push(format!("trust domain {domain}: {why}"));
         told.iter().for_each(|why| say(why));
         if let Err(why) = &out {
-            say(&format!("nobody is believed: {why}"));
+            say(&match replaces {
+                true => format!("the roots and revocation lists of before stay in force: {why}"),
+                false => format!("nobody is believed: {why}"),
+            });
         }
         Self(out)
     }

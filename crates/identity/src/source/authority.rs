@@ -24,6 +24,10 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// Longest delay after a failure; shorter for certificates that live shortly.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// Least time between two renewals because the certificate is not believed; it doubles up to [`LONGEST_DISBELIEF`].
+const DISBELIEF: Duration = Duration::from_secs(2);
+/// Longest such time. Whose renewals help is asked at once again when that much has passed.
+const LONGEST_DISBELIEF: Duration = Duration::from_secs(600);
 /// How often the token file is looked at while there is no certificate, and the time of day while there is one.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_RARELY: Duration = Duration::from_secs(30);
@@ -101,6 +105,31 @@ pub(super) struct Renewal<'a> {
     pub(super) state: &'a watch::Sender<State>,
 }
 
+/// Bounds renewals of certificates that are not believed: roots that change without end, or contradict the CA, must not
+/// make a load of requests.
+struct Calm {
+    until: Instant,
+    backoff: Backoff,
+}
+
+impl Calm {
+    fn new() -> Self {
+        Self {
+            until: Instant::now(),
+            backoff: Backoff::new(DISBELIEF, LONGEST_DISBELIEF),
+        }
+    }
+
+    /// Waits until the next renewal may be.
+    async fn pass(&mut self) {
+        if self.until.elapsed() > LONGEST_DISBELIEF {
+            self.backoff.reset();
+        }
+        sleep_until(self.until).await;
+        self.until = Instant::now() + self.backoff.next_delay();
+    }
+}
+
 /// The token file as far as changes show.
 type Seen = Option<(SystemTime, u64)>;
 
@@ -108,12 +137,13 @@ impl Renewal<'_> {
     pub(super) async fn run(mut self) {
         self.load();
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        let mut calm = Calm::new();
         let mut delay = match &self.state.borrow().svid {
             Some(kept) => renewal_delay(kept, self.clock.now()),
             None => Duration::ZERO,
         };
         loop {
-            self.wait_until_due(delay).await;
+            self.wait_until_due(delay, &mut calm).await;
             let seen = self.token_seen();
             match timeout(ASK_TIMEOUT, self.obtain()).await {
                 Ok(Ok((svid, roots))) => {
@@ -149,7 +179,7 @@ impl Renewal<'_> {
     }
 
     /// Returns when a certificate is to be asked for.
-    async fn wait_until_due(&mut self, delay: Duration) {
+    async fn wait_until_due(&mut self, delay: Duration, calm: &mut Calm) {
         let Some(svid) = self.state.borrow().svid.clone() else {
             return;
         };
@@ -163,7 +193,13 @@ impl Renewal<'_> {
                 // In steps: the time of day may jump, and a sleeping machine's timers stand still.
                 () = sleep(left.min(LOOK_RARELY)) => {}
                 () = self.renew.notified() => return,
-                () = disbelieved(&mut self.believed, &svid, &self.clock) => return,
+                () = disbelieved(&mut self.believed, &svid, &self.clock) => {
+                    tokio::select! {
+                        () = calm.pass() => {}
+                        () = self.renew.notified() => {}
+                    }
+                    return;
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! The files are read anew when they change; what cannot be used is told, and the last good one stays in use.
 
 use super::State;
+use crate::anchors::{Anchors, Kind};
 use crate::pem;
 use crate::svid::Svid;
 use std::path::{Path, PathBuf};
@@ -31,13 +32,19 @@ pub(super) async fn follow(files: &Files, renew: &Notify, state: &watch::Sender<
     let mut seen = None;
     loop {
         match files.read() {
-            Ok(text) if seen.as_ref() == Some(&text) => {}
-            Ok(text) => {
-                match text.meaning() {
-                    Ok(svid) => publish(svid, &text.roots, state),
-                    Err(why) => fail(format!("{}: {why}", files.chain.display()), state),
+            Ok(text) if seen.as_ref().is_some_and(|(old, _)| *old == text) => {
+                if let Some((_, true)) = seen {
+                    readable_again(state);
                 }
-                seen = Some(text);
+            }
+            Ok(text) => {
+                let meaning = text.meaning(files);
+                let good = meaning.is_ok();
+                match meaning {
+                    Ok(svid) => publish(svid, &text.roots, state),
+                    Err(why) => fail(why, state),
+                }
+                seen = Some((text, good));
             }
             Err(why) => fail(why, state),
         }
@@ -56,6 +63,14 @@ fn publish(svid: Svid, roots: &str, state: &watch::Sender<State>) {
         state.last_error = None;
         state.failures = 0;
         state.renewals += 1;
+    });
+}
+
+/// What is in use is in the files again.
+fn readable_again(state: &watch::Sender<State>) {
+    state.send_if_modified(|state| {
+        state.failures = 0;
+        state.last_error.take().is_some()
     });
 }
 
@@ -80,14 +95,19 @@ struct Text {
 }
 
 impl Text {
-    fn meaning(&self) -> Result<Svid, String> {
+    /// The certificate, when all of it can be used.
+    fn meaning(&self, files: &Files) -> Result<Svid, String> {
         let of = || {
             Svid::new(
                 pem::certificates(&self.chain)?,
                 pem::private_key(&self.key)?,
             )
         };
-        of().map_err(|error| error.to_string())
+        let svid = of().map_err(|error| format!("{}: {error}", files.chain.display()))?;
+        // Roots that cannot be read would leave nobody to be believed.
+        Anchors::read(&self.roots, "", Kind::Authorities, &mut Vec::new())
+            .map_err(|why| format!("{}: {why}", files.roots.display()))?;
+        Ok(svid)
     }
 }
 
@@ -109,3 +129,6 @@ fn read(path: &Path) -> Result<String, String> {
     }
     std::fs::read_to_string(path).map_err(told)
 }
+
+#[cfg(test)]
+mod tests;

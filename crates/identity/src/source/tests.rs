@@ -256,6 +256,36 @@ async fn a_change_of_roots_or_a_command_renews_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_never_believed_is_no_load_for_the_authority() {
+    let fake = Fake::new(24 * HOUR);
+    let (believed, receiver) = watch::channel(TrustBundles::default());
+    let mut state = start(
+        &fake,
+        Settings {
+            believed: Some(receiver),
+            ..Settings::default()
+        },
+    );
+    let foreign = authority("cluster.local").bundle("cluster.local");
+    let echo = async {
+        loop {
+            until(&mut state, |state| state.svid.is_some()).await;
+            let foreign = [Arc::new(foreign.clone())];
+            believed.send_replace(TrustBundles::of(&foreign, "cluster.local", &[]).0);
+            state.changed().await.expect("the source runs");
+            if fake.count() > 100 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = echo => panic!("asked in a circle"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+    assert!((5..40).contains(&fake.count()), "{}", fake.count());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_certificate_is_in_use_at_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("proxy");

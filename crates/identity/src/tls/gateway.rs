@@ -1,19 +1,20 @@
 //! TLS that a gateway's server ends (Gateway modes SIMPLE, MUTUAL and OPTIONAL_MUTUAL). ISTIO_MUTUAL is [`super::MeshTls`].
 
 use super::outside::{Outside, OutsideClient, Peers};
-use super::{TlsError, protocols, provider, refused, versions};
+use super::{TlsError, explain, protocols, provider, refused, versions};
 use crate::certificate::{Facts, show};
 use crate::pem;
 use lateen_base::Str;
 use lateen_model::tls::{ServerTls, ServerTlsMode};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// TLS 1.2 suites by OpenSSL's names. Those without forward secrecy or authenticated encryption are not spoken.
 const SUITES: [(&str, SupportedCipherSuite); 6] = [
@@ -121,6 +122,41 @@ fn clients(
         peers: Outside::new(peers, warnings)?,
         required,
     }))
+}
+
+/// What a gateway's server verifies clients with, for looking at those again that are connected.
+#[derive(Debug)]
+pub struct GatewayClients(Option<OutsideClient>);
+
+impl GatewayClients {
+    /// Reads it; `certificates` and `alpn` of the options are not looked at.
+    ///
+    /// # Errors
+    /// As [`gateway_server`], as far as it is about clients.
+    pub fn of(options: &GatewayOptions<'_>) -> Result<Self, TlsError> {
+        // Whoever made the server's settings has heard the warnings.
+        clients(options, &mut Vec::new()).map(Self)
+    }
+
+    /// Whether a client with this chain, leaf first, would be let in at `now`.
+    ///
+    /// # Errors
+    /// It would not: why, as one sentence.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), String> {
+        let Some(clients) = &self.0 else {
+            return Ok(());
+        };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return match clients.required {
+                true => Err("it showed no certificate, and the server wants one now".to_owned()),
+                false => Ok(()),
+            };
+        };
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(since);
+        let done = clients.verify_client_cert(leaf, intermediates, now);
+        done.map(drop).map_err(|error| explain(&error))
+    }
 }
 
 /// The certificates of a server.

@@ -4,7 +4,7 @@
 use super::verify::MemberVerifier;
 use super::{TlsError, protocols, provider, refused, versions};
 use crate::svid::Svid;
-use crate::trust::{TrustBundles, TrustError, still_valid};
+use crate::trust::{TrustBundles, TrustError, peer_id};
 use lateen_model::identity::SpiffeId;
 use lateen_model::tls::TlsVersion;
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -118,17 +118,21 @@ impl MeshTls {
         client
     }
 
-    /// The identity of a peer whose handshake succeeded. In a resumed session TLS verifies nothing anew: certificates
-    /// that expired since are refused here.
+    /// The identity of a peer whose handshake succeeded. In a `resumed` session TLS verifies nothing anew: the whole
+    /// chain is verified here, with its roots.
     ///
     /// # Errors
-    /// There is no certificate, or it is not valid any more.
+    /// There is no certificate, or it is not believed any more.
     pub fn peer(
         &self,
         certificates: &[CertificateDer<'_>],
+        resumed: bool,
         now: SystemTime,
     ) -> Result<SpiffeId, TrustError> {
-        still_valid(certificates, now)
+        if resumed {
+            return self.verifier.bundles().verify(certificates, now);
+        }
+        peer_id(certificates)
     }
 }
 

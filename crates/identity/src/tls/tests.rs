@@ -40,7 +40,10 @@ async fn members_meet_with_post_quantum_keys_and_know_each_other() {
         assert_eq!(met.version, "TLSv1_3");
         assert_eq!(met.group, "X25519MLKEM768");
         assert_eq!(peer_id(&met.server).as_ref(), Ok(reviews.id()));
-        assert_eq!(sleep.peer(&met.server, now()).as_ref(), Ok(reviews.id()));
+        assert_eq!(
+            sleep.peer(&met.server, false, now()).as_ref(),
+            Ok(reviews.id())
+        );
         assert_eq!(peer_id(&met.client).as_ref(), Ok(sleep.id()));
     }
     assert!(Arc::ptr_eq(
@@ -165,4 +168,27 @@ async fn sessions_are_resumed_within_the_same_settings_only() {
         !resumed(&renewed, &reviews).await,
         "the client has new settings"
     );
+}
+
+#[tokio::test]
+async fn resumed_sessions_are_verified_to_the_root() {
+    let root = Workshop::root("short");
+    let ca = root.plugged(&root.pem(), "").expect("an authority");
+    let (sleep, reviews) = (
+        member(&ca, "sleep", TlsVersion::V1_2),
+        member(&ca, "reviews", TlsVersion::V1_2),
+    );
+    for resumed in [false, true] {
+        let met = meet(sleep.client(MeshAlpn::Http2), reviews.server(), SNI).await;
+        let met = met.expect("a handshake");
+        assert_eq!(met.resumed, resumed);
+        assert!(sleep.peer(&met.server, resumed, now()).is_ok());
+        // An hour later the certificates are over; ten years later the root is.
+        let later = |time| sleep.peer(&met.server, resumed, now() + time);
+        assert_eq!(later(2 * HOUR).is_err(), resumed);
+        let told = later(3700 * DAY).map_err(|error| error.to_string());
+        if resumed {
+            assert_has(&told.expect_err("refused"), "every root");
+        }
+    }
 }

@@ -34,6 +34,10 @@ impl MemberVerifier {
         }
     }
 
+    pub(super) fn bundles(&self) -> &TrustBundles {
+        &self.bundles
+    }
+
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,

@@ -238,10 +238,29 @@ fn bad_roots_are_left_out_with_a_sentence() {
 }
 
 #[test]
-fn a_chain_verified_before_is_refused_when_it_has_ended() {
+fn a_bundle_that_cannot_be_used_leaves_the_last_good_in_force() {
     let root = Workshop::root("mesh");
     let (leaf, _) = root.leaf(&[SLEEP], |_| {});
     let chain = [leaf];
-    assert_eq!(said(still_valid(&chain, now())), SLEEP);
-    assert_has(&said(still_valid(&chain, now() + DAY)), "expired at");
+    let of = |before: &TrustBundles, roots: &str, crls: &str| {
+        let bundle = Arc::new(TrustBundle {
+            trust_domain: "cluster.local".into(),
+            roots: roots.into(),
+            crls: crls.into(),
+        });
+        before.followed_by(&[bundle], "cluster.local", &["old".into()])
+    };
+    let (good, _) = of(&TrustBundles::default(), &root.pem(), "");
+    for (roots, crls) in [("no roots", ""), (root.pem().as_str(), "no list")] {
+        let (next, notices) = of(&good, roots, crls);
+        assert_has(&notices.concat(), "of before stay in force");
+        assert_eq!(said(next.verify(&chain, now())), SLEEP);
+        let (first, _) = of(&TrustBundles::default(), roots, crls);
+        assert_has(&said(first.verify(&chain, now())), "nobody of trust domain");
+    }
+    // Another trust domain that is published no more is gone, and a good bundle replaces.
+    let other = Workshop::root("other");
+    let (next, notices) = of(&good, &other.pem(), "");
+    assert_eq!(notices, Vec::<String>::new());
+    assert_has(&said(next.verify(&chain, now())), "was not signed by");
 }
