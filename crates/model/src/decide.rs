@@ -43,12 +43,14 @@ mod virtual_hosts;
 #[cfg(test)]
 mod tests;
 
+use crate::tls::ServerTls;
 use plan::{
-    ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
-    RequestPlan, TcpPlan,
+    ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Inside, Peer,
+    RequestHead, RequestPlan, ServerFacts, TcpPlan,
 };
 use snapshot::Snapshot;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub use peers::{PeerMode, peer_mode};
 
@@ -98,6 +100,17 @@ pub fn gateway_tls(
 ) -> GatewayTls {
     let sni = host::canonical(sni.unwrap_or_default());
     gateway::tls(snapshot, facts, &sni, dice)
+}
+
+/// The server of a gateway that ends TLS for a server name, whether its certificates are there or not: what a
+/// connection that is open would have to prove now. Absent: nobody ends TLS for that name.
+pub fn gateway_server<'s>(
+    snapshot: &'s Snapshot,
+    facts: &ConnectionFacts,
+    sni: Option<&str>,
+) -> Option<(&'s Arc<ServerTls>, &'s ServerFacts, Inside)> {
+    let sni = host::canonical(sni.unwrap_or_default());
+    gateway::server(snapshot, facts, &sni)
 }
 
 /// Decides what to do with what is inside a connection whose TLS a gateway ended, with the server name that

@@ -37,8 +37,8 @@ pub struct Cluster {
 pub enum ClusterTls {
     /// Plain text.
     Plain,
-    /// Mutual TLS with the mesh's certificates to endpoints that have an [`Endpoint::identity`], plain text to others.
-    /// Where the endpoint is the connection's original destination, `Snapshot::identity_at` tells its identity.
+    /// Mutual TLS with the mesh's certificates to endpoints that take it ([`Endpoint::mutual`]), plain text to others.
+    /// Where the endpoint is the connection's original destination, `Snapshot::identity_at` tells.
     Mesh {
         /// Server name: `outbound_.9080_.v1_.reviews.default.svc.cluster.local` (Istio). Empty for pass-through:
         /// `Snapshot::identity_at` tells it.
@@ -76,8 +76,8 @@ pub enum Discovery {
     Endpoints(Arc<[Endpoint]>),
     /// The connection's original destination.
     OriginalDestination,
-    /// Addresses that this name resolves to (ServiceEntry `DNS`), with the port to use on each.
-    Dns(Vec<(Str, u16)>),
+    /// Addresses that these names resolve to (ServiceEntry `DNS`).
+    Dns(Vec<NamedEndpoint>),
     /// This address only: the application beside an inbound proxy.
     Fixed(SocketAddr),
 }
@@ -91,8 +91,23 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether it takes new requests. `Unready` endpoints are kept out of clusters.
     pub health: Health,
-    /// Who it must prove to be: connections to it use the mesh's mutual TLS. Absent: it takes none.
+    /// Whether connections to it use the mesh's mutual TLS.
+    pub mutual: bool,
+    /// Who it must prove to be then. Absent: its account is not known, and any member of the mesh will do (Istio).
     pub identity: Option<SpiffeId>,
     /// The workload behind it, for metric labels.
     pub workload: Arc<Workload>,
+}
+
+/// A host that serves a cluster under each address that its name has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedEndpoint {
+    /// The name, or a literal address.
+    pub host: Str,
+    /// The port on each address.
+    pub port: u16,
+    /// As [`Endpoint::mutual`].
+    pub mutual: bool,
+    /// As [`Endpoint::identity`].
+    pub identity: Option<SpiffeId>,
 }

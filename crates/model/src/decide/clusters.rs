@@ -1,22 +1,22 @@
 //! Builds the clusters of a snapshot and finds the one that a destination means.
 
-use super::cluster::{Cluster, ClusterTls, Discovery, Endpoint, ServiceFacts};
+mod secured;
+
+use super::cluster::{Cluster, ClusterTls, Discovery, Endpoint, NamedEndpoint, ServiceFacts};
 use super::peers::PeerModes;
 use super::plan::{Fault, FaultReason};
 use super::policy::{Merged, Policies};
 use super::registry::{Registry, Visible};
 use super::resources::ResourceSet;
-use super::security;
-use crate::identity::SpiffeId;
 use crate::matching::labels_match;
 use crate::mesh::MeshSettings;
 use crate::name::{Origin, ServiceKey};
 use crate::route::Destination;
 use crate::service::{Port, Protocol, Resolution};
-use crate::tls::{ClientTls, ClientTlsMode};
 use crate::traffic::{Balancer, TrafficSettings};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
+use secured::{proof, tls};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -215,7 +215,12 @@ impl Part<'_> {
             Resolution::None if visible.is_headless() => endpoints(seen, port, &tls, &chosen),
             Resolution::None => Discovery::OriginalDestination,
             Resolution::Static => endpoints(seen, port, &tls, &chosen),
-            Resolution::Dns => Discovery::Dns(names(visible, port, self.subset, &chosen)),
+            Resolution::Dns => {
+                let mut named = names(seen, port, &tls, &chosen);
+                let alone = named.is_empty() && self.subset.is_none();
+                named.extend(own_name(visible, port).filter(|_| alone));
+                Discovery::Dns(named)
+            }
         };
         Cluster {
             name: outbound_name(port.number, subset, &service.key.hostname).into(),
@@ -233,42 +238,6 @@ impl Part<'_> {
             tls,
         }
     }
-}
-
-/// How connections are secured: as the DestinationRule says, else mutual TLS where it can be had. A name of Istio's
-/// form is made by `name`.
-fn tls(seen: &View<'_>, wanted: Option<&ClientTls>, name: impl FnOnce() -> String) -> ClusterTls {
-    let mesh = |wanted: Option<&ClientTls>| ClusterTls::Mesh {
-        server_name: match wanted.and_then(|w| w.sni.clone()) {
-            Some(sni) => sni,
-            None => name().into(),
-        },
-        sans: wanted.map(|w| w.sans.clone()).unwrap_or_default(),
-        required: wanted.is_some(),
-    };
-    match wanted {
-        None if seen.mesh.auto_mtls => mesh(None),
-        None => ClusterTls::Plain,
-        Some(tls) => match tls.mode {
-            ClientTlsMode::Disable => ClusterTls::Plain,
-            ClientTlsMode::IstioMutual => mesh(Some(tls)),
-            ClientTlsMode::Simple | ClientTlsMode::Mutual => {
-                ClusterTls::Origin(Arc::new(tls.clone()))
-            }
-        },
-    }
-}
-
-/// Who an endpoint must prove to be. Where a DestinationRule asks for mutual TLS, what the server's side says of it
-/// does not count.
-fn identity(seen: &View<'_>, tls: &ClusterTls, workload: &Workload, port: u16) -> Option<SpiffeId> {
-    let secured = match tls {
-        ClusterTls::Plain | ClusterTls::Origin(_) => false,
-        ClusterTls::Mesh { required, .. } => {
-            *required || security::mutual(seen.modes, seen.mesh, workload, port)
-        }
-    };
-    secured.then(|| security::identity(workload, seen.mesh))?
 }
 
 /// Ready endpoints; draining ones only when nothing is ready.
@@ -295,42 +264,56 @@ fn endpoints(
         let Some(ip) = workload.addresses.first() else {
             continue;
         };
+        let (mutual, identity) = proof(seen, tls, workload, *target);
         list.push(Endpoint {
             address: SocketAddr::new(*ip, *target),
             weight: workload.weight.max(1),
             health: wanted,
-            identity: identity(seen, tls, workload, *target),
+            mutual,
+            identity,
             workload: (*workload).clone(),
         });
     }
     Discovery::Endpoints(list.into())
 }
 
-/// Names (or literal addresses) to resolve; the service's own host when it lists no endpoint.
+/// Names (or literal addresses) of endpoints to resolve.
 fn names(
-    visible: &Visible,
+    seen: &View<'_>,
     port: &Port,
-    subset: Option<&Str>,
+    tls: &ClusterTls,
     workloads: &[(&Arc<Workload>, &ServicePorts)],
-) -> Vec<(Str, u16)> {
-    let listed: Vec<_> = workloads
+) -> Vec<NamedEndpoint> {
+    workloads
         .iter()
         .filter(|(_, ports)| ports.health != Health::Unready)
         .filter_map(|(workload, ports)| {
             let target = ports.ports.get(&port.number).copied()?;
-            let name = match (&workload.hostname, workload.addresses.first()) {
+            let host = match (&workload.hostname, workload.addresses.first()) {
                 (Some(name), _) => name.clone(),
                 (None, Some(ip)) => ip.to_string().into(),
                 (None, None) => return None,
             };
-            Some((name, target))
+            let (mutual, identity) = proof(seen, tls, workload, target);
+            Some(NamedEndpoint {
+                host,
+                port: target,
+                mutual,
+                identity,
+            })
         })
-        .collect();
+        .collect()
+}
+
+/// The service's own host, for a service that lists no endpoint.
+fn own_name(visible: &Visible, port: &Port) -> Option<NamedEndpoint> {
     let host = &visible.service.key.hostname;
-    if listed.is_empty() && subset.is_none() && !host.starts_with('*') {
-        return vec![(host.clone(), port.target.unwrap_or(port.number))];
-    }
-    listed
+    (!host.starts_with('*')).then(|| NamedEndpoint {
+        host: host.clone(),
+        port: port.target.unwrap_or(port.number),
+        mutual: false,
+        identity: None,
+    })
 }
 
 /// Equality that looks into workloads only when their references differ.
@@ -340,7 +323,7 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
             a.len() == b.len()
                 && a.iter().zip(b.iter()).all(|(a, b)| {
                     (a.address, a.weight, a.health) == (b.address, b.weight, b.health)
-                        && a.identity == b.identity
+                        && (a.mutual, &a.identity) == (b.mutual, &b.identity)
                         && (Arc::ptr_eq(&a.workload, &b.workload) || a.workload == b.workload)
                 })
         }

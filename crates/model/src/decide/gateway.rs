@@ -6,14 +6,15 @@ mod tls;
 use super::host::{HostTable, canonical};
 use super::l4::{L4Rule, SniTable, by_sni};
 use super::plan::{
-    ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Peer, RequestHead,
-    RequestPlan, RouteFacts, TcpPlan,
+    ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Inside, Peer, RequestHead,
+    RequestPlan, RouteFacts, ServerFacts, TcpPlan,
 };
 use super::routes::{self, Rule};
 use super::snapshot::Snapshot;
 use crate::gateway::ServerProtocol;
 use crate::name::Origin;
 use crate::route::Redirect;
+use crate::tls::ServerTls;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tls::{Section, TlsServer};
@@ -157,6 +158,15 @@ pub(super) fn tls(
         Some((opened, facts)) => tls::choose(snapshot, (opened, &facts), sni, dice),
         None => GatewayTls::Refuse(closed(facts)),
     }
+}
+
+/// The server that ends TLS for a server name, whether its certificates are there or not.
+pub(super) fn server<'s>(
+    snapshot: &'s Snapshot,
+    facts: &ConnectionFacts,
+    sni: &str,
+) -> Option<(&'s Arc<ServerTls>, &'s ServerFacts, Inside)> {
+    port(snapshot, facts)?.0.ends(sni)
 }
 
 /// Plan for what is inside TLS that ended here.

@@ -122,15 +122,20 @@ fn merge(rules: &[Arc<TrafficPolicy>]) -> Merged {
     }
 }
 
+/// A subset's settings on top of the host's (Istio: `MergeSubsetTrafficPolicy`): first the host's own say for a port
+/// counts, then the subset's fields one by one; what the subset says for a port replaces all of that.
 fn inherit(subset: &Subset, host: &TrafficSettings) -> TrafficSettings {
+    let own = &subset.settings;
+    let over = |below: &TrafficSettings| TrafficSettings {
+        balancer: own.balancer.or(below.balancer),
+        connect_timeout: own.connect_timeout.or(below.connect_timeout),
+        tls: own.tls.clone().or_else(|| below.tls.clone()),
+        ports: BTreeMap::new(),
+    };
+    let mut ports: BTreeMap<_, _> = host.ports.iter().map(|(p, s)| (*p, over(s))).collect();
+    ports.extend(own.ports.iter().map(|(p, s)| (*p, s.clone())));
     TrafficSettings {
-        balancer: subset.settings.balancer.or(host.balancer),
-        connect_timeout: subset.settings.connect_timeout.or(host.connect_timeout),
-        tls: subset.settings.tls.clone().or_else(|| host.tls.clone()),
-        ports: if subset.settings.ports.is_empty() {
-            host.ports.clone()
-        } else {
-            subset.settings.ports.clone()
-        },
+        ports,
+        ..over(host)
     }
 }

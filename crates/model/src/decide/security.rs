@@ -109,15 +109,15 @@ impl Snapshot {
         self.security.providers.get(name)
     }
 
-    /// Who answers at an address that the client chose itself (`Discovery::OriginalDestination`), and the server name
-    /// to send when the cluster has none. Absent: the address is no workload's, or that one takes no mutual TLS on
-    /// this port: plain text.
-    pub fn identity_at(&self, address: SocketAddr) -> Option<(SpiffeId, Str)> {
+    /// Who answers at an address that the client chose itself (`Discovery::OriginalDestination`; no id: any member of
+    /// the mesh), and the server name to send when the cluster has none. Absent: the address is no workload's, or that
+    /// one takes no mutual TLS on this port: plain text.
+    pub fn identity_at(&self, address: SocketAddr) -> Option<(Option<SpiffeId>, Str)> {
         let workload = self.workload_at(address.ip())?;
         if !mutual(&self.security.modes, &self.mesh, workload, address.port()) {
             return None;
         }
-        let identity = identity(workload, &self.mesh)?;
+        let identity = identity(workload, &self.mesh);
         let name = format!(
             "outbound_.{}_._.{}.{}",
             address.port(),

@@ -47,6 +47,12 @@ impl GatewayPort {
         }
     }
 
+    /// How TLS for `sni` ends here; absent: it does not.
+    pub(super) fn ends(&self, sni: &str) -> Option<(&Arc<ServerTls>, &ServerFacts, Inside)> {
+        let server = self.server(sni)?;
+        Some((&server.key, &server.facts, server.then))
+    }
+
     fn unknown(&self, sni: &str) -> Fault {
         let number = self.listener.port;
         no_route(match sni {

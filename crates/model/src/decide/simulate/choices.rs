@@ -40,7 +40,7 @@ impl Choice {
             Discovery::OriginalDestination => vec!["the address that the client chose".to_owned()],
             Discovery::Dns(names) => names
                 .iter()
-                .map(|(name, port)| format!("{name}:{port} by DNS"))
+                .map(|named| format!("{}:{} by DNS", named.host, named.port))
                 .collect(),
             Discovery::Fixed(address) => vec![address.to_string()],
         };

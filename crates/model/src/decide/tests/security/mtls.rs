@@ -136,8 +136,15 @@ fn called(snapshot: &Snapshot, cluster: &str) -> String {
     if let Discovery::Endpoints(list) = &cluster.discovery {
         for endpoint in list.iter() {
             let id = endpoint.identity.as_ref();
-            let id = id.map_or("-".to_owned(), |id| id.principal().to_owned());
+            let nobody = if endpoint.mutual { "any" } else { "-" };
+            let id = id.map_or(nobody.to_owned(), |id| id.principal().to_owned());
             text += &format!(" {}={id}", endpoint.workload.name);
+        }
+    }
+    if let Discovery::Dns(list) = &cluster.discovery {
+        for named in list {
+            let id = named.identity.as_ref().map_or("any", |id| id.principal());
+            text += &format!(" {}={}", named.host, if named.mutual { id } else { "-" });
         }
     }
     text
@@ -204,6 +211,35 @@ fn a_destination_rule_says_otherwise() {
 }
 
 #[test]
+fn an_unknown_account_is_no_reason_for_plain_text() {
+    let config = "service default/web 10.96.0.20 http:80>8080
+pod default/x 10.244.0.7 serves=web sa= app=web";
+    let snapshot = snapshot(config);
+    let called = called(&snapshot, "outbound|80||web.default.svc.cluster.local");
+    assert_eq!(called, "mesh outbound_.80_._.web x=any");
+    let found = snapshot.identity_at("10.244.0.7:8080".parse().expect("address"));
+    let found = found.map(|(id, name)| (id.is_none(), name.to_string()));
+    assert_eq!(
+        found,
+        Some((true, "outbound_.8080_._.x.default".to_owned()))
+    );
+}
+
+#[test]
+fn endpoints_by_name_take_mutual_tls_as_others_do() {
+    let snapshot = snapshot(
+        "entry default/ext.example.com - http:80>8080 dns
+pod default/x a.example.com serves=ext.example.com
+pod default/y b.example.com serves=ext.example.com plain",
+    );
+    let called = called(&snapshot, "outbound|80||ext.example.com");
+    assert_eq!(
+        called,
+        "mesh outbound_.80_._.ext.example.com a.example.com=cluster.local/ns/default/sa/default b.example.com=-"
+    );
+}
+
+#[test]
 fn port_settings_replace_all_others() {
     calls(
         "policy default/p host=web tls=disable at=80:none at=81:mutual",
@@ -212,11 +248,31 @@ fn port_settings_replace_all_others() {
 }
 
 #[test]
+fn subsets_build_upon_what_the_host_says_for_the_port() {
+    // The subset says nothing of TLS: the host's own say for the port counts, and its general one elsewhere.
+    calls(
+        "policy default/p host=web tls=disable at=80:mutual subset=v1:version=v1",
+        &[("80|v1", "Mutual - a=-"), ("81|v1", "plain a=-")],
+    );
+    // The subset's TLS goes over both.
+    calls(
+        "policy default/p host=web tls=disable at=80:mutual subset=v1:version=v1:tls=istio",
+        &[(
+            "80|v1",
+            "mesh outbound_.80_.v1_.web required a=cluster.local/ns/default/sa/web",
+        )],
+    );
+}
+
+#[test]
 fn known_workloads_are_recognised_by_address() {
     let found = |config: &str, address: &str| {
         let snapshot = snapshot(&format!("{CLIENT}{config}"));
         let found = snapshot.identity_at(address.parse().expect("address"));
-        found.map(|(id, name)| format!("{} {name}", id.principal()))
+        found.map(|(id, name)| {
+            let id = id.as_ref().map_or("any", |id| id.principal());
+            format!("{id} {name}")
+        })
     };
     let want = "cluster.local/ns/default/sa/web outbound_.8080_._.a.default";
     assert_eq!(found("", "10.244.0.1:8080").as_deref(), Some(want));
