@@ -7,12 +7,12 @@
 //! ```
 
 mod first;
+mod label;
+mod review;
 
 use crate::config::Destinations;
 use crate::drain::Stage;
-use crate::exchange::Open;
-use crate::live::{Chain, Review};
-use crate::security;
+use crate::live::{Chain, Proof, Review};
 use crate::serve;
 use crate::tcp;
 use crate::tls::{self, Ended};
@@ -25,9 +25,7 @@ use lateen_model::decide;
 use lateen_model::decide::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, TcpPlan,
 };
-use lateen_model::identity::SpiffeId;
 use lateen_model::security::MtlsMode;
-use lateen_model::workload::Workload;
 use lateen_net::detect::{ClientHello, Guess};
 use lateen_net::http::Version;
 use lateen_net::listen::reset_on_close;
@@ -52,6 +50,8 @@ pub(crate) struct Conn {
     pub(crate) peer: Peer,
     /// The client's certificates, leaf first; empty: it showed none.
     pub(crate) certificates: Chain,
+    /// How the client proved who it is, for looking at it again.
+    proof: Proof,
     /// The socket, for whoever has to end it.
     pub(crate) watch: Watch,
     /// What headers are told of the client; made when first needed.
@@ -73,6 +73,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
         server_name: String::new(),
         peer: Peer::default(),
         certificates: Chain::from([]),
+        proof: Proof::none(),
         watch: stream.watch(),
         client: OnceCell::new(),
     };
@@ -144,46 +145,10 @@ impl Conn {
     fn ended(&mut self, ended: Ended) -> Stream {
         self.server_name = ended.peer.server_name.to_string();
         self.peer = ended.peer;
-        self.certificates = ended.chain;
+        self.certificates = Rc::clone(&ended.proof.chain);
+        self.proof = ended.proof;
         self.watch = ended.stream.watch();
         ended.stream
-    }
-
-    /// Names both ends in an exchange, as far as they are known before the upstream is.
-    pub(crate) fn label(&self, open: &mut Open) {
-        if !self.server_name.is_empty() {
-            open.record.server_name = self.server_name.as_str().into();
-        }
-        let labels = &self.worker.labels;
-        let own = self.worker.shared.member.load();
-        let own = own.as_ref().map(|member| &member.svid.id);
-        if self.facts.direction == Direction::Inbound {
-            let live = self.worker.shared.live.load();
-            let workload = live.snapshot.workload_at(self.facts.source.ip());
-            let identity = self.peer.identity.as_ref();
-            open.source = labels.peer(workload, identity);
-            open.destination = labels.own(own.filter(|_| identity.is_some()));
-        } else {
-            open.source = labels.own(None);
-        }
-    }
-
-    /// Names the far end in an exchange once it is known; `identity` is who it proved to be.
-    pub(crate) fn label_upstream(
-        &self,
-        open: &mut Open,
-        workload: Option<&Arc<Workload>>,
-        identity: Option<&SpiffeId>,
-    ) {
-        if self.facts.direction == Direction::Inbound {
-            return;
-        }
-        let labels = &self.worker.labels;
-        open.destination = labels.peer(workload, identity);
-        if identity.is_some() {
-            let own = self.worker.shared.member.load();
-            open.source = labels.own(own.as_ref().map(|member| &member.svid.id));
-        }
     }
 }
 
@@ -280,7 +245,9 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
         GatewayTls::Passthrough(plan) => tcp::serve(conn, stream, plan, None).await,
         GatewayTls::Refuse(fault) => tcp::refuse(&conn, &stream, &fault),
         GatewayTls::Terminate { key, server, then } => {
-            match tls::end_gateway(&shared, stream, (&key, &server, then)).await {
+            let edge = (&key, &server, then);
+            let ended = tls::end_gateway(&shared, stream, edge, &conn.facts, sni.as_deref());
+            match ended.await {
                 Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
                 Ok(ended) => {
                     let stream = conn.ended(ended);
@@ -334,17 +301,19 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
     let respond = move |request, busy| serve::answer(Rc::clone(&conn), version, request, busy);
     let served = lateen_net::http::serve(stream, version, &limits, drain, respond);
     tokio::select! {
-        done = served => {
-            if let Err(error) = done {
-                worker.note_end(&error, source);
-            }
-        }
+        // Who may not come in any more is not served first.
+        biased;
         fault = async { match &held {
             Some(held) => held.cut().await,
             None => std::future::pending().await,
         } } => {
             worker.say(&fault, || crate::fault::sentence(&fault, None));
             reset_on_close(watch.tcp());
+        }
+        done = served => {
+            if let Err(error) = done {
+                worker.note_end(&error, source);
+            }
         }
     }
 }
@@ -415,26 +384,5 @@ async fn detect(
         }
         Ok(Found::Gone) => tcp::serve(conn, stream, plan, None).await,
         Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
-    }
-}
-
-impl Conn {
-    /// Puts the connection under review; one of our own application needs none.
-    pub(crate) fn hold(&self, review: Review) -> Option<crate::live::Held> {
-        if self.facts.direction == Direction::Outbound {
-            return None;
-        }
-        let chain = Rc::clone(&self.certificates);
-        Some(
-            self.worker
-                .watchlist
-                .hold(self.watch.clone(), chain, review),
-        )
-    }
-
-    /// Whether policies for connections let it in.
-    pub(crate) fn is_admitted(&self) -> bool {
-        let live = self.worker.shared.live.load();
-        security::admit(&live.snapshot, &self.facts, &self.peer).is_ok()
     }
 }

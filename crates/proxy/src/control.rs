@@ -15,10 +15,14 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
 
 /// Updates that may wait to be applied.
 pub(crate) const QUEUE: usize = 64;
+
+/// How often the certificate's end is looked at.
+const LOOK: Duration = Duration::from_secs(300);
 
 /// Listeners of the proxy's own servers.
 pub(crate) struct Servers {
@@ -28,6 +32,9 @@ pub(crate) struct Servers {
     pub(crate) metrics: Vec<TcpListener>,
 }
 
+/// Listeners for captured connections, for each worker.
+pub(crate) type Captured = Vec<(Entry, Vec<Vec<TcpListener>>)>;
+
 /// What the control thread works with.
 pub(crate) struct Control {
     pub(crate) shared: Arc<Shared>,
@@ -35,6 +42,8 @@ pub(crate) struct Control {
     pub(crate) admin: Admin,
     pub(crate) config: Config,
     pub(crate) servers: Servers,
+    /// Accepted from once there is a configuration; until then the kernel keeps those who come.
+    pub(crate) captured: Captured,
     /// Where configuration comes in; taken once.
     pub(crate) updates: Option<(Sender<Update>, Receiver<Update>)>,
 }
@@ -120,6 +129,7 @@ async fn follow(control: &mut Control) {
         resources: ResourceSet::default(),
         synced: false,
         open: BTreeSet::new(),
+        captured: std::mem::take(&mut control.captured),
         keeper: identity.map(Keeper::start),
     };
     if let Some(keeper) = &state.keeper {
@@ -164,11 +174,14 @@ struct State {
     synced: bool,
     /// A gateway's listeners.
     open: BTreeSet<Entry>,
+    /// Not accepted from yet.
+    captured: Captured,
     /// Absent: the proxy has no identity.
     keeper: Option<Keeper>,
 }
 
 async fn apply_all(control: &Control, state: &mut State, mut updates: Receiver<Update>) {
+    let mut look = tokio::time::interval(LOOK);
     loop {
         let renewed = async {
             match &mut state.keeper {
@@ -183,6 +196,12 @@ async fn apply_all(control: &Control, state: &mut State, mut updates: Receiver<U
             },
             () = renewed => {
                 certify(control, state);
+                continue;
+            }
+            _ = look.tick() => {
+                if let Some(keeper) = &state.keeper {
+                    keeper.alarm();
+                }
                 continue;
             }
         };
@@ -221,6 +240,9 @@ fn publish(control: &Control, state: &mut State) {
     // Trust comes with configuration: both are in force before anybody is told.
     let trust = state.keeper.as_mut().is_some_and(|k| k.refresh(shared));
     tell(control, trust);
+    for (entry, sets) in state.captured.drain(..) {
+        hand_out(&control.workers, entry, sets);
+    }
     if shared.scope.role == Role::Gateway {
         gateway_listeners(control, state);
     }

@@ -10,11 +10,14 @@ use lateen_identity::source::{self, AuthorityOptions, Clock, Origin, State};
 use lateen_identity::svid::Svid;
 use lateen_identity::tls::MeshTls;
 use lateen_identity::trust::TrustBundles;
+use lateen_model::decide::snapshot::Snapshot;
+use lateen_model::identity::SpiffeId;
 use lateen_model::security::TrustBundle;
 use lateen_model::tls::TlsVersion;
 use lateen_net::dial::exempt;
 use lateen_xds::client::{Connect, Io};
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// Who the proxy is and whom it believes; replaced as a whole.
@@ -33,10 +36,87 @@ pub(crate) struct Membership {
 /// What a [`Membership`] was made of: nothing is made anew of the same.
 #[derive(PartialEq)]
 struct MadeOf {
-    bundles: Vec<Arc<TrustBundle>>,
-    aliases: Vec<Str>,
-    own: Str,
+    believed: Believed,
     min: TlsVersion,
+}
+
+/// Whose roots count.
+#[derive(PartialEq, Clone)]
+struct Believed {
+    bundles: Vec<Arc<TrustBundle>>,
+    /// Names that the mesh's trust domain had before: who has one of them is who has the present one.
+    aliases: Vec<Str>,
+    /// The mesh's trust domain.
+    own: Str,
+}
+
+impl Membership {
+    /// Whether an endpoint that was meant is the one that has shown itself: the same account, also under another of the
+    /// names of the mesh's trust domain.
+    pub(crate) fn is_same(&self, wanted: &SpiffeId, shown: &SpiffeId) -> bool {
+        let Believed { own, aliases, .. } = &self.made_of.believed;
+        let is_ours = |id: &SpiffeId| {
+            let domain = id.trust_domain();
+            **own == *domain || aliases.iter().any(|alias| **alias == *domain)
+        };
+        let account = |id: &SpiffeId| {
+            let account = id.namespace().zip(id.service_account());
+            account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+        };
+        wanted == shown
+            || is_ours(wanted)
+                && is_ours(shown)
+                && account(wanted).is_some()
+                && account(wanted) == account(shown)
+    }
+}
+
+impl Believed {
+    /// What configuration and the certificate's source say together.
+    fn of(snapshot: &Snapshot, state: &State, svid: &Svid) -> Self {
+        let mesh = snapshot.mesh();
+        let mut bundles = snapshot.trust_bundles().to_vec();
+        // The Workload API's word counts beside configuration's: SPIRE's members and the mesh's may share a domain.
+        for theirs in &state.bundles {
+            match bundles
+                .iter_mut()
+                .find(|b| b.trust_domain == theirs.trust_domain)
+            {
+                Some(ours) => *ours = union(ours, theirs),
+                None => bundles.push(Arc::clone(theirs)),
+            }
+        }
+        // Until anybody tells of the roots, the issuer's word counts.
+        let domain = svid.id.trust_domain();
+        let told = bundles.iter().any(|b| *b.trust_domain == *domain);
+        if !told && !state.roots.is_empty() {
+            bundles.push(Arc::new(TrustBundle {
+                trust_domain: domain.into(),
+                roots: state.roots.as_str().into(),
+                crls: "".into(),
+            }));
+        }
+        Self {
+            bundles,
+            aliases: mesh.trust_domain_aliases.clone(),
+            own: mesh.trust_domain.clone(),
+        }
+    }
+}
+
+/// Roots and revocation lists of both.
+fn union(one: &Arc<TrustBundle>, other: &Arc<TrustBundle>) -> Arc<TrustBundle> {
+    let join = |one: &Str, other: &Str| -> Str {
+        match (&**one, &**other) {
+            (one, other) if one.contains(other.trim()) => one.into(),
+            (one, other) => format!("{one}\n{other}").into(),
+        }
+    };
+    Arc::new(TrustBundle {
+        trust_domain: one.trust_domain.clone(),
+        roots: join(&one.roots, &other.roots),
+        crls: join(&one.crls, &other.crls),
+    })
 }
 
 /// Keeps the shared [`Membership`] true.
@@ -103,7 +183,7 @@ impl Keeper {
     /// Puts certificate and trust in force; says whether anything changed.
     pub(crate) fn refresh(&mut self, shared: &Shared) -> bool {
         let state = self.state.borrow_and_update().clone();
-        let Some(svid) = state.svid else {
+        let Some(svid) = state.svid.clone() else {
             let why = state
                 .last_error
                 .unwrap_or_else(|| "the CA has not answered yet".to_owned());
@@ -115,29 +195,9 @@ impl Keeper {
             return false;
         };
         let live = shared.live.load();
-        let mesh = live.snapshot.mesh();
-        let own = svid.id.trust_domain();
-        let mut bundles = live.snapshot.trust_bundles().to_vec();
-        // Until configuration tells of the roots, or where it does not know them (SPIRE), the issuer's word counts.
-        let issuer = TrustBundle {
-            trust_domain: own.into(),
-            roots: state.roots.as_str().into(),
-            crls: "".into(),
-        };
-        let told = (!state.roots.is_empty()).then(|| Arc::new(issuer));
-        for bundle in state.bundles.into_iter().chain(told) {
-            if bundles
-                .iter()
-                .all(|b| b.trust_domain != bundle.trust_domain)
-            {
-                bundles.push(bundle);
-            }
-        }
         let made_of = MadeOf {
-            bundles,
-            aliases: mesh.trust_domain_aliases.clone(),
-            own: own.into(),
-            min: mesh.mesh_tls_min,
+            believed: Believed::of(&live.snapshot, &state, &svid),
+            min: live.snapshot.mesh().mesh_tls_min,
         };
         let current = shared.member.load();
         let same = |m: &&Arc<Membership>| Arc::ptr_eq(&m.svid, &svid) && m.made_of == made_of;
@@ -147,8 +207,22 @@ impl Keeper {
         self.replace(shared, svid, made_of)
     }
 
+    /// Says when somebody must look after the certificate.
+    pub(crate) fn alarm(&self) {
+        if let Some((_, sentence)) = self.state.borrow().alarm(SystemTime::now()) {
+            tracing::error!("{sentence}");
+        }
+    }
+
     fn replace(&mut self, shared: &Shared, svid: Arc<Svid>, made_of: MadeOf) -> bool {
-        let (bundles, notices) = TrustBundles::of(&made_of.bundles, &made_of.own, &made_of.aliases);
+        let believed = &made_of.believed;
+        let before = shared.member.load_full();
+        let good = before.as_ref().map(|m| m.bundles.clone());
+        let (bundles, notices) = good.unwrap_or_default().followed_by(
+            &believed.bundles,
+            &believed.own,
+            &believed.aliases,
+        );
         for notice in notices {
             tracing::warn!("{notice}");
         }
@@ -162,7 +236,11 @@ impl Keeper {
             }
         };
         self.generation += 1;
-        self.believed.send_replace(bundles.clone());
+        // A certificate alone is no news of whom we believe: its source would be asked for the next one in a circle.
+        let is_news = |before: &Arc<Membership>| before.made_of.believed != *believed;
+        if before.as_ref().is_none_or(is_news) {
+            self.believed.send_replace(bundles.clone());
+        }
         tracing::info!(
             "certificate {} of {} in force, {}",
             svid.serial,

@@ -1,31 +1,34 @@
-//! Connections that were let in are looked at again: when a certificate is revoked, a root leaves the trust bundle or
-//! a policy changes, those that would not be let in any more are cut. Requests are checked one by one elsewhere.
+//! Connections that were let in are looked at again: when a certificate is revoked, a root leaves the trust bundle, a
+//! policy or a gateway's server changes, those that would not be let in any more are cut. Requests are checked one by one
+//! elsewhere.
+//!
+//! A connection is put on the list and then looked at, both at once: what changed while it was silent, or shook hands,
+//! counts for it, and what changes later finds it on the list.
+
+mod proof;
+
+pub(crate) use proof::{AtServer, Chain, Proof};
 
 use crate::authorize::Tunnel;
-use crate::identity::Membership;
 use crate::security;
 use crate::shared::Shared;
 use lateen_base::Str;
-use lateen_model::decide::plan::{ConnectionFacts, Fault, FaultReason, Peer};
+use lateen_model::decide::plan::{ConnectionFacts, Fault, Peer};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_net::listen::reset_on_close;
 use lateen_net::stream::Watch;
-use rustls::pki_types::CertificateDer;
+use proof::Verified;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::SystemTime;
 use tokio::sync::Notify;
 
 /// Connections looked at before others get a turn.
 const AT_ONCE: usize = 64;
 
-/// A peer's certificates, leaf first; empty: it showed none.
-pub(crate) type Chain = Rc<[CertificateDer<'static>]>;
-
-/// What is looked at, beside the peer's certificate.
+/// What is looked at, beside how the peer proved who it is.
 pub(crate) enum Review {
     /// Nothing: an endpoint that we called.
     Endpoint,
@@ -53,28 +56,32 @@ pub(crate) struct Held {
 
 struct Entry {
     watch: Watch,
-    chain: Chain,
-    /// When the peer was verified: certificates may expire while their connection goes on.
-    since: SystemTime,
+    proof: RefCell<Proof>,
     review: Review,
     fault: RefCell<Option<Fault>>,
     told: Notify,
 }
 
 impl Watchlist {
-    /// Puts a connection on the list.
-    pub(crate) fn hold(self: &Rc<Self>, watch: Watch, chain: Chain, review: Review) -> Held {
+    /// Puts a connection on the list and looks at it: [`Held::why`] tells whether it must end at once.
+    pub(crate) fn hold(
+        self: &Rc<Self>,
+        shared: &Shared,
+        watch: Watch,
+        proof: Proof,
+        review: Review,
+    ) -> Held {
         let number = self.next.get();
         self.next.set(number + 1);
         let entry = Rc::new(Entry {
             watch,
-            chain,
-            since: SystemTime::now(),
+            proof: RefCell::new(proof),
             review,
             fault: RefCell::default(),
             told: Notify::new(),
         });
         self.entries.borrow_mut().insert(number, Rc::clone(&entry));
+        entry.look(shared, &mut Verified::new());
         Held {
             list: Rc::clone(self),
             number,
@@ -82,47 +89,41 @@ impl Watchlist {
         }
     }
 
-    /// Looks at every connection; at certificates only when `trust` has changed.
-    pub(crate) async fn review(&self, shared: &Shared, trust: bool) {
-        let live = shared.live.load_full();
-        let member = shared.member.load_full().filter(|_| trust);
+    /// Looks at every connection.
+    pub(crate) async fn review(&self, shared: &Shared) {
         let all: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         // Many connections share few peers, and verifying a chain is dear.
-        let mut verified = HashMap::new();
+        let mut verified = Verified::new();
+        let mut generation = shared.generation();
         for (at, entry) in all.iter().enumerate() {
             if at % AT_ONCE == AT_ONCE - 1 {
                 tokio::task::yield_now().await;
+                // What was found out counts for the roots that it was found out with.
+                if generation != shared.generation() {
+                    generation = shared.generation();
+                    verified.clear();
+                }
             }
-            if entry.fault.borrow().is_some() {
-                continue;
-            }
-            let objection = member
-                .as_ref()
-                .and_then(|member| entry.distrust(member, &mut verified))
-                .or_else(|| entry.objection(&live.snapshot));
-            if let Some(fault) = objection {
-                entry.cut(fault);
-            }
+            entry.look(shared, &mut verified);
         }
     }
 }
 
 impl Entry {
-    fn distrust(
-        &self,
-        member: &Membership,
-        verified: &mut HashMap<Vec<u8>, Option<String>>,
-    ) -> Option<Fault> {
-        let leaf = self.chain.first()?;
-        let problem = verified.entry(leaf.to_vec()).or_insert_with(|| {
-            let done = member.bundles.verify(&self.chain, self.since);
-            done.err().map(|error| error.to_string())
-        });
-        Some(Fault {
-            reason: FaultReason::HandshakeFailed,
-            origin: None,
-            subject: format!("the peer is not trusted any more: {}", problem.as_ref()?),
-        })
+    /// Cuts the connection when it would not be let in now.
+    fn look(&self, shared: &Shared, verified: &mut Verified) {
+        if self.fault.borrow().is_some() {
+            return;
+        }
+        let live = shared.live.load();
+        let mut proof = self.proof.borrow_mut();
+        let objection = proof
+            .distrust(shared, verified)
+            .or_else(|| proof.outgrown(shared, &live.snapshot))
+            .or_else(|| self.objection(&live.snapshot));
+        if let Some(fault) = objection {
+            self.cut(fault);
+        }
     }
 
     fn objection(&self, snapshot: &Snapshot) -> Option<Fault> {

@@ -471,14 +471,16 @@ impl Call<'_> {
                 }
             };
             tokio::select! {
-                copied = copied => if let Some((received, sent)) = copied {
-                    open.received.set(received);
-                    open.record.sent = sent;
-                },
+                // Who may not come in any more is not heard first.
+                biased;
                 fault = cut => {
                     worker.say(&fault, || fault::sentence(&fault, None));
                     open.record.details = fault::verdict(&fault, None).details;
                 }
+                copied = copied => if let Some((received, sent)) = copied {
+                    open.received.set(received);
+                    open.record.sent = sent;
+                },
             }
             open.complete = true;
         });

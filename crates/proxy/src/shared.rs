@@ -5,6 +5,7 @@ use crate::drain::Drain;
 use crate::identity::Membership;
 use crate::overload::Overload;
 use crate::tls::{Origins, Servers};
+use crate::upstream::Own;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::decide::snapshot::Snapshot;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) overload: Overload,
     pub(crate) ports: Ports,
+    /// Where the proxy itself listens: nobody is called there.
+    pub(crate) own: Own,
     pub(crate) destinations: Destinations,
     pub(crate) live: ArcSwap<Live>,
     /// What proves who this proxy is, and whom it believes; absent: it has no certificate yet, or never will.

@@ -7,6 +7,7 @@ use crate::drain::{Drain, Stage};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
+use crate::upstream::Own;
 use crate::worker::{self, Command, Entry};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
@@ -68,7 +69,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts a proxy that writes its access log to `log`. It returns once its ports are open; it is ready when its
-    /// first configuration has come.
+    /// first configuration has come. Captured connections that come earlier wait for that: until then nobody has said
+    /// who may come in, and what must be encrypted.
     ///
     /// # Errors
     /// A port is taken or not permitted, or a thread cannot be started.
@@ -78,6 +80,7 @@ impl Proxy {
             limits: config.limits,
             overload: Overload::new(&config),
             ports: config.ports,
+            own: Own::new(&plan.addresses, &config.scope.addresses),
             destinations: config.destinations,
             live: ArcSwap::from_pointee(Live::compile(ResourceSet::default(), &config.scope, None)),
             member: ArcSwapOption::empty(),
@@ -102,8 +105,11 @@ impl Proxy {
             threads.push(thread.spawn(move || worker::run(shared, orders))?);
             workers.push(commands);
         }
-        let addresses = plan.addresses;
-        let servers = plan.hand_out(&workers);
+        let Plan {
+            addresses,
+            captured,
+            servers,
+        } = plan;
         let drain = shared.drain.clone();
         let admin = Admin::new(&shared, &config, addresses);
         let updates = channel(control::QUEUE);
@@ -115,6 +121,7 @@ impl Proxy {
             admin,
             config,
             servers,
+            captured,
             updates: Some(updates),
         };
         let thread = std::thread::Builder::new().name("control".to_owned());
@@ -216,7 +223,7 @@ async fn signalled() {
 /// Sockets that are open before any thread runs, so that a taken port is an error at the start.
 struct Plan {
     addresses: Addresses,
-    captured: Vec<(Entry, Vec<Vec<TcpListener>>)>,
+    captured: control::Captured,
     servers: control::Servers,
 }
 
@@ -258,13 +265,6 @@ impl Plan {
             captured,
             servers,
         })
-    }
-
-    fn hand_out(self, workers: &[UnboundedSender<Command>]) -> control::Servers {
-        for (entry, sets) in self.captured {
-            hand_out(workers, entry, sets);
-        }
-        self.servers
     }
 }
 

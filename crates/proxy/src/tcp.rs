@@ -38,6 +38,11 @@ pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed:
         }
     };
     let held = conn.hold(Review::Tcp(conn.facts, conn.peer.clone(), asked));
+    if let Some(fault) = held.as_ref().and_then(Held::why) {
+        cut(&conn, &mut open, &fault);
+        client.reset_on_close();
+        return;
+    }
     match plan {
         TcpPlan::Refuse(fault) => {
             conn.worker.say(&fault, || fault::sentence(&fault, None));
@@ -166,8 +171,10 @@ async fn copy(
         let mut cut = pin!(cut);
         loop {
             tokio::select! {
-                done = copying.as_mut() => break Ok(done),
+                // Who may not come in any more is not heard first.
+                biased;
                 fault = cut.as_mut() => break Err(fault),
+                done = copying.as_mut() => break Ok(done),
                 () = tokio::time::sleep(REPORT.min(idle.limit)) => {
                     report(open, &ledger, &counts);
                     if idle.is_over(counts.forward.get() + counts.back.get()) {
@@ -182,16 +189,23 @@ async fn copy(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("copying to {address} ended: {error}"),
         Err(fault) => {
-            let denied = fault.reason == FaultReason::Denied;
-            let refused = denied.then(|| admit_again(conn)).flatten();
-            let termination = refused.unwrap_or_else(|| "peer_no_longer_trusted".to_owned());
-            deny(conn, open, &fault, termination);
+            self::cut(conn, open, &fault);
             client.reset_on_close();
             dialed.stream.reset_on_close();
         }
     }
     open.record.received = counts.forward.get();
     open.record.sent = counts.back.get();
+}
+
+/// Accounts for a connection that would not be let in any more.
+fn cut(conn: &Conn, open: &mut Open, fault: &Fault) {
+    let termination = match fault.reason {
+        FaultReason::Denied => admit_again(conn).unwrap_or_default(),
+        FaultReason::NotMutualTls => String::new(),
+        _ => "peer_no_longer_trusted".to_owned(),
+    };
+    deny(conn, open, fault, termination);
 }
 
 /// How long a connection has carried nothing.

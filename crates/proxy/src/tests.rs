@@ -8,6 +8,7 @@ mod authz;
 mod captured;
 mod control;
 mod external;
+mod gateway_clients;
 mod gateway_tls;
 mod guarded;
 mod headers;
@@ -16,12 +17,14 @@ mod jwt;
 mod member;
 mod mesh;
 mod mtls;
+mod origination;
 mod overload;
 mod resilience;
 mod rotation;
 mod smuggling;
 mod tcp;
 mod telemetry;
+mod windows;
 
 use crate::{Config, Destinations, DrainTimes, Ports, Proxy};
 use lateen_model::resource::Resource;
@@ -92,7 +95,20 @@ impl Bench {
     }
 
     /// Starts a proxy on ports of its own and waits until it is ready.
-    async fn start(mut config: Config) -> Self {
+    async fn start(config: Config) -> Self {
+        let bench = Self::launch(config);
+        while !bench
+            .get(bench.proxy.addresses().ready, "/healthz/ready")
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
+            tokio::task::yield_now().await;
+        }
+        bench
+    }
+
+    /// Starts a proxy on ports of its own.
+    fn launch(mut config: Config) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         config.ports = Ports {
             bind: loopback,
@@ -111,15 +127,7 @@ impl Bench {
         config.version = "test".to_owned();
         let log = Log::default();
         let proxy = Proxy::start(config, log.clone()).unwrap();
-        let bench = Self { proxy, log };
-        while !bench
-            .get(bench.proxy.addresses().ready, "/healthz/ready")
-            .await
-            .starts_with("HTTP/1.1 200")
-        {
-            tokio::task::yield_now().await;
-        }
-        bench
+        Self { proxy, log }
     }
 
     /// A connection of the application, captured on its way out.

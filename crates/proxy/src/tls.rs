@@ -3,15 +3,15 @@
 
 mod store;
 
+pub(crate) use lateen_identity::tls::GatewayClients;
 pub(crate) use store::{Origins, Servers};
 
-use crate::live::Chain;
+use crate::live::{AtServer, Chain, Proof};
 use crate::shared::Shared;
 use lateen_base::Str;
 use lateen_identity::tls::explain;
-use lateen_identity::trust::still_valid;
 use lateen_model::decide::host::canonical;
-use lateen_model::decide::plan::{Fault, FaultReason, Inside, Peer, ServerFacts};
+use lateen_model::decide::plan::{ConnectionFacts, Fault, FaultReason, Inside, Peer, ServerFacts};
 use lateen_model::identity::SpiffeId;
 use lateen_model::tls::{ServerTls, ServerTlsMode};
 use lateen_net::detect::ClientHello;
@@ -32,6 +32,9 @@ pub(crate) enum TlsError {
     /// The handshake failed, in Envoy's words.
     #[error("{0}")]
     Handshake(String),
+    /// The handshake took too long, in Envoy's words.
+    #[error("{0}")]
+    TooSlow(String),
     /// The endpoint is somebody else.
     #[error("{0}")]
     Identity(String),
@@ -44,7 +47,7 @@ impl TlsError {
     /// The reason in Envoy's words, for `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(crate) fn transport_reason(&self) -> String {
         match self {
-            Self::Handshake(reason) => reason.clone(),
+            Self::Handshake(reason) | Self::TooSlow(reason) => reason.clone(),
             other => format!("TLS_error:{other}:TLS_error_end"),
         }
     }
@@ -52,10 +55,13 @@ impl TlsError {
 
 /// A failed handshake in words.
 pub(crate) fn handshake_error(failure: &TlsFailure) -> TlsError {
-    TlsError::Handshake(match failure {
-        TlsFailure::Refused(error) => format!("TLS_error:{}:TLS_error_end", explain(error)),
-        other => other.transport_reason(),
-    })
+    match failure {
+        TlsFailure::Refused(error) => {
+            TlsError::Handshake(format!("TLS_error:{}:TLS_error_end", explain(error)))
+        }
+        TlsFailure::Timeout(_) => TlsError::TooSlow(failure.transport_reason()),
+        other => TlsError::Handshake(other.transport_reason()),
+    }
 }
 
 /// The same for logs.
@@ -100,8 +106,11 @@ impl From<Fault> for NotEnded {
 pub(crate) struct Ended {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    pub(crate) chain: Chain,
+    pub(crate) proof: Proof,
 }
+
+/// A server of a gateway that ends TLS: its settings, itself, and what is inside.
+pub(crate) type Edge<'a> = (&'a Arc<ServerTls>, &'a ServerFacts, Inside);
 
 /// Ends the mesh's mutual TLS.
 ///
@@ -123,65 +132,79 @@ pub(crate) async fn end_mesh(shared: &Shared, stream: Stream) -> Result<Ended, N
     let (stream, handshake) = accept(stream, member.tls.server(), PATIENCE)
         .await
         .map_err(|failure| NotEnded::new(&failure, refused))?;
-    let ended = ended(stream, handshake);
-    // A resumed session was verified when it began.
-    let identity = still_valid(&ended.chain, SystemTime::now());
-    match identity {
-        Ok(identity) => Ok(Ended {
-            peer: Peer {
-                identity: Some(identity),
-                ..ended.peer
-            },
-            ..ended
-        }),
-        Err(error) => Err(refused(error.to_string()).into()),
-    }
+    let resumed = handshake.resumed;
+    let mut ended = ended(stream, handshake);
+    let identity = member
+        .tls
+        .peer(&ended.proof.chain, resumed, SystemTime::now())
+        .map_err(|error| refused(error.to_string()))?;
+    ended.peer.identity = Some(identity);
+    ended.proof.mesh = Some(member.generation);
+    Ok(ended)
 }
 
-/// Ends TLS as a server of a gateway asks for.
+/// Ends TLS as a server of a gateway asks for; `sni` is the name that chose it.
 ///
 /// # Errors
 /// The server has no usable certificate, or the client's does not do.
 pub(crate) async fn end_gateway(
     shared: &Shared,
     stream: Stream,
-    (key, server, then): (&Arc<ServerTls>, &ServerFacts, Inside),
+    (key, server, then): Edge<'_>,
+    facts: &ConnectionFacts,
+    sni: Option<&str>,
 ) -> Result<Ended, NotEnded> {
-    if key.mode == ServerTlsMode::IstioMutual {
-        return end_mesh(shared, stream).await.map_err(|not| NotEnded {
-            fault: Fault {
-                origin: Some(server.origin.clone()),
-                ..not.fault
-            },
-            ..not
-        });
-    }
     let refused = |subject: String| Fault {
         reason: FaultReason::HandshakeFailed,
         origin: Some(server.origin.clone()),
         subject,
     };
-    let config = shared.servers.config(shared, key, then).map_err(|why| {
+    if key.mode == ServerTlsMode::IstioMutual {
+        let mut ended = end_mesh(shared, stream).await.map_err(|not| NotEnded {
+            fault: Fault {
+                origin: Some(server.origin.clone()),
+                ..not.fault
+            },
+            ..not
+        })?;
+        unlisted(key, ended.peer.identity.as_ref()).map_or(Ok(()), |why| Err(refused(why)))?;
+        ended.proof.server = Some(AtServer::new(facts, sni, None));
+        return Ok(ended);
+    }
+    let served = shared.servers.settings(shared, key, then).map_err(|why| {
         refused(format!(
             "server {:?} on port {}: {why}",
             server.name, server.port
         ))
     })?;
-    let (stream, handshake) = accept(stream, config, PATIENCE)
+    let (stream, handshake) = accept(stream, served.config, PATIENCE)
         .await
         .map_err(|failure| NotEnded::new(&failure, refused))?;
     let mut ended = ended(stream, handshake);
     // A client of a gateway may be a workload of some mesh; that it is one of ours was not verified.
-    if key.mode == ServerTlsMode::Mutual {
-        ended.peer.identity = verified_identity(shared, &ended);
+    if let Some((identity, generation)) = verified_identity(shared, &ended.proof.chain) {
+        ended.peer.identity = Some(identity);
+        ended.proof.mesh = Some(generation);
     }
+    ended.proof.server = Some(AtServer::new(facts, sni, Some(served.clients)));
     Ok(ended)
 }
 
+/// Why a member of the mesh is not among those that a server of mode ISTIO_MUTUAL takes (`subjectAltNames`).
+pub(crate) fn unlisted(key: &ServerTls, identity: Option<&SpiffeId>) -> Option<String> {
+    let id = identity.map_or("", |id| id.uri());
+    let listed = key.sans.is_empty() || key.sans.iter().any(|san| **san == *id);
+    (!listed).then(|| format!("{id} is not among the server's subjectAltNames"))
+}
+
 // Policies at gateways may name principals: only certificates that the mesh itself vouches for have one.
-fn verified_identity(shared: &Shared, ended: &Ended) -> Option<SpiffeId> {
+fn verified_identity(shared: &Shared, chain: &Chain) -> Option<(SpiffeId, u64)> {
+    if chain.is_empty() {
+        return None;
+    }
     let member = shared.member.load_full()?;
-    member.bundles.verify(&ended.chain, SystemTime::now()).ok()
+    let identity = member.bundles.verify(chain, SystemTime::now()).ok()?;
+    Some((identity, member.generation))
 }
 
 fn ended(stream: Stream, handshake: Handshake) -> Ended {
@@ -194,6 +217,6 @@ fn ended(stream: Stream, handshake: Handshake) -> Ended {
             alpn: handshake.alpn.unwrap_or_default().into(),
             tls: true,
         },
-        chain: Chain::from(handshake.peer_certificates),
+        proof: Proof::of(Chain::from(handshake.peer_certificates)),
     }
 }

@@ -11,6 +11,7 @@ mod dial;
 mod dns;
 mod failure;
 mod loads;
+mod own;
 mod pool;
 mod replay;
 mod retry;
@@ -20,6 +21,7 @@ mod send;
 pub(crate) use dial::Dialed;
 pub(crate) use failure::Failed;
 pub(crate) use loads::Load;
+pub(crate) use own::Own;
 pub(crate) use replay::Replay;
 pub(crate) use secure::Security;
 pub(crate) use send::{Order, Sent, UNREACHED};
@@ -125,7 +127,7 @@ impl Upstream {
         let unknown = |address: SocketAddr, more: bool| Picked {
             address,
             workload: None,
-            security: inside(cluster, None, host),
+            security: inside(cluster, false, None, host),
             more,
         };
         match &cluster.discovery {
@@ -135,7 +137,7 @@ impl Upstream {
                 Some(Picked {
                     address: endpoint.address,
                     workload: Some(Arc::clone(&endpoint.workload)),
-                    security: inside(cluster, endpoint.identity.as_ref(), host),
+                    security: inside(cluster, endpoint.mutual, endpoint.identity.clone(), host),
                     more: endpoints.len() > tried.len() + 1,
                 })
             }
@@ -145,10 +147,14 @@ impl Upstream {
                 (!tried.contains(address)).then(|| unknown(*address, false))
             }
             Discovery::Dns(hosts) => {
-                let addresses = self.names.resolve(hosts).await;
-                let free: Vec<_> = addresses.iter().filter(|a| !tried.contains(a)).collect();
-                let address = **free.get(fastrand::usize(..free.len().max(1)))?;
-                Some(unknown(address, free.len() > 1))
+                let mut found = self.names.resolve(hosts).await;
+                found.retain(|(address, _)| !tried.contains(address));
+                let (address, named) = *found.get(fastrand::usize(..found.len().max(1)))?;
+                let identity = named.identity.clone();
+                Some(Picked {
+                    security: inside(cluster, named.mutual, identity, host),
+                    ..unknown(address, found.len() > 1)
+                })
             }
         }
     }
@@ -162,10 +168,13 @@ impl Upstream {
             ClusterTls::Mesh { server_name, .. } => match snapshot.identity_at(address) {
                 Some((identity, name)) if server_name.is_empty() => Security::Mesh {
                     server_name: name,
-                    identity: Some(identity),
+                    identity,
                     sans: Vec::new(),
                 },
-                known => inside(cluster, known.map(|(identity, _)| identity).as_ref(), host),
+                known => {
+                    let mutual = known.is_some();
+                    inside(cluster, mutual, known.and_then(|(id, _)| id), host)
+                }
             },
             ClusterTls::Plain | ClusterTls::Origin(_) => outside(cluster, host),
         };
@@ -178,16 +187,21 @@ impl Upstream {
     }
 }
 
-/// How an endpoint of the mesh is called.
-fn inside(cluster: &Cluster, identity: Option<&SpiffeId>, host: Option<&str>) -> Security {
+/// How an endpoint of the mesh is called; `mutual`: it takes mutual TLS.
+fn inside(
+    cluster: &Cluster,
+    mutual: bool,
+    identity: Option<SpiffeId>,
+    host: Option<&str>,
+) -> Security {
     match &cluster.tls {
         ClusterTls::Mesh {
             server_name,
             sans,
             required,
-        } if *required || identity.is_some() => Security::Mesh {
+        } if *required || mutual => Security::Mesh {
             server_name: server_name.clone(),
-            identity: identity.cloned(),
+            identity,
             sans: sans.clone(),
         },
         _ => outside(cluster, host),

@@ -158,7 +158,7 @@ async fn obey(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
                 }
                 let worker = Rc::clone(worker);
                 tokio::task::spawn_local(async move {
-                    worker.watchlist.review(&worker.shared, trust).await;
+                    worker.watchlist.review(&worker.shared).await;
                 });
             }
             Command::Stop => return,

@@ -2,7 +2,7 @@
 
 use super::Admin;
 use jiff::Timestamp;
-use lateen_identity::source::State;
+use lateen_identity::source::{Alarm, State};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -95,6 +95,16 @@ impl Admin {
             "counter",
             "",
             self.shared.generation(),
+        );
+        put(
+            "lateen_certificate_alarm",
+            "gauge",
+            "",
+            match state.alarm(SystemTime::now()) {
+                None => 0,
+                Some((Alarm::Expiring, _)) => 1,
+                Some((Alarm::Expired, _)) => 2,
+            },
         );
         put(
             "lateen_certificate_renewal_failed",

@@ -49,7 +49,7 @@ fn cluster(cluster: &Cluster) -> Value {
         Discovery::Fixed(address) => vec![json!({ "address": address.to_string() })],
         Discovery::Dns(hosts) => hosts
             .iter()
-            .map(|(host, port)| json!({ "address": format!("{host}:{port}") }))
+            .map(|named| json!({ "address": format!("{}:{}", named.host, named.port) }))
             .collect(),
         Discovery::OriginalDestination => Vec::new(),
     };

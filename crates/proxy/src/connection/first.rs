@@ -22,6 +22,10 @@ const UNREACHABLE: Duration = Duration::from_secs(1);
 /// costs both ends more than this.
 const GRACE: Duration = Duration::from_millis(5);
 
+/// How long a client from a workload that takes mutual TLS may take to begin it where plain text is taken too, before an
+/// application that greets decides that it is plain.
+const HELLO: Duration = Duration::from_secs(1);
+
 /// Which wait of a silent connection is over.
 enum Over {
     /// The endpoint that would have spoken first cannot be reached.
@@ -87,6 +91,8 @@ async fn listen(
         }
     };
     let mut call = pin!(call);
+    let mut polite = conn.may_begin_tls();
+    let mut hello = pin!(tokio::time::sleep(HELLO));
     let limits = conn.worker.shared.limits;
     let came = Instant::now();
     let mut spoke = None;
@@ -123,7 +129,8 @@ async fn listen(
                 }
             }
             // An error shows again when the connection is used.
-            () = server_speaks => return Ok(Found::Bytes),
+            () = hello.as_mut(), if polite => polite = false,
+            () = server_speaks, if !polite => return Ok(Found::Bytes),
             answer = call.as_mut(), if calling => {
                 calling = false;
                 if answer.is_none() {

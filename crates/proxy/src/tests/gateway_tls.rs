@@ -18,23 +18,23 @@ use lateen_model::traffic::{TrafficPolicy, TrafficSettings};
 use lateen_net::stream::Stream;
 use std::time::SystemTime;
 
-const HOST: &str = "shop.example.com";
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const HOST: &str = "shop.example.com";
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A CA of the outside world.
-fn outside() -> Authority {
+pub(super) fn outside() -> Authority {
     let day = Duration::from_secs(24 * 3600);
     Authority::self_signed("example.com", day, SystemTime::now()).unwrap()
 }
 
-fn serving(ca: &Authority, names: &[&str]) -> Serving {
+pub(super) fn serving(ca: &Authority, names: &[&str]) -> Serving {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let hour = Duration::from_secs(3600);
     ca.serve_certificate(&names, None, hour, SystemTime::now())
         .unwrap()
 }
 
-fn secret(name: &str, shown: Option<&Serving>, ca: &str) -> Resource {
+pub(super) fn secret(name: &str, shown: Option<&Serving>, ca: &str) -> Resource {
     Resource::Credential(Credential {
         origin: origin("Secret", name),
         chain: shown.map_or_else(String::new, Serving::chain_pem).into(),
@@ -45,7 +45,7 @@ fn secret(name: &str, shown: Option<&Serving>, ca: &str) -> Resource {
     })
 }
 
-fn server_tls(mode: ServerTlsMode, credential: &str) -> ServerTls {
+pub(super) fn server_tls(mode: ServerTlsMode, credential: &str) -> ServerTls {
     ServerTls {
         mode,
         credentials: vec![credential.into()],
@@ -61,10 +61,9 @@ fn server_tls(mode: ServerTlsMode, credential: &str) -> ServerTls {
     }
 }
 
-/// A gateway with one TLS server on a port that is free, and a route to service `a`.
-async fn gateway(tls: ServerTls, app: SocketAddr, more: Vec<Resource>) -> (Member, u16) {
-    let port = nobody("127.0.0.1").await.port();
-    let gateway = Resource::Gateway(Gateway {
+/// A Gateway with one TLS server.
+pub(super) fn edge(port: u16, tls: ServerTls) -> Resource {
+    Resource::Gateway(Gateway {
         origin: origin("Gateway", "edge"),
         selector: [(Str::from("istio"), Str::from("ingressgateway"))].into(),
         servers: vec![Server {
@@ -79,15 +78,29 @@ async fn gateway(tls: ServerTls, app: SocketAddr, more: Vec<Resource>) -> (Membe
             https_redirect: false,
             tls: Some(tls),
         }],
-    });
+    })
+}
+
+/// A gateway with one TLS server on a port that is free, and a route to service `a`.
+async fn gateway(tls: ServerTls, app: SocketAddr, more: Vec<Resource>) -> (Member, u16) {
+    gateway_of(&Ca::new(), tls, app, more).await
+}
+
+/// The same, of this mesh.
+pub(super) async fn gateway_of(
+    ca: &Ca,
+    tls: ServerTls,
+    app: SocketAddr,
+    more: Vec<Resource>,
+) -> (Member, u16) {
+    let port = nobody("127.0.0.1").await.port();
     let mut resources = vec![
-        gateway,
+        edge(port, tls),
         routes_at("default/edge", HOST, vec![rule(&[("a", 1)])]),
         service("a", "10.96.0.1", 80, Protocol::Http),
         pod("a", "v1", 80, app),
     ];
     resources.extend(more);
-    let ca = Ca::new();
     resources.push(ca.trust());
     let config = Config::new(mesh::scope(Role::Gateway));
     (
@@ -97,8 +110,16 @@ async fn gateway(tls: ServerTls, app: SocketAddr, more: Vec<Resource>) -> (Membe
 }
 
 /// One request over TLS; the answer, or why there is none.
-async fn ask(port: u16, options: &OriginOptions<'_>) -> Result<String, String> {
+pub(super) async fn ask(port: u16, options: &OriginOptions<'_>) -> Result<String, String> {
     let (config, _) = origin_client(options).unwrap();
+    request(&mut connect(port, config).await?, "close").await
+}
+
+/// A connection to the gateway.
+pub(super) async fn connect(
+    port: u16,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Stream, String> {
     let tcp = loop {
         if let Ok(tcp) = TcpStream::connect(("127.0.0.1", port)).await {
             break tcp;
@@ -106,22 +127,18 @@ async fn ask(port: u16, options: &OriginOptions<'_>) -> Result<String, String> {
     };
     let stream = Stream::new(tcp, bytes::Bytes::new());
     let name = HOST.try_into().unwrap();
-    let (mut stream, _) = lateen_net::tls::connect(stream, name, config, PATIENCE)
-        .await
-        .map_err(|e| e.to_string())?;
-    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|e| e.to_string())?;
+    let connected = lateen_net::tls::connect(stream, name, config, PATIENCE).await;
+    Ok(connected.map_err(|e| e.to_string())?.0)
+}
+
+/// One request; the answer, or why there is none.
+pub(super) async fn request(stream: &mut Stream, connection: &str) -> Result<String, String> {
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: {connection}\r\n\r\n");
+    let told = |e: std::io::Error| e.to_string();
+    stream.write_all(request.as_bytes()).await.map_err(told)?;
     let mut got = bytes::BytesMut::new();
     while !is_whole(&got) {
-        if stream
-            .read_more(&mut got)
-            .await
-            .map_err(|e| e.to_string())?
-            == 0
-        {
+        if stream.read_more(&mut got).await.map_err(told)? == 0 {
             break;
         }
     }
@@ -129,7 +146,7 @@ async fn ask(port: u16, options: &OriginOptions<'_>) -> Result<String, String> {
 }
 
 /// An application that answers with the scheme that it was told of.
-async fn schemes() -> SocketAddr {
+pub(super) async fn schemes() -> SocketAddr {
     server("127.1.0.1", |mut stream, _| async move {
         while let Some(head) = read_head(&mut stream).await {
             let scheme = head

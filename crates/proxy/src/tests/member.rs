@@ -7,6 +7,8 @@ use lateen_base::Str;
 use lateen_identity::ca::{Authority, KeyKind, Request};
 use lateen_identity::source::State;
 use lateen_identity::svid::Svid;
+use lateen_identity::tls::MeshTls;
+use lateen_identity::trust::TrustBundles;
 use lateen_model::identity::SpiffeId;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::name::Visibility;
@@ -14,6 +16,7 @@ use lateen_model::security::{
     Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, Rule, Selection, Source, TrustBundle,
 };
 use lateen_model::service::Protocol;
+use lateen_model::tls::TlsVersion;
 use lateen_xds::client::Update;
 use rcgen::{
     CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
@@ -34,10 +37,14 @@ impl Ca {
 
     /// A new certificate of a service account.
     pub(super) fn svid(&self, account: &str) -> Arc<Svid> {
-        let id = id(account);
+        self.svid_of(&id(account))
+    }
+
+    /// A new certificate of whoever this is.
+    pub(super) fn svid_of(&self, id: &SpiffeId) -> Arc<Svid> {
         let request = Request::new(KeyKind::EcdsaP256, None).unwrap();
         let day = Duration::from_secs(24 * 3600);
-        let chain = self.0.sign(request.pem(), &id, day, SystemTime::now());
+        let chain = self.0.sign(request.pem(), id, day, SystemTime::now());
         Arc::new(request.answered(&chain.unwrap().concat()).unwrap())
     }
 
@@ -46,6 +53,13 @@ impl Ca {
             svid: Some(self.svid(account)),
             ..State::default()
         }
+    }
+
+    /// Settings for both ends of the mesh's TLS, with a new certificate of a service account.
+    pub(super) fn tls(&self, svid: &Svid) -> Arc<MeshTls> {
+        let bundle = Arc::new(self.0.bundle(DOMAIN));
+        let (bundles, _) = TrustBundles::of(&[bundle], DOMAIN, &[]);
+        MeshTls::new(svid, &bundles, TlsVersion::V1_2).unwrap()
     }
 
     /// Its root alone.

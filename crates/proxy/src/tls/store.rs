@@ -4,10 +4,12 @@
 use super::TlsError;
 use crate::shared::Shared;
 use lateen_base::Str;
-use lateen_identity::tls::{GatewayOptions, OriginOptions, gateway_server, origin_client};
+use lateen_identity::tls::{
+    GatewayClients, GatewayOptions, OriginOptions, gateway_server, origin_client,
+};
 use lateen_model::decide::plan::Inside;
 use lateen_model::security::{Credential, Secret};
-use lateen_model::tls::{CertificateFiles, ClientTls, ServerTls, ServerTlsMode};
+use lateen_model::tls::{CertificateFiles, ClientTls, ClientTlsMode, ServerTls, ServerTlsMode};
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
 use std::collections::HashMap;
@@ -50,6 +52,22 @@ impl Material {
     }
 }
 
+/// Why there are no certificates to make settings of.
+enum Problem {
+    /// They were taken away, or never were there: nothing made of them may be used any longer.
+    Withdrawn(String),
+    /// What is there cannot be used: the last that could stays in force.
+    Bad(String),
+}
+
+impl Problem {
+    fn words(self) -> String {
+        match self {
+            Self::Withdrawn(why) | Self::Bad(why) => why,
+        }
+    }
+}
+
 fn read(path: Option<&Str>) -> Result<Str, String> {
     let Some(path) = path else {
         return Ok("".into());
@@ -65,13 +83,13 @@ fn read(path: Option<&Str>) -> Result<Str, String> {
     Ok(text.into())
 }
 
-fn secret(shared: &Shared, name: &str) -> Result<Material, String> {
+fn secret(shared: &Shared, name: &str) -> Result<Material, Problem> {
     let live = shared.live.load();
     let found = live.snapshot.credentials(name);
     found.map(|c| Material::of_secret(c)).ok_or_else(|| {
-        format!(
+        Problem::Withdrawn(format!(
             "there is no secret {name} that this proxy may read; make it, or allow its service account to read it"
-        )
+        ))
     })
 }
 
@@ -86,20 +104,27 @@ pub(crate) struct Servers(Mutex<HashMap<(Arc<ServerTls>, bool), ServerEntry>>);
 struct ServerEntry {
     made_of: Vec<Material>,
     read: Instant,
-    config: Arc<ServerConfig>,
+    served: Served,
+}
+
+/// What a gateway's server shows, and what it verifies clients with: the same reference as long as it is the same.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) clients: Arc<GatewayClients>,
 }
 
 impl Servers {
     /// The settings of a server, of what its secrets or files say now.
     ///
     /// # Errors
-    /// They cannot be used, and never could: what is wrong, as part of a sentence.
-    pub(crate) fn config(
+    /// Its secrets are gone, or cannot be used and never could: what is wrong, as part of a sentence.
+    pub(crate) fn settings(
         &self,
         shared: &Shared,
         key: &Arc<ServerTls>,
         then: Inside,
-    ) -> Result<Arc<ServerConfig>, String> {
+    ) -> Result<Served, String> {
         let of_files = key.credentials.is_empty();
         let slot = (Arc::clone(key), then == Inside::Http);
         let mut all = self.0.lock();
@@ -108,48 +133,62 @@ impl Servers {
             .as_ref()
             .filter(|k| of_files && k.read.elapsed() < REREAD)
         {
-            return Ok(Arc::clone(&kept.config));
+            return Ok(kept.served.clone());
         }
         let made = materials(shared, key).and_then(|made_of| match &kept {
-            Some(kept) if kept.made_of == made_of => Ok((made_of, Arc::clone(&kept.config))),
-            _ => build(key, &made_of, then).map(|config| (made_of, config)),
+            Some(kept) if kept.made_of == made_of => Ok((made_of, kept.served.clone())),
+            _ => build(key, &made_of, then)
+                .map(|served| (made_of, served))
+                .map_err(Problem::Bad),
         });
         match (made, kept) {
-            (Ok((made_of, config)), _) => {
+            (Ok((made_of, served)), _) => {
                 if all.len() >= MOST {
                     all.clear();
                 }
                 let entry = ServerEntry {
                     made_of,
                     read: Instant::now(),
-                    config: Arc::clone(&config),
+                    served: served.clone(),
                 };
                 all.insert(slot, entry);
-                Ok(config)
+                Ok(served)
             }
-            (Err(why), Some(kept)) => {
+            (Err(Problem::Bad(why)), Some(kept)) => {
                 if kept.read.elapsed() > REREAD {
                     tracing::warn!(
                         "a gateway's new certificate cannot be used, the last one stays in force: {why}"
                     );
                 }
                 kept.read = Instant::now();
-                Ok(Arc::clone(&kept.config))
+                Ok(kept.served.clone())
             }
-            (Err(why), None) => Err(why),
+            (Err(problem), _) => {
+                all.remove(&slot);
+                Err(problem.words())
+            }
         }
     }
 }
 
-// What a server is made of: each certificate, and last what clients are verified with.
-fn materials(shared: &Shared, key: &ServerTls) -> Result<Vec<Material>, String> {
+// What a server is made of: each certificate, and last what clients are verified with. Of several secrets those count
+// that are there.
+fn materials(shared: &Shared, key: &ServerTls) -> Result<Vec<Material>, Problem> {
     let mut all = Vec::new();
+    let mut missing = None;
     for name in &key.credentials {
-        all.push(secret(shared, name)?);
+        match secret(shared, name) {
+            Ok(material) => all.push(material),
+            Err(problem) => missing = missing.or(Some(problem)),
+        }
+    }
+    let usable = all.iter().any(|m| !m.chain.is_empty());
+    if let Some(problem) = missing.filter(|_| !usable) {
+        return Err(problem);
     }
     if key.credentials.is_empty() {
         for files in &key.files {
-            all.push(Material::of_files(files)?);
+            all.push(Material::of_files(files).map_err(Problem::Bad)?);
         }
     }
     let own = all.iter().find(|m| !m.ca.is_empty()).cloned();
@@ -166,6 +205,12 @@ fn materials(shared: &Shared, key: &ServerTls) -> Result<Vec<Material>, String> 
             .find_map(|name| secret(shared, &format!("{name}-cacert")).ok()),
         (None, None) => None,
     };
+    if verifies && ca.is_none() && !key.skip_verify && !key.credentials.is_empty() {
+        // Clients that a CA vouched for that is gone are no clients any more.
+        return Err(Problem::Withdrawn(
+            "there is no CA to verify clients with".to_owned(),
+        ));
+    }
     all.push(Material {
         chain: "".into(),
         key: Secret::default(),
@@ -175,7 +220,7 @@ fn materials(shared: &Shared, key: &ServerTls) -> Result<Vec<Material>, String> 
     Ok(all)
 }
 
-fn build(key: &ServerTls, made_of: &[Material], then: Inside) -> Result<Arc<ServerConfig>, String> {
+fn build(key: &ServerTls, made_of: &[Material], then: Inside) -> Result<Served, String> {
     let (clients, shown) = made_of.split_last().ok_or("it has no certificate")?;
     let certificates: Vec<(&str, &str)> = shown
         .iter()
@@ -204,7 +249,11 @@ fn build(key: &ServerTls, made_of: &[Material], then: Inside) -> Result<Arc<Serv
     for warning in warnings {
         tracing::warn!("{}", named(&warning));
     }
-    Ok(config)
+    let clients = GatewayClients::of(&options).map_err(|e| named(&e.to_string()))?;
+    Ok(Served {
+        config,
+        clients: Arc::new(clients),
+    })
 }
 
 /// Settings towards endpoints outside of the mesh.
@@ -269,7 +318,8 @@ impl OriginTable {
         };
         match self.entries.entry(Arc::clone(settings)) {
             std::collections::hash_map::Entry::Vacant(slot) => {
-                slot.insert(entry_of(origin_material(shared, settings)))
+                let made_of = origin_material(shared, settings);
+                slot.insert(entry_of(made_of.map_err(Problem::words)))
             }
             std::collections::hash_map::Entry::Occupied(slot) => {
                 let entry = slot.into_mut();
@@ -279,8 +329,10 @@ impl OriginTable {
                 }
                 let made_of = origin_material(shared, settings);
                 entry.read = Instant::now();
-                // What cannot be read any more leaves the last good settings in force.
-                let keeps = made_of.is_err() && entry.made_of.is_ok();
+                // Files that cannot be read leave the last good settings in force; a secret that is gone does not.
+                let bad = matches!(made_of, Err(Problem::Bad(_)));
+                let keeps = bad && entry.made_of.is_ok();
+                let made_of = made_of.map_err(Problem::words);
                 if made_of != entry.made_of && !keeps {
                     *entry = entry_of(made_of);
                 }
@@ -290,11 +342,13 @@ impl OriginTable {
     }
 }
 
-fn origin_material(shared: &Shared, settings: &ClientTls) -> Result<Option<Material>, String> {
+fn origin_material(shared: &Shared, settings: &ClientTls) -> Result<Option<Material>, Problem> {
     match &settings.credential {
         Some(name) => secret(shared, name).map(Some),
         None if settings.files == CertificateFiles::default() => Ok(None),
-        None => Material::of_files(&settings.files).map(Some),
+        None => Material::of_files(&settings.files)
+            .map(Some)
+            .map_err(Problem::Bad),
     }
 }
 
@@ -303,12 +357,22 @@ fn originate(
     material: Option<&Material>,
     alpn: &'static [&'static str],
 ) -> Result<Arc<ClientConfig>, String> {
+    let certificate = material
+        .filter(|m| settings.mode == ClientTlsMode::Mutual && !m.chain.is_empty())
+        .map(|m| (&*m.chain, m.key.expose()));
+    if settings.mode == ClientTlsMode::Mutual && certificate.is_none() {
+        return Err(match &settings.credential {
+            Some(name) => format!(
+                "mode MUTUAL shows a certificate, and secret {name} has none: put tls.crt and tls.key into it"
+            ),
+            None => "mode MUTUAL shows a certificate: set clientCertificate and privateKey, or credentialName"
+                .to_owned(),
+        });
+    }
     let options = OriginOptions {
         ca: material.and_then(|m| said(&m.ca)),
         crl: material.map_or("", |m| &*m.crl),
-        certificate: material
-            .filter(|m| !m.chain.is_empty())
-            .map(|m| (&*m.chain, m.key.expose())),
+        certificate,
         sans: &settings.sans,
         skip_verify: settings.skip_verify,
         alpn,

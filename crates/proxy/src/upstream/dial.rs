@@ -1,10 +1,10 @@
 //! One connection to a cluster, for bytes that are not HTTP.
 
 use super::pool::Place;
-use super::secure::{self, ConnectError, Connected, Purpose, Security};
+use super::secure::{self, ConnectError, Purpose, Security};
 use super::{Failed, Load, Picked, Upstream};
 use crate::config::Destinations;
-use crate::live::{Held, Review};
+use crate::live::Held;
 use lateen_model::decide::cluster::{Cluster, Discovery};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason};
 use lateen_model::workload::Workload;
@@ -67,10 +67,9 @@ impl Upstream {
             let place = self.place(&picked, facts.direction);
             let timeout = patience(cluster, picked.more);
             let connecting = secure::connect(&self.shared, &place, Purpose::Bytes, timeout);
-            match self.unless_gone(cluster, picked.address, connecting).await {
-                Ok(Connected { stream, chain }) => {
-                    let held = (!chain.is_empty())
-                        .then(|| self.watchlist.hold(stream.watch(), chain, Review::Endpoint));
+            let connected = self.unless_gone(cluster, picked.address, connecting).await;
+            match connected.and_then(|c| c.watched(&self.shared, &self.watchlist)) {
+                Ok((stream, held)) => {
                     return Ok(Dialed {
                         stream,
                         place,
@@ -145,6 +144,7 @@ impl Upstream {
         Place {
             address,
             source,
+            beside: direction == Direction::Inbound,
             security: picked.security.clone(),
             generation: self.generation(&picked.security),
         }

@@ -1,6 +1,7 @@
 //! Addresses of names that ServiceEntries give (resolution `DNS`), through the system's resolver, kept for a while.
 
 use lateen_base::Str;
+use lateen_model::decide::cluster::NamedEndpoint;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,14 +28,17 @@ struct Answer {
 }
 
 impl Names {
-    /// Addresses of every host with its port; a host that does not resolve adds none. A stale answer is used
-    /// while the name cannot be resolved anew.
-    pub(super) async fn resolve(&self, hosts: &[(Str, u16)]) -> Vec<SocketAddr> {
+    /// Addresses of every host with its port, and whose they are; a host that does not resolve adds none. A stale answer
+    /// is used while the name cannot be resolved anew.
+    pub(super) async fn resolve<'h>(
+        &self,
+        hosts: &'h [NamedEndpoint],
+    ) -> Vec<(SocketAddr, &'h NamedEndpoint)> {
         let mut all = Vec::new();
-        for (host, port) in hosts {
-            for mut address in self.one(host).await {
-                address.set_port(*port);
-                all.push(address);
+        for named in hosts {
+            for mut address in self.one(&named.host).await {
+                address.set_port(named.port);
+                all.push((address, named));
             }
         }
         all

@@ -1,7 +1,7 @@
 //! Connections kept for the next request: idle HTTP/1 ones, and one shared HTTP/2 connection per endpoint.
 
 use super::secure::{self, ConnectError, Connected, Purpose, Security};
-use crate::live::{Held, Review, Watchlist};
+use crate::live::{Held, Watchlist};
 use crate::shared::Shared;
 use lateen_net::http::{Sender, Version, open};
 use lateen_net::stream::{Stream, Watch};
@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub(super) address: SocketAddr,
     /// Absent: the kernel chooses.
     pub(super) source: Option<IpAddr>,
+    /// Whether it is the application beside us.
+    pub(super) beside: bool,
     pub(super) security: Security,
     /// Of the certificates in use; 0 without TLS.
     pub(super) generation: u64,
@@ -129,21 +131,19 @@ impl Pool {
             Version::Http2 => Purpose::Http2,
         };
         let connected = secure::connect(&self.shared, place, purpose, timeout).await?;
-        self.wrap(connected, version)
-            .await
-            .map_err(|error| ConnectError::Http(error.to_string()))
+        self.wrap(connected, version).await
     }
 
     async fn wrap(
         &self,
         connected: Connected,
         version: Version,
-    ) -> Result<Connection, hyper::Error> {
-        let Connected { stream, chain } = connected;
-        let watch = stream.watch();
-        let held = (!chain.is_empty())
-            .then(|| Rc::new(self.watchlist.hold(watch.clone(), chain, Review::Endpoint)));
-        let sender = open(stream, version, &self.shared.limits).await?;
+    ) -> Result<Connection, ConnectError> {
+        let (stream, held) = connected.watched(&self.shared, &self.watchlist)?;
+        let (watch, held) = (stream.watch(), held.map(Rc::new));
+        let sender = open(stream, version, &self.shared.limits)
+            .await
+            .map_err(|error| ConnectError::Http(error.to_string()))?;
         Ok(Connection {
             sender,
             watch,
@@ -192,7 +192,7 @@ impl Pool {
     pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: Stream) {
         let connected = Connected {
             stream,
-            chain: Rc::from([]),
+            proof: None,
         };
         if let Ok(connection) = self.wrap(connected, Version::Http1).await {
             self.keep(place, connection);

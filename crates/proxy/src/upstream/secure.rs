@@ -2,20 +2,23 @@
 //! identity, TLS as a DestinationRule asks for, or none.
 
 use super::pool::Place;
-use crate::live::Chain;
+use crate::identity::Membership;
+use crate::live::{Held, Proof, Review, Watchlist};
 use crate::shared::Shared;
 use crate::tls::{self, TlsError};
 use lateen_base::Str;
 use lateen_identity::tls::MeshAlpn;
-use lateen_identity::trust::peer_id;
 use lateen_model::identity::SpiffeId;
 use lateen_model::tls::ClientTls;
 use lateen_net::dial::{Dial, DialError, dial};
 use lateen_net::stream::Stream;
+use lateen_net::tls::Handshake;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How connections to an endpoint are secured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,8 +82,29 @@ impl Purpose {
 /// A connection that can be used.
 pub(super) struct Connected {
     pub(super) stream: Stream,
-    /// The endpoint's certificates; empty without TLS.
-    pub(super) chain: Chain,
+    /// How the endpoint proved that it is of the mesh; absent: it did not.
+    pub(super) proof: Option<Proof>,
+}
+
+impl Connected {
+    /// Puts the connection under review, where the mesh vouched for its endpoint.
+    ///
+    /// # Errors
+    /// While it was opened, the endpoint has lost the mesh's trust.
+    pub(super) fn watched(
+        self,
+        shared: &Shared,
+        list: &Rc<Watchlist>,
+    ) -> Result<(Stream, Option<Held>), ConnectError> {
+        let Some(proof) = self.proof else {
+            return Ok((self.stream, None));
+        };
+        let held = list.hold(shared, self.stream.watch(), proof, Review::Endpoint);
+        match held.why() {
+            None => Ok((self.stream, Some(held))),
+            Some(fault) => Err(ConnectError::Tls(TlsError::Identity(fault.subject))),
+        }
+    }
 }
 
 /// No connection came about.
@@ -89,6 +113,9 @@ pub(crate) enum ConnectError {
     /// The endpoint cannot be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// It is a port of the proxy itself.
+    #[error("{0} is a port of this proxy itself, which it calls for nobody")]
+    Own(SocketAddr),
     /// TLS failed, or its settings cannot be used.
     #[error("{0}")]
     Tls(TlsError),
@@ -103,6 +130,7 @@ impl ConnectError {
         match self {
             Self::Dial(error) => error.transport_reason(),
             Self::Tls(error) => error.transport_reason(),
+            Self::Own(_) => format!("delayed connect error: {self}"),
             Self::Http(text) => format!("delayed connect error: {text}"),
         }
     }
@@ -121,21 +149,75 @@ pub(super) async fn connect(
     timeout: Duration,
 ) -> Result<Connected, ConnectError> {
     let began = tokio::time::Instant::now();
+    let address = place.address;
+    if shared.own.is(address) && !place.beside {
+        return Err(ConnectError::Own(address));
+    }
     let how = Dial {
         timeout,
         source: place.source,
     };
     // Without a certificate nobody is called in vain.
-    let secured = match &place.security {
-        Security::Plain => None,
+    let secured = secure(shared, place, purpose)?;
+    let stream = Stream::new(dial(address, &how).await?, bytes::Bytes::new());
+    if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
+        && shared.own.has_arrived(local, peer)
+        && !place.beside
+    {
+        return Err(ConnectError::Own(address));
+    }
+    let Some(Secured {
+        config,
+        name,
+        member,
+    }) = secured
+    else {
+        return Ok(Connected {
+            stream,
+            proof: None,
+        });
+    };
+    let left = timeout
+        .saturating_sub(began.elapsed())
+        .max(Duration::from_millis(100));
+    let (stream, handshake) = lateen_net::tls::connect(stream, name, config, left)
+        .await
+        .map_err(|failure| ConnectError::Tls(tls::handshake_error(&failure)))?;
+    let proof = match (&place.security, member) {
+        (Security::Mesh { identity, sans, .. }, Some(member)) => {
+            let wanted = (identity.as_ref(), sans.as_slice());
+            Some(prove(&member, wanted, handshake, address)?)
+        }
+        _ => None,
+    };
+    Ok(Connected { stream, proof })
+}
+
+/// What a handshake needs.
+struct Secured {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    /// Whose roots are asked; absent outside of the mesh.
+    member: Option<Arc<Membership>>,
+}
+
+/// How a connection to `place` is secured; none: not at all.
+fn secure(
+    shared: &Shared,
+    place: &Place,
+    purpose: Purpose,
+) -> Result<Option<Secured>, ConnectError> {
+    match &place.security {
+        Security::Plain => Ok(None),
         Security::Mesh { server_name, .. } => {
             let member = shared.member.load_full().ok_or_else(|| {
                 ConnectError::Tls(TlsError::NoCertificate(shared.why_no_certificate()))
             })?;
-            Some((
-                member.tls.client(purpose.in_mesh()),
-                name(server_name, place.address),
-            ))
+            Ok(Some(Secured {
+                config: member.tls.client(purpose.in_mesh()),
+                name: name(server_name, place.address),
+                member: Some(member),
+            }))
         }
         Security::Origin {
             settings,
@@ -145,47 +227,41 @@ pub(super) async fn connect(
                 .origins
                 .config(shared, settings, purpose.outside())
                 .map_err(ConnectError::Tls)?;
-            Some((config, name(server_name, place.address)))
+            Ok(Some(Secured {
+                config,
+                name: name(server_name, place.address),
+                member: None,
+            }))
         }
-    };
-    let stream = Stream::new(dial(place.address, &how).await?, bytes::Bytes::new());
-    let Some((config, name)) = secured else {
-        return Ok(Connected {
-            stream,
-            chain: Chain::from([]),
-        });
-    };
-    let left = timeout
-        .saturating_sub(began.elapsed())
-        .max(Duration::from_millis(100));
-    let (stream, handshake) = lateen_net::tls::connect(stream, name, config, left)
-        .await
-        .map_err(|failure| ConnectError::Tls(tls::handshake_error(&failure)))?;
-    let chain = Chain::from(handshake.peer_certificates);
-    expect_identity(&place.security, &chain, place.address)?;
-    Ok(Connected { stream, chain })
+    }
 }
 
 fn name(text: &str, address: SocketAddr) -> ServerName<'static> {
     ServerName::try_from(text.to_owned()).unwrap_or_else(|_| ServerName::from(address.ip()))
 }
 
-/// The certificate was verified to be a member's; this is whether it is the member that was meant.
-fn expect_identity(
-    security: &Security,
-    chain: &Chain,
+/// The certificate was verified to be a member's; this is whether it is the member that was meant: an identity, or one of
+/// the names that are taken instead, or anybody.
+fn prove(
+    member: &Membership,
+    (identity, sans): (Option<&SpiffeId>, &[Str]),
+    handshake: Handshake,
     address: SocketAddr,
-) -> Result<(), ConnectError> {
-    let Security::Mesh { identity, sans, .. } = security else {
-        return Ok(());
-    };
+) -> Result<Proof, ConnectError> {
     let wrong = |reason: String| ConnectError::Tls(TlsError::Identity(reason));
-    let shown = peer_id(chain).map_err(|error| wrong(format!("{address}: {error}")))?;
-    let wanted = match (identity, sans.as_slice()) {
-        (None, []) => return Ok(()),
-        (Some(wanted), []) if *wanted == shown => return Ok(()),
+    let proof = Proof {
+        mesh: Some(member.generation),
+        ..Proof::of(handshake.peer_certificates.into())
+    };
+    let shown = member
+        .tls
+        .peer(&proof.chain, handshake.resumed, SystemTime::now())
+        .map_err(|error| wrong(format!("{address}: {error}")))?;
+    let wanted = match (identity, sans) {
+        (None, []) => return Ok(proof),
+        (Some(wanted), []) if member.is_same(wanted, &shown) => return Ok(proof),
         (Some(wanted), []) => wanted.to_string(),
-        (_, sans) if sans.iter().any(|san| **san == *shown.uri()) => return Ok(()),
+        (_, sans) if sans.iter().any(|san| **san == *shown.uri()) => return Ok(proof),
         (_, sans) => sans.join(" or "),
     };
     Err(wrong(format!(

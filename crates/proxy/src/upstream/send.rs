@@ -167,7 +167,7 @@ impl Upstream {
             reused: connection.reused,
             untouched: failure.unsent.is_some()
                 || failure.refused
-                || refused_certificate(&failure.error),
+                || !connection.reused && refused_certificate(&failure.error),
             reason: failure.error.to_string(),
         })?;
         Ok(Sent {

@@ -34,6 +34,7 @@ fn cluster(balancer: Balancer, weights: &[u32]) -> (Cluster, Arc<[Endpoint]>) {
         .iter()
         .enumerate()
         .map(|(i, weight)| Endpoint {
+            mutual: false,
             identity: None,
             address: SocketAddr::from(([10, 0, 0, i as u8], 80)),
             weight: *weight,

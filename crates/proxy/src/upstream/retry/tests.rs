@@ -159,3 +159,13 @@ fn disliked_responses() {
         );
     }
 }
+
+#[test]
+fn a_handshake_is_tried_again_when_it_failed_but_not_when_it_took_too_long() {
+    use crate::tls::TlsError;
+    let of = |error| Trouble::Connect(ConnectError::Tls(error));
+    let failed = of(TlsError::Handshake("refused".into()));
+    assert_eq!(check(&[], 0, POST, &failed, false), 1);
+    let slow = of(TlsError::TooSlow("connection timeout".into()));
+    assert_eq!(check(&[], 0, POST, &slow, false), 0);
+}
