@@ -112,12 +112,33 @@ pub(crate) fn all<'a>(pods: impl Iterator<Item = (&'a Id, &'a (BTreeSet<Str>, St
     let mut needs = Needs::new();
     for (pod, (names, account)) in pods {
         for name in names {
+            let name = match name.split_once('/') {
+                None => Str::clone(name),
+                Some((of, name)) if *of == *pod.namespace => name.into(),
+                // Nobody reads another namespace's secrets.
+                Some(_) => continue,
+            };
             let id = Id {
                 namespace: Str::clone(&pod.namespace),
-                name: Str::clone(name),
+                name,
             };
             needs.entry(id).or_default().insert(Str::clone(account));
         }
     }
     needs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_may_be_named_with_the_namespace_that_it_is_in_anyway() {
+        let names = ["a", "default/b", "other/c"].map(Str::from);
+        let pod = (Id::new("default", "p"), (names.into(), Str::from("web")));
+        let needs = all([(&pod.0, &pod.1)].into_iter());
+        let ids: Vec<_> = needs.keys().map(|id| &*id.name).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert!(needs.keys().all(|id| &*id.namespace == "default"));
+    }
 }
