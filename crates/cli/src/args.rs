@@ -438,14 +438,21 @@ pub struct ProxyArgs {
     /// Lifetime of certificates to ask for, such as 24h; default: the CA's
     #[arg(long, env = "SECRET_TTL")]
     pub certificate_lifetime: Option<String>,
-    /// Trust domain of the mesh
-    #[arg(
-        long,
-        env = "TRUST_DOMAIN",
-        default_value = "cluster.local",
-        hide = true
-    )]
-    pub trust_domain: String,
+    /// Kind of the certificate's key: ECDSA
+    #[arg(long, env = "ECC_SIGNATURE_ALGORITHM", default_value = "")]
+    pub ecc_signature_algorithm: String,
+    /// Curve of such a key: P256 or P384
+    #[arg(long, env = "ECC_CURVE", default_value = "")]
+    pub ecc_curve: String,
+    /// Bits of an RSA key: 2048 or 4096; default: an ECDSA key
+    #[arg(long, env = "WORKLOAD_RSA_KEY_SIZE", default_value = "")]
+    pub workload_rsa_key_size: String,
+    /// Most connections at once; default: half of the descriptors that the system allows
+    #[arg(long, env = "LATEEN_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Memory in MiB of which work is refused from nine tenths on; default: the container's limit
+    #[arg(long, env = "LATEEN_MEMORY_LIMIT_MIB", value_name = "MIB")]
+    pub memory_limit_mib: Option<u64>,
     /// Worker threads; default: CPUs, at most 2
     #[arg(long)]
     pub concurrency: Option<usize>,

@@ -4,6 +4,7 @@ use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
 use crate::local;
 use anyhow::{Context as _, Result};
 use lateen_apps::{bookinfo, ext_authz, helloworld, http, httpbin, tcp_echo, websocket};
+use lateen_identity::ca::KeyKind;
 use lateen_identity::source::Files;
 use lateen_model::mesh::{Role, Scope};
 use lateen_net::capture::{self, CaptureRules, Networks, Ports};
@@ -117,6 +118,10 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
         }
     }
     config.ports = ports(&args);
+    config.connections = args.max_connections;
+    if let Some(mebibytes) = args.memory_limit_mib {
+        config.memory = lateen_proxy::MemoryBound::Limit(mebibytes.saturating_mul(1 << 20));
+    }
     config.cache = args
         .cache
         .is_dir()
@@ -154,6 +159,7 @@ fn identity(args: &ProxyArgs, discovery: &str) -> Result<lateen_proxy::Identity>
         lateen_proxy::Certificates::Authority {
             address: address.to_owned(),
             server: server(address),
+            key: key(args)?,
             lifetime: match &args.certificate_lifetime {
                 Some(text) => lifetime(text)?,
                 None => Duration::ZERO,
@@ -165,6 +171,16 @@ fn identity(args: &ProxyArgs, discovery: &str) -> Result<lateen_proxy::Identity>
         cache: args.cache.is_dir().then(|| args.cache.clone()),
         control_plane: (!discovery.ends_with(PLAIN_PORT)).then(|| server(discovery)),
     })
+}
+
+/// The kind of the certificate's key, by Istio's variables.
+fn key(args: &ProxyArgs) -> Result<KeyKind> {
+    KeyKind::of_istio(
+        &args.ecc_signature_algorithm,
+        &args.ecc_curve,
+        &args.workload_rsa_key_size,
+    )
+    .map_err(anyhow::Error::msg)
 }
 
 /// The identity of a proxy that has no control plane.

@@ -1,6 +1,7 @@
 //! What a proxy is told when it starts. Nothing here changes while it runs.
 
 use crate::app_health::AppProbes;
+use lateen_identity::ca::KeyKind;
 use lateen_identity::source;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::resource::Resource;
@@ -118,6 +119,8 @@ pub enum Certificates {
         address: String,
         /// How it is believed, and how it believes the proxy before there is a certificate.
         server: ControlPlane,
+        /// Kind of the certificate's key.
+        key: KeyKind,
         /// Lifetime to ask for; zero: the CA's default.
         lifetime: Duration,
     },

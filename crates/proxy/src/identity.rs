@@ -4,7 +4,6 @@
 use crate::config::{Certificates, ControlPlane, Identity};
 use crate::shared::Shared;
 use lateen_base::Str;
-use lateen_identity::ca::KeyKind;
 use lateen_identity::istiod::{Connector, RootsSource};
 use lateen_identity::source::{self, AuthorityOptions, Clock, Origin, State};
 use lateen_identity::svid::Svid;
@@ -140,12 +139,13 @@ impl Keeper {
             Certificates::Authority {
                 address,
                 server,
+                key,
                 lifetime,
             } => Origin::Authority(AuthorityOptions {
                 connector: connector(&address, &server, &state),
                 token: server.token,
                 lifetime,
-                key: KeyKind::default(),
+                key,
             }),
         };
         let options = source::Options {
