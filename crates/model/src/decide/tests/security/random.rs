@@ -185,9 +185,13 @@ fn compare(proxies: &Proxies, case: &Case) -> Result<(), TestCaseError> {
         &understood(mode, asked),
         "what was asked for is sent"
     );
+    let target = target.expect("what is sent can be understood");
+    if case.request.is_some() {
+        prop_assert_eq!(&sent, &target, "nothing is left to be read into it");
+    }
     let seen = naive::Seen {
         case,
-        target: target.expect("what is sent can be understood"),
+        target,
         mesh: &proxies.settings,
     };
     let found = naive::matching(policies, &seen);
