@@ -1,7 +1,7 @@
 //! A gRPC provider whose answers a test chooses; what happens when there is none, and what its headers do.
 
 use super::*;
-use crate::tests::mesh::{routes_at, rule, scope};
+use crate::tests::mesh::{origin, routes_at, rule, scope};
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_model::matching::StringMatch;
 use lateen_model::mesh::Role;
@@ -136,7 +136,7 @@ fn headers_join_as_the_provider_says() {
 async fn forked(provider: AuthzProvider, judge: SocketAddr) -> (Bench, SocketAddr) {
     let port = nobody("127.0.0.1").await.port();
     let gateway = Gateway {
-        origin: super::super::mesh::origin("Gateway", "front"),
+        origin: origin("Gateway", "front"),
         selector: [("istio".into(), "ingressgateway".into())].into(),
         servers: vec![Server {
             tls: None,
