@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask ci|tidy|test|e2e|fuzz|bless|codegen`. CI calls only `ci`.
+//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|bless|codegen`. CI calls only `ci`.
 
 mod ci;
 mod codegen;
@@ -14,6 +14,7 @@ fn main() -> Result<()> {
         "tidy" => tidy::run(),
         "test" => ci::unit_tests(),
         "e2e" => ci::end_to_end(),
+        "soak" => ci::soak(),
         "fuzz" => fuzz(),
         "bless" => ci::bless(),
         "codegen" => codegen::run(std::path::Path::new(".")),
@@ -46,10 +47,11 @@ fn fuzz() -> Result<()> {
 const HELP: &str = "\
 cargo xtask <task>
 
-  ci       everything CI checks: fmt, tidy, clippy, tests, docs, end-to-end
+  ci       everything CI checks: fmt, tidy, clippy, tests, docs, fuzz, end-to-end
   tidy     arrows between crates, first lines, file sizes
   test     unit and integration tests, without end-to-end
   e2e      builds the release binary and runs the walk-throughs against it
+  soak     certificates of minutes under load for a quarter of an hour, roots rotated, the CA away
   fuzz     runs the fuzz targets on their corpus: fuzz [--seconds 60] [TARGET...]
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files

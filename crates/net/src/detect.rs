@@ -30,6 +30,9 @@ const METHODS: [&str; 9] = [
     "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
 ];
 
+/// No method has as many letters.
+const LONGEST_METHOD: usize = 32;
+
 /// Longest request line that an unusual method may have.
 const LONGEST_LINE: usize = 8 * 1024;
 
@@ -58,7 +61,9 @@ fn guess_http(bytes: &[u8]) -> Guess {
         .take_while(|b| b.is_ascii_uppercase() || **b == b'-')
         .count();
     match bytes.get(token) {
-        None if token < 32 => return Guess::Unsure,
+        // Whether the end of the word came with it or not.
+        _ if token >= LONGEST_METHOD => return Guess::Other,
+        None => return Guess::Unsure,
         Some(b' ') => {}
         _ => return Guess::Other,
     }

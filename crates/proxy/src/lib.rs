@@ -35,8 +35,8 @@ mod worker;
 
 pub use app_health::{AppProbes, AppProbesError};
 pub use config::{
-    AppMetrics, Certificates, Config, ControlPlane, Destinations, DrainTimes, Identity, MemoryBound,
-    Ports,
+    AppMetrics, Certificates, Config, ControlPlane, Destinations, DrainTimes, Identity,
+    MemoryBound, Ports,
 };
 pub use start::{Addresses, Proxy, ProxyError, run};
 

@@ -43,21 +43,54 @@ pub(crate) fn is_in_root(meta: &Meta, mesh: &Mesh) -> bool {
     meta.namespace == root_namespace(&mesh.config)
 }
 
+/// Kinds that a policy can be attached to.
+const TARGETS: [&str; 4] = ["Gateway", "GatewayClass", "Service", "ServiceEntry"];
+
 /// The selection of a policy that cannot be understood, as far as it can be read. A part that cannot be read selects
-/// more, never less.
+/// more, never less; so does one that selects nobody, such as `app: "*"`, and a selector beside targets.
 pub(crate) fn salvaged_selection(spec: &Value) -> Selection {
-    let selector = &spec["selector"]["matchLabels"];
-    let labels: Option<Labels> = serde_json::from_value(selector.clone()).ok();
-    let one = spec.get("targetRef").into_iter();
-    let many = spec["targetRefs"].as_array().into_iter().flatten();
-    let targets: Option<Vec<TargetReference>> = one
-        .chain(many)
-        .map(|target| serde_json::from_value(target.clone()).ok())
-        .collect();
-    let labels = MatchLabels {
-        match_labels: labels.unwrap_or_default(),
+    let Some(targets) = salvaged_targets(spec) else {
+        return Selection::default();
     };
-    selection(Some(&labels), None, &targets.unwrap_or_default())
+    match (spec.get("selector"), targets.is_empty()) {
+        (None, _) => selection(None, None, &targets),
+        (Some(_), false) => Selection::default(),
+        (Some(selector), true) => {
+            let labels = selector["matchLabels"].clone();
+            let labels: Option<Labels> = serde_json::from_value(labels).ok();
+            let mut match_labels = labels.unwrap_or_default();
+            match_labels.retain(|key, value| may_be_label(key, value));
+            selection(Some(&MatchLabels { match_labels }), None, &[])
+        }
+    }
+}
+
+/// Absent: there is a target that cannot be read, or cannot be.
+fn salvaged_targets(spec: &Value) -> Option<Vec<TargetReference>> {
+    let none = Vec::new();
+    let many = spec.get("targetRefs");
+    let many = many.map_or(Some(&none), Value::as_array)?;
+    let read = |target: &Value| {
+        let target: TargetReference = serde_json::from_value(target.clone()).ok()?;
+        let may_be = TARGETS.contains(&target.kind.as_str()) && may_be_name(&target.name);
+        may_be.then_some(target)
+    };
+    spec.get("targetRef")
+        .into_iter()
+        .chain(many)
+        .map(read)
+        .collect()
+}
+
+/// Whether an object may have such a name (Kubernetes: names are DNS names).
+fn may_be_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+/// Whether a workload may have such a label (Kubernetes: names of labels; their values have 63 characters at most).
+fn may_be_label(key: &str, value: &str) -> bool {
+    !key.is_empty() && !key.contains('*') && !value.contains('*') && value.len() <= 63
 }
 
 /// What an object of a security kind means that cannot be put in force and that had no good value before: what lets

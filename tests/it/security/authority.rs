@@ -43,7 +43,9 @@ impl Soak {
 
     /// Time between two events of a soak that shall not come at once.
     fn pause(&self) {
-        std::thread::sleep(Duration::from_secs(self.seconds.saturating_sub(self.away) / 6));
+        std::thread::sleep(Duration::from_secs(
+            self.seconds.saturating_sub(self.away) / 6,
+        ));
     }
 }
 

@@ -74,6 +74,19 @@ fn first_bytes() {
 }
 
 #[test]
+fn more_bytes_change_no_guess() {
+    for length in [3, LONGEST_METHOD - 1, LONGEST_METHOD, 60] {
+        let line = format!("{} / HTTP/1.1\r\n", "M".repeat(length));
+        let whole = guess(line.as_bytes());
+        assert_eq!(whole == Guess::Http1, length < LONGEST_METHOD, "{length}");
+        for end in 1..line.len() {
+            let part = guess(&line.as_bytes()[..end]);
+            assert!(part == Guess::Unsure || part == whole, "{line:?} {end}");
+        }
+    }
+}
+
+#[test]
 fn client_hellos() {
     for record in [16 * 1024, 40, 1] {
         let bytes = hello_bytes(Some("Api.Example.com"), &["h2", "http/1.1"], record);

@@ -216,6 +216,25 @@ fn broken_policies_close() {
             {"AuthorizationPolicy":{"action":"Deny","rules":[{}],"visibility":{"Namespaces":["ns"]}}}
         "#]],
     );
+    // What no workload can have, or nobody can be attached to, was meant to be something else.
+    for spec in [
+        "{selector: {matchLabels: {app: '*'}}, rules: [{}]}",
+        "{selector: {matchLabels: {'*': a}}, rules: [{}]}",
+        "{targetRefs: [{kind: Gatway, group: gateway.networking.k8s.io, name: a}], rules: [{}]}",
+        "{targetRef: {kind: Gateway, group: gateway.networking.k8s.io, name: a}, selector: {matchLabels: {app: a}}, rules: [{}]}",
+        "{targetRef: {kind: Gateway}, rules: [{}]}",
+        "{targetRef: {kind: Gateway, name: '*'}, rules: [{}]}",
+        "{targetRef: {kind: 5}, selector: {matchLabels: {app: a}}, rules: [{}]}",
+        "{targetRefs: 5, selector: {matchLabels: {app: a}}, rules: [{}]}",
+    ] {
+        check_closed(
+            "AuthorizationPolicy",
+            spec,
+            expect![[r#"
+            {"AuthorizationPolicy":{"action":"Allow","visibility":{"Namespaces":["ns"]}}}
+        "#]],
+        );
+    }
     check_closed(
         "AuthorizationPolicy",
         "{action: AUDIT, rules: 5}",

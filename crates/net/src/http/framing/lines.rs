@@ -184,7 +184,8 @@ pub(super) fn size_line(text: &[u8]) -> Result<u64, &'static str> {
     if !(rest.is_empty() || rest.starts_with(b";")) {
         return Err("a chunk size that is followed by something else than an extension");
     }
-    if text.len() > super::SIZE_LINE {
+    // With its CR, as when it comes in parts.
+    if text.len() + 1 > super::SIZE_LINE {
         return Err("a chunk extension that is too long");
     }
     let size = std::str::from_utf8(size).ok();

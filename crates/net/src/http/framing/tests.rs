@@ -212,6 +212,15 @@ fn chunks_are_what_they_say() {
         let text = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
         check_request(&text, want);
     }
+    // The longest line is as long whether it comes whole or not.
+    for length in SIZE_LINE - 5..SIZE_LINE + 5 {
+        let size = format!("1;{}", "x".repeat(length - 2));
+        let text = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{size}\r\na\r\n");
+        for cut in [text.len(), 1, 7] {
+            let (_, stop) = feed(Framing::new(Side::Requests), text.as_bytes(), cut);
+            assert_eq!(stop.is_none(), length < SIZE_LINE, "{length} in {cut}");
+        }
+    }
     let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(2000));
     let text = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{long}");
     for size in [text.len(), 1, 7] {
