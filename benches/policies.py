@@ -13,7 +13,7 @@ def more(rules, count):
 
 def walk(value, count):
     if isinstance(value, dict):
-        if "RBAC" in str(value.get("@type", "")) and "rules" in value:
+        if "filters.http.rbac" in str(value.get("@type", "")) and "rules" in value:
             more(value["rules"], count)
         for inner in value.values():
             walk(inner, count)

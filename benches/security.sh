@@ -10,6 +10,7 @@ REPS=${1:-5} SECS=${2:-5}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/lateen-bench.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 cp -r "$HARNESS/." "$WORK/"
+chmod -R u+rwX "$WORK"; chmod +x "$WORK"/peers/*.sh "$WORK"/backend/*.sh "$WORK"/*.sh
 cp "$HERE/policies.py" "$WORK/peers/"
 for n in 1 1000; do
   sed "2i export PB_POLICIES=$n" "$HERE/peers/lateen.sh" > "$WORK/peers/lateen-p$n.sh"
@@ -19,6 +20,6 @@ for n in 1 1000; do
 done
 cd "$WORK"
 OUT=$WORK/security.jsonl
-./bench.py run --plan pair --only envoy-p1-w1,envoy-p1000-w1,lateen-p1-w1,lateen-p1000-w1 \
+python3 bench.py run --plan pair --only envoy-p1-w1,envoy-p1000-w1,lateen-p1-w1,lateen-p1000-w1 \
   --cases h1-c16,h1-c64,hs-full,hs-resume --reps "$REPS" --secs "$SECS" --out "$OUT"
 python3 "$HERE/summary.py" "$OUT"
