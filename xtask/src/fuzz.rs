@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 /// The targets, by name of their file in `fuzz/targets`.
@@ -19,6 +19,9 @@ const FLAGS: [&str; 6] = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
+
+/// Keeps a target from leaving another copy of an input where it is started.
+const NO_COPY: &str = "-exact_artifact_path=/dev/null";
 
 /// Last lines of a target's output that are shown when it fails.
 const SHOWN: usize = 40;
@@ -167,16 +170,30 @@ impl Run {
         if status.success() {
             return Ok(None);
         }
+        let broken = self.broken()?;
+        if !broken.is_empty() && broken.iter().all(|input| self.was_only_slow(input)) {
+            println!("fuzz {name}: it stood still for a while, and not for its input");
+            return Ok(None);
+        }
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(SHOWN)..];
         println!("{}\nfuzz {name}: {status}", last.join("\n"));
-        for input in self.broken()? {
+        for input in broken {
             let (program, input) = (program.display(), input.display());
             println!(
-                "fuzz {name}: an input that breaks it: {input}\n  run it alone: {program} {input}"
+                "fuzz {name}: an input that breaks it: {input}\n  run it alone: {program} {NO_COPY} {input}"
             );
         }
         Ok(Some(self.name))
+    }
+
+    /// Whether an input took too long, and takes no time by itself: the machine slept, or was busy with something else.
+    fn was_only_slow(&self, input: &Path) -> bool {
+        let name = input.to_string_lossy();
+        let mut again = Command::new(&self.program);
+        again.args(["-timeout=5", NO_COPY]).arg(input);
+        let again = again.stdout(Stdio::null()).stderr(Stdio::null());
+        name.contains("-timeout-") && again.status().is_ok_and(|status| status.success())
     }
 
     /// Inputs that it left in this run.
