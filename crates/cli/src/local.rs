@@ -30,7 +30,8 @@ pub fn resources(path: &Path) -> Result<Vec<Resource>> {
         let Some(object) = &document.object else {
             continue;
         };
-        let (meant, mut told) = lateen_translate::alone(object, &config);
+        let others = documents.iter().filter_map(|d| d.object.as_ref());
+        let (meant, mut told) = lateen_translate::among(object, others, &config);
         told.extend(validate::validate(object));
         told.sort();
         told.dedup();

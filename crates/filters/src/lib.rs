@@ -9,6 +9,7 @@
 //! request without what its client may not say.
 
 pub mod client_cert;
+pub mod cors;
 pub mod edits;
 pub mod external;
 mod forwarded;
@@ -66,6 +67,8 @@ pub struct Context {
     pub client: Rc<Client>,
     /// The mesh's settings.
     pub edge: Edge,
+    /// For whose pages the answer is marked; absent: nobody's.
+    pub cors: Option<cors::Marked>,
     /// Whether the client asks to change the protocol (WebSocket); set by [`Filter::HopByHop`].
     pub upgrade: bool,
     /// Time from sending the request to the response's head; absent when we answer ourselves.
@@ -80,6 +83,7 @@ impl Context {
             source,
             client,
             edge,
+            cors: None,
             upgrade: false,
             upstream_time: None,
         }

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use lateen_model::decide::plan::RequestHead;
-use lateen_model::route::Redirect;
+use lateen_model::route::{Redirect, RedirectPort};
 
 /// The answer of a redirect; parts that it does not name keep the request's.
 pub fn redirect(head: &RequestHead<'_>, redirect: &Redirect) -> Response<()> {
@@ -22,11 +22,11 @@ fn location(head: &RequestHead<'_>, redirect: &Redirect) -> String {
     let (host, port) = split_port(authority);
     let old_default = if head.scheme == "https" { "443" } else { "80" };
     let port = match redirect.port {
-        Some(80) if scheme == "http" => None,
-        Some(443) if scheme == "https" => None,
-        Some(port) => Some(port.to_string()),
+        RedirectPort::Number(80) if scheme == "http" => None,
+        RedirectPort::Number(443) if scheme == "https" => None,
+        RedirectPort::Number(port) => Some(port.to_string()),
         // A default port does not survive the change of scheme that it belonged to (Envoy: https_redirect).
-        None => port
+        RedirectPort::Kept | RedirectPort::Request => port
             .filter(|p| scheme == head.scheme || *p != old_default)
             .map(str::to_owned),
     };

@@ -3,7 +3,7 @@
 use super::*;
 use http::{HeaderMap, Method, Request, Response};
 use lateen_model::decide::plan::RequestHead;
-use lateen_model::route::{HeaderEdit, Redirect};
+use lateen_model::route::{HeaderEdit, Redirect, RedirectPort};
 use lateen_telemetry::record::Record;
 
 fn lines(headers: &HeaderMap) -> Vec<String> {
@@ -401,7 +401,7 @@ fn redirects_keep_what_they_do_not_name() {
         (
             "a.com",
             Redirect {
-                port: Some(8443),
+                port: RedirectPort::Number(8443),
                 scheme: Some("https".into()),
                 ..none()
             },
@@ -422,6 +422,7 @@ fn redirects_keep_what_they_do_not_name() {
             path: "/p?q=1",
             scheme: "http",
             headers: &headers,
+            token: None,
         };
         let response = reply::redirect(&head, &redirect);
         assert_eq!(response.headers()["location"], want);
@@ -434,7 +435,8 @@ fn none() -> Redirect {
         uri: None,
         authority: None,
         scheme: None,
-        port: None,
+        prefix: None,
+        port: RedirectPort::Kept,
         status: 301,
     }
 }

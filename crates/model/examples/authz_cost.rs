@@ -50,6 +50,7 @@ fn measure(kind: &str, count: usize) {
             path: "/api/0/items?page=7",
             scheme: "http",
             headers: &headers,
+            token: None,
         },
         remote: facts.source.ip(),
         token: None,

@@ -57,16 +57,9 @@ impl Pattern {
     /// # Errors
     /// The expression has a syntax error or compiles to more than the bound.
     pub fn new(source: &str) -> Result<Self, BadPattern> {
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{source})$"))
-            .size_limit(1 << 20)
-            .build()
-            .map_err(|e| BadPattern {
-                source_text: source.to_owned(),
-                reason: e.to_string(),
-            })?;
         Ok(Self {
             source: source.into(),
-            compiled,
+            compiled: compile(source, &format!("^(?:{source})$"))?,
         })
     }
 
@@ -78,6 +71,118 @@ impl Pattern {
     /// The expression as the user wrote it.
     pub fn source(&self) -> &str {
         &self.source
+    }
+}
+
+fn compile(source: &str, whole: &str) -> Result<Regex, BadPattern> {
+    regex::RegexBuilder::new(whole)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|e| BadPattern {
+            source_text: source.to_owned(),
+            reason: e.to_string(),
+        })
+}
+
+/// A replacement of every place that an expression finds (RE2: `GlobalReplace`). Equality is that of the source texts.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    pattern: Str,
+    substitution: Str,
+    compiled: Regex,
+    /// The substitution in the words of the library.
+    template: String,
+}
+
+/// A substitution that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadReplacement {
+    /// Its expression.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    /// It names a group that the expression does not have.
+    #[error(
+        "\\{group} is not a group of the expression, which has {groups}: number its groups from 1"
+    )]
+    Group {
+        /// The number after the backslash.
+        group: usize,
+        /// How many groups there are.
+        groups: usize,
+    },
+    /// A backslash before something that is neither a digit nor a backslash.
+    #[error("a backslash stands before {found:?}: write \\1 for a group or \\\\ for a backslash")]
+    Escape {
+        /// What follows the backslash; empty at the end.
+        found: String,
+    },
+}
+
+impl Replacement {
+    /// Compiles an expression, bounded as by [`Pattern::new`], and its substitution: `\1` stands for the first group,
+    /// `\0` for all that was found, `\\` for a backslash.
+    ///
+    /// # Errors
+    /// The expression or the substitution cannot be used.
+    pub fn new(pattern: &str, substitution: &str) -> Result<Self, BadReplacement> {
+        let compiled = compile(pattern, pattern)?;
+        let groups = compiled.captures_len() - 1;
+        let mut template = String::new();
+        let mut rest = substitution.chars();
+        while let Some(c) = rest.next() {
+            match c {
+                '$' => template.push_str("$$"),
+                '\\' => match rest.next() {
+                    Some('\\') => template.push('\\'),
+                    Some(digit) if digit.is_ascii_digit() => {
+                        let group = digit as usize - '0' as usize;
+                        if group > groups {
+                            return Err(BadReplacement::Group { group, groups });
+                        }
+                        template.push_str(&format!("${{{group}}}"));
+                    }
+                    other => {
+                        let found = other.map(String::from).unwrap_or_default();
+                        return Err(BadReplacement::Escape { found });
+                    }
+                },
+                c => template.push(c),
+            }
+        }
+        Ok(Self {
+            pattern: pattern.into(),
+            substitution: substitution.into(),
+            compiled,
+            template,
+        })
+    }
+
+    /// `value` with every place replaced.
+    pub fn apply(&self, value: &str) -> String {
+        let template = self.template.as_str();
+        self.compiled.replace_all(value, template).into_owned()
+    }
+
+    /// The expression as the user wrote it.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// The substitution as the user wrote it.
+    pub fn substitution(&self) -> &str {
+        &self.substitution
+    }
+}
+
+impl PartialEq for Replacement {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.pattern, &self.substitution) == (&other.pattern, &other.substitution)
+    }
+}
+
+impl Serialize for Replacement {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{} -> {}", self.pattern, self.substitution))
     }
 }
 
@@ -137,6 +242,35 @@ mod tests {
             Pattern::new("((a{100}){100}){100}").is_err(),
             "a bomb is refused"
         );
+    }
+
+    #[test]
+    fn replacements() {
+        for (pattern, substitution, value, want) in [
+            ("/v[0-9]+/", "/", "/v1/v22/x", "/v22/x"),
+            ("^/a/([^/]+)/(.*)$", "/\\2/$\\1\\\\", "/a/b/c", "/c/$b\\"),
+            ("b", "[\\0]", "abba", "a[b][b]a"),
+        ] {
+            let replacement = Replacement::new(pattern, substitution).expect("valid");
+            assert_eq!(
+                replacement.apply(value),
+                want,
+                "{pattern} -> {substitution}"
+            );
+        }
+        for (pattern, substitution, want) in [
+            (
+                "(a)",
+                "\\2",
+                "\\2 is not a group of the expression, which has 1",
+            ),
+            ("a", "x\\", "a backslash stands before \"\""),
+            ("a", "\\q", "a backslash stands before \"q\""),
+            ("(", "", "is not valid RE2 syntax"),
+        ] {
+            let error = Replacement::new(pattern, substitution).expect_err(want);
+            assert!(error.to_string().contains(want), "{error}");
+        }
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Passed {
     answers: Vec<(Str, Rc<Answer>)>,
     /// Headers that the route is chosen by, where providers' changes do not count for that; absent: the request's own.
     pub(crate) routing: Option<HeaderMap>,
+    /// Its verified token; absent: it has none.
+    pub(crate) token: Option<Arc<Token>>,
     /// The request as it was looked at, where it asks for a tunnel: that outlives the policies of now.
     pub(crate) tunnel: Option<Box<Tunnel>>,
 }
@@ -188,7 +190,8 @@ pub(crate) async fn check(mut asked: Asked<'_>) -> Result<Passed, Refusal> {
     let token = asked.authenticate()?;
     let ruling = asked.decide(token.as_deref(), authz::authorize);
     asked.noticed().write(&ruling);
-    let tunnel = asked.tunnel(token);
+    let tunnel = asked.tunnel(token.clone());
+    passed.token = token;
     asked.obey(ruling.verdict, &mut passed).await?;
     passed.tunnel = tunnel.map(|tunnel| {
         let asked = passed.answers.iter().map(|(name, _)| name.clone());

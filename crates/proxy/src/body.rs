@@ -1,14 +1,13 @@
 //! A response's body on its way to the client: counted, bounded in time, and at its end everything is let go.
 
 use crate::exchange::Open;
-use crate::upstream::Lease;
+use crate::upstream::{Bound, Lease};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use lateen_filters::trailers;
 use lateen_net::http::{Body, BodyError, Incoming};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::time::{Instant, Sleep};
 
 /// A response's body together with the exchange that it ends and the connection that it comes from.
 pub(crate) struct ResponseBody {
@@ -16,7 +15,7 @@ pub(crate) struct ResponseBody {
     // Absent once the body has ended.
     open: Option<Open>,
     lease: Option<Lease>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// The route's timeout ran out in the middle of a body.
@@ -26,13 +25,9 @@ struct TooLate;
 
 impl ResponseBody {
     /// Wraps `inner`; a body that has no bytes is over at once.
-    pub(crate) fn wrap(
-        inner: Incoming,
-        open: Open,
-        lease: Lease,
-        deadline: Option<Instant>,
-    ) -> Body {
-        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+    pub(crate) fn wrap(inner: Incoming, open: Open, lease: Lease, deadline: Option<Bound>) -> Body {
+        let passed = |bound: Bound| async move { bound.passed().await };
+        let deadline = deadline.map(|bound| Box::pin(passed(bound)) as Pin<Box<_>>);
         let mut body = Self {
             inner,
             open: Some(open),

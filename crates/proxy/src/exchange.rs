@@ -228,6 +228,16 @@ fn flags(exchange: &Exchange) -> Cow<'static, str> {
 }
 
 impl Open {
+    /// Adds response flags to those that are known already.
+    pub(crate) fn add_flags(&mut self, more: Cow<'static, str>) {
+        let flags = &mut self.record.flags;
+        if flags.is_empty() {
+            *flags = more;
+        } else if !more.is_empty() {
+            *flags = format!("{flags},{more}").into();
+        }
+    }
+
     /// Keeps the connection marked busy until the exchange is over.
     pub(crate) fn hold(&mut self, busy: Busy) {
         self._busy = Some(busy);

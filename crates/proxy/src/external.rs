@@ -6,23 +6,20 @@ mod grpc;
 use crate::authorize::{Asked, Refusal};
 use crate::connection::Conn;
 use crate::head;
-use crate::upstream::{Lease, Order, Replay};
+use crate::upstream::{Bound, Lease, Order, Replay};
 use bytes::Bytes;
 use http::{HeaderMap, request};
 use http_body_util::{BodyExt, Limited};
 use lateen_filters::external::{Allowance, Answer, Excerpt, Fingerprint, HttpProvider, lifetime};
 use lateen_model::decide::authz::Question;
 use lateen_model::decide::cluster::Cluster;
-use lateen_model::decide::plan::{
-    ConnectionFacts, Direction, Fault, FaultReason, ForwardPlan, RouteFacts,
-};
+use lateen_model::decide::plan::{ConnectionFacts, Direction, Fault, FaultReason, ForwardPlan};
 use lateen_model::mesh::{AuthzBody, AuthzProtocol, AuthzProvider};
 use lateen_model::route::RetryPolicy;
 use lateen_net::http::{Incoming, Version};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Most bytes of a provider's answer.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -299,7 +296,7 @@ async fn whole(body: Incoming) -> Result<Bytes, Unavailable> {
 struct Way<'a> {
     conn: &'a Conn,
     cluster: Arc<Cluster>,
-    deadline: Instant,
+    patience: Duration,
 }
 
 impl<'a> Way<'a> {
@@ -313,7 +310,7 @@ impl<'a> Way<'a> {
         Ok(Self {
             conn,
             cluster,
-            deadline: Instant::now() + provider.timeout,
+            patience: provider.timeout,
         })
     }
 
@@ -324,20 +321,9 @@ impl<'a> Way<'a> {
         grpc: bool,
     ) -> Result<(http::Response<Incoming>, Lease), Unavailable> {
         let conn = self.conn;
-        let plan = ForwardPlan {
-            route: RouteFacts::default(),
-            cluster: Arc::clone(&self.cluster),
-            path: None,
-            authority: None,
-            request_edits: Vec::new(),
-            response_edits: Vec::new(),
-            timeout: None,
-            retries: Arc::new(RetryPolicy {
-                attempts: 0,
-                per_try_timeout: None,
-                retry_on: Vec::new(),
-            }),
-        };
+        let retries = Arc::new(RetryPolicy::none());
+        let plan = ForwardPlan::to(Arc::clone(&self.cluster), retries);
+        let body = Replay::full(body);
         // A check goes out, whichever way the request goes.
         let facts = ConnectionFacts {
             direction: Direction::Outbound,
@@ -348,10 +334,10 @@ impl<'a> Way<'a> {
             facts: &facts,
             version: if grpc { Version::Http2 } else { Version::Http1 },
             head,
-            body: Replay::full(body),
+            deadline: Some(Bound::after(&body, self.patience)),
+            body,
             grpc,
             upgrade: false,
-            deadline: Some(self.deadline),
         };
         match conn.worker.upstream.send(order).await {
             Ok(sent) => Ok((sent.response, sent.lease)),

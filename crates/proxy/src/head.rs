@@ -96,6 +96,7 @@ pub(crate) fn seen<'a>(
         path: path(head),
         scheme,
         headers: &head.headers,
+        token: None,
     }
 }
 

@@ -5,31 +5,29 @@
 //!                -> filters, edits -> client
 //! ```
 
-use crate::authorize::{self, Asked, Passed, Refusal};
-use crate::body::{ResponseBody, grpc_status};
+mod call;
+mod faults;
+mod mirror;
+
+use crate::authorize::{self, Asked, Refusal};
+use crate::body::grpc_status;
 use crate::connection::Conn;
 use crate::drain::Stage;
 use crate::exchange::{Kind, Open};
 use crate::fault;
 use crate::head;
-use crate::live::Review;
-use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
-use bytes::Bytes;
+use crate::upstream::{Failed, Replay, UNREACHED};
+use call::Call;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
-use lateen_filters::{Client, Context, Edge, chain, client_cert, edits, reply};
-use lateen_model::decide;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
+use lateen_filters::{Client, Context, Edge, chain, client_cert, edits};
 use lateen_model::decide::cluster::Cluster;
-use lateen_model::decide::plan::{
-    Direction, Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts,
-};
+use lateen_model::decide::plan::{Direction, Fault, FaultReason, RouteFacts};
 use lateen_model::mesh::PathNormalization;
 use lateen_model::route::HeaderEdit;
-use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
-use lateen_net::original::canonical;
+use lateen_net::http::{Body, Busy, Incoming, Version, upgrade};
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::time::Instant;
 
 /// Answers one request of a connection.
 pub(crate) async fn answer(
@@ -211,6 +209,9 @@ fn respond<B>(
         filter.on_response(cx, &mut head);
     }
     edits::apply(edits, &mut head.headers, |_| open.record.clone());
+    if let Some(marked) = &cx.cors {
+        marked.apply(&mut head.headers);
+    }
     open.record.code = head.status.as_u16();
     if open.grpc {
         open.record.grpc_status = grpc_status(&head.headers);
@@ -258,7 +259,7 @@ fn refuse(
 ) -> Response<Body> {
     conn.worker.say(fault, || fault::sentence(fault, failed));
     let verdict = fault::verdict(fault, failed);
-    open.record.flags = verdict.flags;
+    open.add_flags(verdict.flags);
     open.record.details = verdict.details;
     open.record.transport_failure = verdict.transport;
     if fault.reason == FaultReason::NotInRegistry {
@@ -298,240 +299,4 @@ fn aim(conn: &Conn, open: &mut Open, cluster: Option<&Arc<Cluster>>) {
     let host = open.record.authority.as_deref();
     let host = host.filter(|_| conn.facts.direction == Direction::Outbound);
     open.target = conn.worker.labels.target(cluster, host);
-}
-
-/// A request that may pass, on its way upstream.
-struct Call<'a> {
-    conn: &'a Conn,
-    version: Version,
-    client: OnUpgrade,
-    authority: &'a str,
-    passed: Passed,
-}
-
-impl Call<'_> {
-    /// Follows the plan for the request.
-    async fn route(
-        self,
-        cx: &mut Context,
-        open: Open,
-        head: request::Parts,
-        body: Replay,
-    ) -> Response<Body> {
-        let conn = self.conn;
-        let plan = {
-            let live = conn.worker.shared.live.load();
-            let seen = RequestHead {
-                headers: self.passed.routing.as_ref().unwrap_or(&head.headers),
-                ..head::seen(&head, self.authority, scheme(conn))
-            };
-            let dice = fastrand::u64(..);
-            decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
-        };
-        match plan {
-            RequestPlan::Forward(plan) => self.forward(cx, open, &plan, (head, body)).await,
-            RequestPlan::Redirect { redirect, route } => {
-                let seen = head::seen(&head, self.authority, scheme(conn));
-                let answer = reply::redirect(&seen, &redirect).map(|()| Body::Empty);
-                direct(conn, cx, open, (&route, &[]), answer)
-            }
-            RequestPlan::Direct {
-                status,
-                body,
-                route,
-                response_edits,
-            } => {
-                let answer = reply::direct(status, !body.is_empty());
-                let answer = answer.map(|()| Body::full(Bytes::from(body)));
-                direct(conn, cx, open, (&route, &response_edits), answer)
-            }
-            RequestPlan::Refuse(fault) => refuse(conn, cx, open, &fault, None),
-        }
-    }
-
-    async fn forward(
-        self,
-        cx: &mut Context,
-        mut open: Open,
-        plan: &ForwardPlan,
-        (mut head, body): (request::Parts, Replay),
-    ) -> Response<Body> {
-        let conn = self.conn;
-        self.describe(&mut open, plan);
-        if let Err(fault) = rewrite(&mut open, plan, &mut head) {
-            return refuse(conn, cx, open, &fault, None);
-        }
-        edits::apply(&plan.request_edits, &mut head.headers, |headers| {
-            whole(&open, headers)
-        });
-        capture_request(&mut open, &head.headers);
-        let is_connect = head.method == Method::CONNECT;
-        let deadline = plan
-            .timeout
-            .map(|limit| Instant::from_std(open.began) + limit);
-        let sending = body.clone();
-        let order = Order {
-            plan,
-            facts: &conn.facts,
-            version: self.version,
-            head,
-            body,
-            grpc: open.grpc,
-            upgrade: cx.upgrade || is_connect,
-            deadline,
-        };
-        match conn.worker.upstream.send(order).await {
-            Err(failed) if failed.client_gone && sending.is_too_large() => {
-                refuse(conn, cx, open, &too_large(), None)
-            }
-            Err(failed) => self.failed(cx, open, plan, &failed),
-            Ok(sent) if !is_answer(&sent, cx.upgrade, conn.worker.shared.limits.headers) => {
-                // Its connection is of no more use either: dropped with it.
-                let failed = Failed {
-                    address: Some(sent.address),
-                    workload: sent.workload.clone(),
-                    attempts: sent.attempts,
-                    ..Failed::new(FaultReason::UpstreamProtocol)
-                };
-                self.failed(cx, open, plan, &failed)
-            }
-            Ok(mut sent) => {
-                note(conn, &mut open, &sent);
-                cx.upstream_time = Some(sent.time);
-                self.passed.finish(sent.response.headers_mut());
-                let status = sent.response.status();
-                let switches = cx.upgrade && status == StatusCode::SWITCHING_PROTOCOLS
-                    || is_connect && status.is_success();
-                if switches {
-                    return self.switch(cx, open, plan, sent);
-                }
-                let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
-                let lease = sent.lease;
-                answer.map(|body| ResponseBody::wrap(body, open, lease, deadline))
-            }
-        }
-    }
-
-    fn describe(&self, open: &mut Open, plan: &ForwardPlan) {
-        let conn = self.conn;
-        open.record.cluster = plan.cluster.name.clone();
-        open.record.route = plan.route.name.clone();
-        aim(conn, open, Some(&plan.cluster));
-    }
-
-    fn failed(
-        &self,
-        cx: &mut Context,
-        mut open: Open,
-        plan: &ForwardPlan,
-        failed: &Failed,
-    ) -> Response<Body> {
-        open.record.attempts = failed.attempts;
-        open.record.upstream_host = failed.address;
-        self.conn
-            .label_upstream(&mut open, failed.workload.as_ref(), None);
-        if failed.client_gone {
-            // Nobody is left to answer; the exchange is closed as one that its client left.
-            drop(open);
-            return reply::direct(400, false).map(|()| Body::Empty);
-        }
-        let fault = Fault {
-            reason: failed.reason,
-            origin: plan.route.origin.clone(),
-            subject: plan.cluster.name.to_string(),
-        };
-        refuse(self.conn, cx, open, &fault, Some(failed))
-    }
-
-    /// The protocol changes: from here on bytes are copied.
-    fn switch(
-        self,
-        cx: &mut Context,
-        mut open: Open,
-        plan: &ForwardPlan,
-        mut sent: Sent,
-    ) -> Response<Body> {
-        let server = upgrade(&mut sent.response);
-        let lease = sent.lease;
-        let client = self.client;
-        let worker = Rc::clone(&self.conn.worker);
-        let held = self.passed.tunnel.map(Review::Tunnel);
-        let held = held.and_then(|review| self.conn.hold(review));
-        let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
-        tokio::task::spawn_local(async move {
-            let _lease = lease;
-            let copied = async {
-                let (client, server) = both(client, server).await.ok()?;
-                tunnel(client, server).await.ok()
-            };
-            let cut = async {
-                match &held {
-                    Some(held) => held.cut().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                // Who may not come in any more is not heard first.
-                biased;
-                fault = cut => {
-                    worker.say(&fault, || fault::sentence(&fault, None));
-                    open.record.details = fault::verdict(&fault, None).details;
-                }
-                copied = copied => if let Some((received, sent)) = copied {
-                    open.received.set(received);
-                    open.record.sent = sent;
-                },
-            }
-            open.complete = true;
-        });
-        answer.map(|_| Body::Empty)
-    }
-}
-
-/// Whether an upstream's response can be one: nobody changes a protocol unasked (RFC 9110 §15.2.2). HTTP/2's engine knows
-/// no bound on the number of headers.
-fn is_answer(sent: &Sent, upgrade: bool, most_headers: usize) -> bool {
-    let switches = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    (!switches || upgrade) && sent.response.headers().len() <= most_headers
-}
-
-async fn both(client: OnUpgrade, server: OnUpgrade) -> Result<(Upgraded, Upgraded), hyper::Error> {
-    Ok((client.await?, server.await?))
-}
-
-fn note(conn: &Conn, open: &mut Open, sent: &Sent) {
-    open.record.attempts = sent.attempts;
-    open.record.details = "via_upstream".into();
-    open.record.upstream_host = Some(sent.address);
-    open.record.upstream_local = sent.local.map(canonical);
-    conn.label_upstream(open, sent.workload.as_ref(), sent.security.identity());
-}
-
-/// Gives the request the path and host that its route wants.
-fn rewrite(open: &mut Open, plan: &ForwardPlan, head: &mut request::Parts) -> Result<(), Fault> {
-    if !edits::rewrite(head, plan.path.as_deref(), plan.authority.as_deref()) {
-        return Err(Fault {
-            reason: FaultReason::BadRequest,
-            origin: plan.route.origin.clone(),
-            subject: "a rewrite to something that is no path or host".to_owned(),
-        });
-    }
-    if let Some(path) = &plan.path {
-        open.record.rewritten_path = Some(path.clone());
-        let original = open.record.path.as_deref();
-        if let Some(original) = original.and_then(|p| HeaderValue::from_str(p).ok()) {
-            head.headers.insert("x-envoy-original-path", original);
-        }
-    }
-    Ok(())
-}
-
-// For header values that quote the request.
-fn whole(open: &Open, headers: &HeaderMap) -> lateen_telemetry::record::Record {
-    let mut record = open.record.clone();
-    record.request_headers = headers
-        .iter()
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
-    record
 }

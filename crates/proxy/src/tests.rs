@@ -7,6 +7,7 @@ mod attacks;
 mod authz;
 mod captured;
 mod control;
+mod effects;
 mod external;
 mod gateway_clients;
 mod gateway_tls;

@@ -7,6 +7,7 @@
 //! State lives per worker and under addresses and cluster names, so that it survives a change of configuration.
 
 mod balance;
+mod bound;
 mod dial;
 mod dns;
 mod failure;
@@ -18,6 +19,7 @@ mod retry;
 mod secure;
 mod send;
 
+pub(crate) use bound::Bound;
 pub(crate) use dial::Dialed;
 pub(crate) use failure::Failed;
 pub(crate) use loads::Load;

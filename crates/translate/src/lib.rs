@@ -40,7 +40,11 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
     match object {
         Object::Gateway(config) => gateway::gateway(gateway::Inputs { config }),
         Object::VirtualService(config) => {
-            virtual_service::virtual_service(virtual_service::Inputs { config, mesh })
+            virtual_service::virtual_service(virtual_service::Inputs {
+                config,
+                mesh,
+                delegates: None,
+            })
         }
         Object::DestinationRule(config) => {
             destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
@@ -72,6 +76,26 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
         }
         Object::Kubernetes(_) | Object::Unsupported(_) => Translated::default(),
     }
+}
+
+/// As [`alone`], with the VirtualServices among `others` to delegate to.
+pub fn among<'o>(
+    object: &Object,
+    others: impl IntoIterator<Item = &'o Object>,
+    mesh: &Mesh,
+) -> Translated {
+    let Object::VirtualService(config) = object else {
+        return alone(object, mesh);
+    };
+    let routes = others.into_iter().filter_map(|other| match other {
+        Object::VirtualService(config) => Some(config),
+        _ => None,
+    });
+    virtual_service::virtual_service(virtual_service::Inputs {
+        config,
+        mesh,
+        delegates: Some(&routes.collect::<Vec<_>>()),
+    })
 }
 
 /// The sentence about a field that is accepted, kept and without effect.

@@ -3,6 +3,7 @@
 //! A condition that cannot be compiled refuses the whole object: leaving a rule out would hand its traffic to the
 //! rules after it.
 
+mod delegate;
 mod http;
 mod l4;
 
@@ -11,7 +12,7 @@ use crate::names::{full_host, gateway_name, origin, visibility};
 use crate::{NOT_YET, Translated};
 use lateen_api::fields::{Destination as WrittenDestination, Labels};
 use lateen_api::meta::Config;
-use lateen_api::notice::{Notice, Severity, Subject, any_error};
+use lateen_api::notice::{Notice, Subject, any_error};
 use lateen_api::validate;
 use lateen_api::virtual_service::VirtualService;
 use lateen_base::Str;
@@ -26,11 +27,30 @@ pub struct Inputs<'a> {
     pub config: &'a Config<VirtualService>,
     /// The mesh.
     pub mesh: &'a Mesh,
+    /// The VirtualServices that it delegates to, as far as they exist; absent: nobody knows which exist, and rules that
+    /// delegate are left out without a word.
+    pub delegates: Option<&'a [&'a Config<VirtualService>]>,
 }
 
-/// Translates a VirtualService. One without hosts, which others delegate to, gives nothing but a notice.
+/// The objects that a VirtualService delegates to, as namespace and name.
+pub fn delegates(config: &Config<VirtualService>) -> impl Iterator<Item = (&str, &str)> {
+    config.spec.http.iter().filter_map(|rule| {
+        let to = rule.delegate.as_ref()?;
+        let namespace = to.namespace.as_deref().filter(|ns| !ns.is_empty());
+        Some((
+            namespace.unwrap_or(&config.meta.namespace),
+            to.name.as_deref()?,
+        ))
+    })
+}
+
+/// Translates a VirtualService. One without hosts, which others delegate to, has no meaning of its own: it gives notices.
 pub fn virtual_service(inputs: Inputs<'_>) -> Translated {
-    let Inputs { config, mesh } = inputs;
+    let Inputs {
+        config,
+        mesh,
+        delegates,
+    } = inputs;
     let spec = &config.spec;
     let mut reading = Reading {
         subject: Subject::new("VirtualService", &config.meta),
@@ -41,17 +61,24 @@ pub fn virtual_service(inputs: Inputs<'_>) -> Translated {
     if any_error(&reading.notices) {
         return (Vec::new(), reading.notices);
     }
+    let mut rules = Vec::new();
+    for (i, rule) in spec.http.iter().enumerate() {
+        let field = format!("spec.http[{i}]");
+        let translated = http::rule(&mut reading, &field, rule);
+        match &rule.delegate {
+            None => rules.push(translated),
+            Some(to) => {
+                let root = delegate::Root {
+                    rule: translated,
+                    index: i,
+                    field: &field,
+                };
+                rules.extend(delegate::rules(&mut reading, root, to, delegates));
+            }
+        }
+    }
     if spec.hosts.is_empty() {
-        let message = "is empty, so the rules are only for delegation, which is not in force yet";
-        let subject = reading.subject;
-        let mut notices = reading.notices;
-        notices.push(Notice::new(
-            Severity::Warning,
-            &subject,
-            "spec.hosts",
-            message,
-        ));
-        return (Vec::new(), notices);
+        return (Vec::new(), reading.notices);
     }
     let gateways = if spec.gateways.is_empty() {
         vec!["mesh".into()]
@@ -67,12 +94,7 @@ pub fn virtual_service(inputs: Inputs<'_>) -> Translated {
             &mesh.config.default_virtual_service_export_to,
             &config.meta.namespace,
         ),
-        http: spec
-            .http
-            .iter()
-            .enumerate()
-            .map(|(i, rule)| http::rule(&mut reading, &format!("spec.http[{i}]"), rule))
-            .collect(),
+        http: rules,
         tls: spec
             .tls
             .iter()

@@ -1,5 +1,6 @@
 //! Builds the graph. Each function makes one part; what it fetches is what it depends on.
 
+mod routes;
 mod security;
 
 use super::{ObjectId, Results, Sources};
@@ -70,10 +71,11 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         slices(graph, &sources, mesh),
         workload_entries(graph, &sources, entries, mesh),
     ];
-    // A WorkloadEntry depends on what selects it and is translated above.
+    outcomes.push(routes::tables(graph, &sources, mesh));
+    // What depends on other objects is translated above.
     let alone = IstioKind::ALL
         .into_iter()
-        .filter(|kind| *kind != IstioKind::WorkloadEntry);
+        .filter(|kind| !matches!(kind, IstioKind::WorkloadEntry | IstioKind::VirtualService));
     outcomes.extend(alone.map(|kind| istio(graph, &sources, kind, mesh)));
     let outcomes = graph.join("outcomes", &outcomes);
     // An object that is broken now keeps what it meant when it was last in order.
@@ -216,10 +218,10 @@ fn istio(
     )
 }
 
-/// What an object that stands alone means. A WorkloadEntry does not: it depends on what selects it.
+/// What an object that stands alone means. WorkloadEntries and VirtualServices do not.
 fn meaning(object: &Object, mesh: &Mesh) -> Translated {
     match object {
-        Object::WorkloadEntry(_) => Translated::default(),
+        Object::WorkloadEntry(_) | Object::VirtualService(_) => Translated::default(),
         object => lateen_translate::alone(object, mesh),
     }
 }

@@ -20,7 +20,8 @@ use super::plan::{ConnectionFacts, Direction, Peer, RequestHead};
 use super::snapshot::Snapshot;
 use crate::mesh::AuthzProvider;
 use crate::name::Origin;
-use attribute::Facts;
+use attribute::{Facts, Value};
+use lateen_base::Str;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -65,6 +66,14 @@ impl Token {
         both.then_some(())?;
         self.issuer.as_deref().zip(self.subject.as_deref())
     }
+}
+
+/// Whether a claim of `token` says yes to `test`: its text, or one of its list. `path` goes from the outermost key inwards.
+pub(super) fn has_claim(token: &Token, path: &[Str], test: impl Fn(&str) -> bool) -> bool {
+    attribute::claim(token, path, |value| match value {
+        Value::Text(text) => test(text),
+        Value::Host(_) | Value::Ip(_) | Value::Port(_) => false,
+    })
 }
 
 /// What policies say.

@@ -13,7 +13,7 @@ use super::routes::{self, Rule};
 use super::snapshot::Snapshot;
 use crate::gateway::ServerProtocol;
 use crate::name::Origin;
-use crate::route::Redirect;
+use crate::route::{Redirect, RedirectPort};
 use crate::tls::ServerTls;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -217,16 +217,19 @@ pub(super) fn request(
         Some(origin) if head.scheme == "http" => RequestPlan::Redirect {
             redirect: Redirect {
                 uri: None,
+                prefix: None,
                 authority: None,
                 scheme: Some("https".into()),
-                port: None,
+                port: RedirectPort::Kept,
                 status: 301,
             },
             route: RouteFacts {
                 name: "https_redirect".into(),
                 origin: Some(origin.clone()),
                 rule: None,
+                policy: None,
             },
+            response_edits: Vec::new(),
         },
         _ => routes::plan(&served.rules, head, dice),
     }

@@ -32,6 +32,8 @@ struct Condition {
     port: Option<u16>,
     /// Ranges as network and prefix; a range that cannot be read never matches. Empty: any address.
     subnets: Vec<Option<(IpAddr, u8)>>,
+    /// The client's range, as above; absent: any.
+    source: Option<Option<(IpAddr, u8)>>,
     sni_hosts: Vec<lateen_base::Str>,
 }
 
@@ -139,15 +141,17 @@ impl Condition {
                 .iter()
                 .map(|text| parse_range(text))
                 .collect(),
+            source: wanted.source_subnet.as_deref().map(parse_range),
             sni_hosts: wanted.sni_hosts.clone(),
         }
     }
 
     fn fits(&self, facts: &ConnectionFacts, sni: Option<&str>) -> bool {
-        let ip = facts.destination.ip();
-        let in_subnet = |range: &Option<(IpAddr, u8)>| {
+        let within = |range: &Option<(IpAddr, u8)>, ip: IpAddr| {
             range.is_some_and(|(network, prefix)| in_range(network, prefix, ip))
         };
+        let in_subnet = |range: &Option<(IpAddr, u8)>| within(range, facts.destination.ip());
+        let from = |range: &Option<(IpAddr, u8)>| within(range, facts.source.ip());
         let name_fits = sni.is_none_or(|sni| {
             self.sni_hosts.is_empty()
                 || self
@@ -157,6 +161,7 @@ impl Condition {
         });
         self.port.is_none_or(|p| p == facts.destination.port())
             && (self.subnets.is_empty() || self.subnets.iter().any(in_subnet))
+            && self.source.as_ref().is_none_or(from)
             && name_fits
     }
 }

@@ -1,8 +1,9 @@
 //! Whether a request matches one alternative of an HTTP rule.
 
+use super::authz::{Token, has_claim};
 use super::plan::RequestHead;
 use crate::matching::StringMatch;
-use crate::route::HttpMatch;
+use crate::route::{ClaimMatch, HttpMatch};
 use http::HeaderMap;
 use std::borrow::Cow;
 
@@ -38,6 +39,13 @@ pub(super) fn matches(wanted: &HttpMatch, head: &RequestHead<'_>) -> bool {
             .query
             .iter()
             .all(|(name, m)| parameter(query, name).is_some_and(|value| m.matches(value, false)))
+        && wanted.claims.iter().all(|m| claim_matches(head.token, m))
+}
+
+/// Without a token there is nothing that a claim could be or not be.
+fn claim_matches(token: Option<&Token>, wanted: &ClaimMatch) -> bool {
+    let test = |text: &str| wanted.wanted.matches(text, false);
+    token.is_some_and(|token| has_claim(token, &wanted.path, test) != wanted.not)
 }
 
 fn header_matches(headers: &HeaderMap, name: &str, wanted: &StringMatch) -> bool {

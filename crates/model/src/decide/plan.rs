@@ -1,9 +1,10 @@
 //! The plans that decisions return, and the facts they are made from. Types only.
 
+use super::authz::Token;
 use super::cluster::Cluster;
 use crate::identity::SpiffeId;
 use crate::name::Origin;
-use crate::route::{HeaderEdit, Redirect, RetryPolicy};
+use crate::route::{CorsPolicy, FaultInjection, HeaderEdit, Redirect, RetryPolicy, Share};
 use crate::tls::ServerTls;
 use lateen_base::Str;
 use std::net::SocketAddr;
@@ -126,6 +127,8 @@ pub struct RequestHead<'a> {
     pub scheme: &'a str,
     /// Headers.
     pub headers: &'a http::HeaderMap,
+    /// Its verified token; absent: it has none, or nobody asked.
+    pub token: Option<&'a Token>,
 }
 
 /// What to do with a request.
@@ -135,10 +138,12 @@ pub enum RequestPlan {
     Forward(Box<ForwardPlan>),
     /// Answer with a redirect; fields absent in it keep the request's.
     Redirect {
-        /// How.
+        /// How. Its prefix is already in `uri`, and its port is a number or the client's.
         redirect: Redirect,
         /// Which rule said so.
         route: RouteFacts,
+        /// Edits of the answer.
+        response_edits: Vec<HeaderEdit>,
     },
     /// Answer at once.
     Direct {
@@ -155,8 +160,27 @@ pub enum RequestPlan {
     Refuse(Fault),
 }
 
+impl RequestPlan {
+    /// The rule that it follows; absent for refusals.
+    pub fn route(&self) -> Option<&RouteFacts> {
+        match self {
+            Self::Forward(plan) => Some(&plan.route),
+            Self::Redirect { route, .. } | Self::Direct { route, .. } => Some(route),
+            Self::Refuse(_) => None,
+        }
+    }
+
+    /// Where it is sent; absent when it is not.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match self {
+            Self::Forward(plan) => Some(&plan.cluster),
+            Self::Redirect { .. } | Self::Direct { .. } | Self::Refuse(_) => None,
+        }
+    }
+}
+
 /// The rule that matched.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouteFacts {
     /// Route name for access logs: the rule's name, `default` when no rule matched a known service, `allow_any`, `block_all`.
     pub name: Str,
@@ -164,6 +188,17 @@ pub struct RouteFacts {
     pub origin: Option<Origin>,
     /// Position of the rule within the object, from 0; absent for default routes.
     pub rule: Option<usize>,
+    /// What is done to requests of the rule before its action; absent: nothing.
+    pub policy: Option<Arc<RoutePolicy>>,
+}
+
+/// What a rule does to requests before its action: first the faults, then CORS (Envoy's order).
+#[derive(Debug, PartialEq)]
+pub struct RoutePolicy {
+    /// Faults to inject.
+    pub fault: Option<FaultInjection>,
+    /// Cross-origin policy.
+    pub cors: Option<CorsPolicy>,
 }
 
 /// How to send a request.
@@ -185,6 +220,34 @@ pub struct ForwardPlan {
     pub timeout: Option<Duration>,
     /// Retries in force (Istio's default when the rule says nothing).
     pub retries: Arc<RetryPolicy>,
+    /// Clusters that get a copy. Those that do not exist are left out.
+    pub mirrors: Arc<[MirrorPlan]>,
+}
+
+impl ForwardPlan {
+    /// A plan without a rule: the request goes to `cluster` as it is, without a timeout.
+    pub fn to(cluster: Arc<Cluster>, retries: Arc<RetryPolicy>) -> Self {
+        Self {
+            route: RouteFacts::default(),
+            cluster,
+            path: None,
+            authority: None,
+            request_edits: Vec::new(),
+            response_edits: Vec::new(),
+            timeout: None,
+            retries,
+            mirrors: Arc::from([]),
+        }
+    }
+}
+
+/// A cluster that gets a copy of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MirrorPlan {
+    /// Where to.
+    pub cluster: Arc<Cluster>,
+    /// Of which requests.
+    pub share: Share,
 }
 
 /// A refusal: one response flag, one status, one sentence, and the object that caused it.

@@ -1,8 +1,19 @@
 //! New paths for rewritten requests.
 
 use super::matcher::split_path;
-use crate::matching::StringMatch;
+use crate::matching::{Replacement, StringMatch};
 use crate::route::HttpMatch;
+
+/// The path with every place replaced that an expression finds in it; the query stays.
+pub(super) fn by_regex(regex: &Replacement, target: &str) -> String {
+    let (path, query) = split_path(target);
+    let mut new = regex.apply(path);
+    if let Some(query) = query {
+        new.push('?');
+        new.push_str(query);
+    }
+    new
+}
 
 /// The path with query after a rewrite to `uri`. A matched prefix is replaced; a rule without path
 /// match counts as prefix `/`; after an exact or regex match the whole path is replaced.

@@ -2,13 +2,16 @@
 
 use super::clusters::{Clusters, Target};
 use super::matcher::{matches, split_path};
-use super::plan::{Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts};
+use super::plan::{
+    Fault, FaultReason, ForwardPlan, MirrorPlan, RequestHead, RequestPlan, RouteFacts, RoutePolicy,
+};
 use super::registry::Registry;
 use super::rewrite;
 use crate::matching::{StringMatch, labels_match};
 use crate::mesh::Scope;
 use crate::route::{
-    HeaderEdit, HttpAction, HttpDestination, HttpMatch, HttpRoute, RetryPolicy, RouteTable,
+    HeaderEdit, HttpAction, HttpDestination, HttpMatch, HttpRoute, Redirect, RedirectPort,
+    RetryPolicy, RouteTable,
 };
 use lateen_base::Str;
 use std::collections::BTreeMap;
@@ -35,6 +38,10 @@ pub(super) struct Rule {
     pub alternatives: Vec<(Option<usize>, Str)>,
     pub action: Action,
     pub retries: Arc<RetryPolicy>,
+    pub mirrors: Arc<[MirrorPlan]>,
+    pub policy: Option<Arc<RoutePolicy>>,
+    /// The port that clients address.
+    port: u16,
 }
 
 /// What a rule does, with destinations resolved.
@@ -69,6 +76,9 @@ impl Compiler<'_> {
                         alternatives,
                         action: self.action(rule, port),
                         retries: self.retries(rule),
+                        mirrors: self.mirrors(rule, port),
+                        policy: policy(rule),
+                        port,
                     })
                 })
             })
@@ -146,6 +156,20 @@ impl Compiler<'_> {
         }
     }
 
+    fn mirrors(&self, rule: &HttpRoute, port: u16) -> Arc<[MirrorPlan]> {
+        let plans = rule.mirrors.iter().filter_map(|mirror| {
+            let to = &mirror.destination;
+            match self.clusters.of_destination(self.registry, to, port) {
+                Target::Cluster(cluster) => Some(MirrorPlan {
+                    cluster,
+                    share: mirror.share,
+                }),
+                Target::Missing { .. } => None,
+            }
+        });
+        plans.collect()
+    }
+
     fn retries(&self, rule: &HttpRoute) -> Arc<RetryPolicy> {
         match &rule.retries {
             None => self.default_retries.clone(),
@@ -156,6 +180,15 @@ impl Compiler<'_> {
             Some(policy) => Arc::new(policy.clone()),
         }
     }
+}
+
+fn policy(rule: &HttpRoute) -> Option<Arc<RoutePolicy>> {
+    (rule.fault.is_some() || rule.cors.is_some()).then(|| {
+        Arc::new(RoutePolicy {
+            fault: rule.fault.clone(),
+            cors: rule.cors.clone(),
+        })
+    })
 }
 
 /// Whether an alternative limited to `gateways` (empty: the table's) applies at `gateway`.
@@ -173,20 +206,19 @@ fn take_authority(edit: &HeaderEdit) -> (Option<Str>, HeaderEdit) {
     (authority, rest)
 }
 
-/// Istio's default retry policy: two further tries for what surely did not reach the application.
+/// Istio's default retry policy: two further tries for what surely did not reach the application. A 503 of the
+/// application is not among that (Istio: `EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY`).
 pub(super) fn default_retries() -> RetryPolicy {
     let conditions = [
         "connect-failure",
         "refused-stream",
         "unavailable",
         "cancelled",
-        "retriable-status-codes",
-        "503",
     ];
     RetryPolicy {
         attempts: 2,
-        per_try_timeout: None,
         retry_on: conditions.map(Str::from).to_vec(),
+        ..RetryPolicy::none()
     }
 }
 
@@ -205,7 +237,8 @@ impl Rule {
                 && m.authority.is_none()
                 && m.headers.is_empty()
                 && m.without_headers.is_empty()
-                && m.query.is_empty();
+                && m.query.is_empty()
+                && m.claims.is_empty();
             uri && others
         };
         self.alternatives.iter().any(|(at, _)| match at {
@@ -214,9 +247,47 @@ impl Rule {
         })
     }
 
+    /// The redirect of one request: with the path that a replaced prefix makes, and the port that it came in at.
+    fn redirect(
+        &self,
+        written: &Redirect,
+        wanted: Option<&HttpMatch>,
+        head: &RequestHead<'_>,
+    ) -> Redirect {
+        let (path, _) = split_path(head.path);
+        let by_prefix = |prefix: &Str| Str::from(rewrite::path(prefix, wanted, path));
+        Redirect {
+            uri: written
+                .prefix
+                .as_ref()
+                .map(by_prefix)
+                .or(written.uri.clone()),
+            prefix: None,
+            port: match written.port {
+                RedirectPort::Request => RedirectPort::Number(self.port),
+                port => port,
+            },
+            ..written.clone()
+        }
+    }
+
     /// The rule as the user wrote it.
     pub fn source(&self) -> &HttpRoute {
         &self.table.http[self.index]
+    }
+
+    /// The rule's names for logs and explanations: the object that it was written in, and its position there.
+    pub fn facts(&self, name: &Str) -> RouteFacts {
+        let (origin, index) = match &self.source().delegated {
+            Some(delegated) => (&delegated.origin, delegated.index),
+            None => (&self.table.origin, self.index),
+        };
+        RouteFacts {
+            name: name.clone(),
+            origin: Some(origin.clone()),
+            rule: Some(index),
+            policy: self.policy.clone(),
+        }
     }
 
     /// The alternative that `head` meets, with its route name.
@@ -252,27 +323,24 @@ pub(super) fn plan(rules: &[Arc<Rule>], head: &RequestHead<'_>, dice: u64) -> Re
             subject: format!("{} {}{path}", head.method, head.authority),
         });
     };
-    let route = RouteFacts {
-        name: name.clone(),
-        origin: Some(rule.table.origin.clone()),
-        rule: Some(rule.index),
-    };
+    let route = rule.facts(name);
     let source = rule.source();
+    let response_edits = || {
+        let edits = Some(&source.headers.response).filter(|e| **e != HeaderEdit::default());
+        edits.cloned().into_iter().collect()
+    };
     match (&rule.action, &source.action) {
         (Action::Forward(choices), _) => forward(rule, choices, (wanted, route), head, dice),
         (_, HttpAction::Redirect(redirect)) => RequestPlan::Redirect {
-            redirect: redirect.clone(),
+            redirect: rule.redirect(redirect, wanted, head),
             route,
+            response_edits: response_edits(),
         },
         (_, HttpAction::Direct(answer)) => RequestPlan::Direct {
             status: answer.status,
             body: answer.body.clone(),
             route,
-            response_edits: Some(&source.headers.response)
-                .filter(|e| **e != HeaderEdit::default())
-                .cloned()
-                .into_iter()
-                .collect(),
+            response_edits: response_edits(),
         },
         (_, HttpAction::Forward(_)) => no_destination(rule),
     }
@@ -293,16 +361,20 @@ fn forward(
         Err(fault) => return RequestPlan::Refuse(fault),
     };
     let source = rule.source();
-    let new_path = source.rewrite.as_ref().and_then(|r| r.uri.as_deref());
+    let path = source.rewrite.as_ref().and_then(|r| match &r.regex {
+        Some(regex) => Some(rewrite::by_regex(regex, head.path)),
+        None => Some(rewrite::path(r.uri.as_deref()?, wanted, head.path)),
+    });
     RequestPlan::Forward(Box::new(ForwardPlan {
         route,
         cluster,
-        path: new_path.map(|uri| rewrite::path(uri, wanted, head.path)),
+        path,
         authority: choice.authority.clone(),
         request_edits: choice.request_edits.clone(),
         response_edits: choice.response_edits.clone(),
         timeout: source.timeout.filter(|t| !t.is_zero()),
         retries: rule.retries.clone(),
+        mirrors: rule.mirrors.clone(),
     }))
 }
 
@@ -337,16 +409,9 @@ pub(super) fn default_plan(target: &Target, name: &Str, retries: &Arc<RetryPolic
         Ok(cluster) => RequestPlan::Forward(Box::new(ForwardPlan {
             route: RouteFacts {
                 name: name.clone(),
-                origin: None,
-                rule: None,
+                ..RouteFacts::default()
             },
-            cluster: cluster.clone(),
-            path: None,
-            authority: None,
-            request_edits: Vec::new(),
-            response_edits: Vec::new(),
-            timeout: None,
-            retries: retries.clone(),
+            ..ForwardPlan::to(cluster.clone(), retries.clone())
         })),
     }
 }

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use url::{Url, own_address, parse, resolve};
-use words::{accepted, mutual, route, secured_by, verdict};
+use words::{accepted, effects, mutual, route, secured_by, verdict};
 
 pub use choices::Choice;
 pub use url::BadUrl;
@@ -248,6 +248,7 @@ impl Simulation {
             path: &path,
             scheme: case.url.scheme,
             headers: case.call.headers,
+            token: case.call.caller.token,
         };
         let rules = rules_of(case, &canonical(case.url.authority), &mut self.steps);
         if let Some(fault) = self.authorize(case, &head) {
@@ -314,11 +315,13 @@ impl Simulation {
                     0 => "No retries.".to_owned(),
                     n => format!("Up to {n} retries on {}.", plan.retries.retry_on.join(", ")),
                 });
+                self.steps.extend(effects(&plan.mirrors, &plan.route));
                 self.forward(&plan.cluster);
             }
             RequestPlan::Redirect {
                 redirect,
                 route: by,
+                ..
             } => self.steps.push(format!(
                 "Answer: redirect {} by {}.",
                 redirect.status,

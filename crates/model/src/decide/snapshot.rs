@@ -119,11 +119,7 @@ impl Snapshot {
                 false,
             ),
             black_hole: fixed(|p| &p.black_hole, "BlackHoleCluster", false),
-            no_retries: Arc::new(RetryPolicy {
-                attempts: 0,
-                per_try_timeout: None,
-                retry_on: Vec::new(),
-            }),
+            no_retries: Arc::new(RetryPolicy::none()),
             names: RouteNames {
                 default: "default".into(),
                 allow_any: "allow_any".into(),

@@ -1,5 +1,6 @@
 //! Calls against small meshes: text in, plan out. The language is told in [`mesh`].
 
+mod effects;
 mod gateway;
 mod hosts;
 mod inbound;
@@ -17,6 +18,7 @@ use super::plan::{
 use super::snapshot::Snapshot;
 use super::{connection, request, server_name};
 use crate::identity::SpiffeId;
+use crate::route::RedirectPort;
 use mesh::{Mesh, snapshot};
 
 /// Builds `config` as its proxy sees it and compares each call with its plan.
@@ -163,6 +165,7 @@ impl<'a> Spoken<'a> {
             path: if path.is_empty() { "/" } else { path },
             scheme,
             headers: &self.headers,
+            token: self.token.as_ref(),
         };
         if self.words[0] != "may" {
             return show_request(&request(snapshot, &facts, &self.peer, &head, self.dice));
@@ -253,19 +256,28 @@ fn show_fault(fault: &super::plan::Fault) -> String {
 fn show_request(plan: &RequestPlan) -> String {
     match plan {
         RequestPlan::Refuse(fault) => format!("{} {}", fault.status(), show_fault(fault)),
-        RequestPlan::Redirect { redirect, route } => {
+        RequestPlan::Redirect {
+            redirect,
+            route,
+            response_edits,
+        } => {
             let part = |name: &str, value: &Option<lateen_base::Str>| {
                 value
                     .as_ref()
                     .map_or(String::new(), |v| format!(" {name}={v}"))
             };
+            let port = match redirect.port {
+                RedirectPort::Number(port) => format!(" port={port}"),
+                RedirectPort::Kept | RedirectPort::Request => String::new(),
+            };
             format!(
-                "{}{}{}{} by {}",
+                "{}{}{}{}{port} by {}{}",
                 redirect.status,
                 part("uri", &redirect.uri),
                 part("authority", &redirect.authority),
                 part("scheme", &redirect.scheme),
-                route.origin.as_ref().map_or("-", |o| &o.name)
+                route.origin.as_ref().map_or("-", |o| &o.name),
+                show_edits(" response", response_edits)
             )
         }
         RequestPlan::Direct {
@@ -298,8 +310,32 @@ fn show_forward(plan: &super::plan::ForwardPlan) -> String {
     if let Some(timeout) = plan.timeout {
         text += &format!(" timeout={timeout:?}");
     }
+    for mirror in &*plan.mirrors {
+        let percent = mirror.share.parts() / 10_000;
+        text += &format!(" mirror={}:{percent}%", show_cluster(&mirror.cluster));
+    }
+    text += &show_policy(plan.route.policy.as_deref());
     text + &show_edits(" request", &plan.request_edits)
         + &show_edits(" response", &plan.response_edits)
+}
+
+fn show_policy(policy: Option<&super::plan::RoutePolicy>) -> String {
+    let mut text = String::new();
+    let fault = policy.and_then(|p| p.fault.as_ref());
+    if let Some(delay) = fault.and_then(|f| f.delay) {
+        text += &format!(" delay={:?}:{}%", delay.delay, delay.share.parts() / 10_000);
+    }
+    if let Some(abort) = fault.and_then(|f| f.abort) {
+        text += &format!(
+            " abort={:?}:{}%",
+            abort.status,
+            abort.share.parts() / 10_000
+        );
+    }
+    if policy.is_some_and(|p| p.cors.is_some()) {
+        text += " cors";
+    }
+    text
 }
 
 fn show_edits(side: &str, edits: &[crate::route::HeaderEdit]) -> String {

@@ -173,6 +173,15 @@ pub struct HttpRoute {
     pub retries: ::core::option::Option<RetryPolicy>,
     #[prost(message, optional, tag = "9")]
     pub headers: ::core::option::Option<HeaderOperations>,
+    #[prost(message, optional, tag = "10")]
+    pub fault: ::core::option::Option<Fault>,
+    #[prost(message, repeated, tag = "11")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+    #[prost(message, optional, tag = "12")]
+    pub cors: ::core::option::Option<Cors>,
+    /// Absent: written in the table's own object.
+    #[prost(message, optional, tag = "13")]
+    pub delegated: ::core::option::Option<Delegated>,
     #[prost(oneof = "http_route::Action", tags = "3, 4, 5")]
     pub action: ::core::option::Option<http_route::Action>,
 }
@@ -187,6 +196,73 @@ pub mod http_route {
         #[prost(message, tag = "5")]
         Direct(super::DirectResponse),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Delegated {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(uint32, tag = "3")]
+    pub root: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultDelay {
+    /// Parts of a million.
+    #[prost(uint32, tag = "1")]
+    pub share: u32,
+    #[prost(message, optional, tag = "2")]
+    pub delay: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultAbort {
+    /// Parts of a million.
+    #[prost(uint32, tag = "1")]
+    pub share: u32,
+    #[prost(oneof = "fault_abort::Status", tags = "2, 3")]
+    pub status: ::core::option::Option<fault_abort::Status>,
+}
+/// Nested message and enum types in `FaultAbort`.
+pub mod fault_abort {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Status {
+        #[prost(uint32, tag = "2")]
+        Http(u32),
+        #[prost(uint32, tag = "3")]
+        Grpc(u32),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(message, optional, tag = "1")]
+    pub destination: ::core::option::Option<Destination>,
+    /// Parts of a million.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Cors {
+    #[prost(message, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<StringMatch>,
+    #[prost(string, repeated, tag = "2")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "5")]
+    pub max_age: ::core::option::Option<Duration>,
+    #[prost(bool, optional, tag = "6")]
+    pub allow_credentials: ::core::option::Option<bool>,
+    #[prost(bool, tag = "7")]
+    pub forward_unmatched: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpMatch {
@@ -229,6 +305,17 @@ pub struct HttpMatch {
     pub source_namespace: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "13")]
     pub gateways: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "14")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimMatch {
+    #[prost(string, repeated, tag = "1")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "2")]
+    pub wanted: ::core::option::Option<StringMatch>,
+    #[prost(bool, tag = "3")]
+    pub not: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Forward {
@@ -260,6 +347,15 @@ pub struct Rewrite {
     pub uri: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "2")]
     pub authority: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub regex: ::core::option::Option<RegexRewrite>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegexRewrite {
+    #[prost(string, tag = "1")]
+    pub pattern: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub substitution: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Redirect {
@@ -269,11 +365,16 @@ pub struct Redirect {
     pub authority: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "3")]
     pub scheme: ::core::option::Option<::prost::alloc::string::String>,
-    /// 0: the request's.
+    /// 0: as the client wrote it.
     #[prost(uint32, tag = "4")]
     pub port: u32,
     #[prost(uint32, tag = "5")]
     pub status: u32,
+    /// The port that the request came in at; then port is 0.
+    #[prost(bool, tag = "6")]
+    pub request_port: bool,
+    #[prost(string, optional, tag = "7")]
+    pub prefix: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DirectResponse {
@@ -290,6 +391,14 @@ pub struct RetryPolicy {
     pub per_try_timeout: ::core::option::Option<Duration>,
     #[prost(string, repeated, tag = "3")]
     pub retry_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "4")]
+    pub backoff: ::core::option::Option<Duration>,
+    #[prost(bool, tag = "5")]
+    pub ignore_previous_hosts: bool,
+    #[prost(bool, tag = "6")]
+    pub remote_localities: bool,
+    #[prost(bool, tag = "7")]
+    pub careful: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeaderOperations {
@@ -340,6 +449,8 @@ pub struct L4Match {
     pub source_namespace: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "6")]
     pub gateways: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "7")]
+    pub source_subnet: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WeightedDestination {

@@ -529,9 +529,10 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
         }];
         moved.action = HttpAction::Redirect(Redirect {
             uri: Some("/new".into()),
+            prefix: None,
             authority: None,
             scheme: None,
-            port: None,
+            port: lateen_model::route::RedirectPort::Kept,
             status: 302,
         });
         let resources = vec![

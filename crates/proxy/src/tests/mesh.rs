@@ -137,6 +137,10 @@ pub(super) fn rule(destinations: &[(&str, u32)]) -> HttpRoute {
         timeout: None,
         retries: None,
         headers: HeaderOperations::default(),
+        fault: None,
+        mirrors: Vec::new(),
+        cors: None,
+        delegated: None,
     }
 }
 
@@ -162,8 +166,9 @@ pub(super) fn retries(attempts: u32, retry_on: &[&str]) -> Option<RetryPolicy> {
     let retry_on = retry_on.iter().map(|c| Str::from(*c)).collect();
     Some(RetryPolicy {
         attempts,
-        per_try_timeout: None,
         retry_on,
+        careful: false,
+        ..RetryPolicy::none()
     })
 }
 

@@ -11,6 +11,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 /// Bytes kept for sending again (Envoy keeps as much per stream by default).
 const MOST: usize = 64 * 1024;
@@ -42,6 +44,11 @@ struct State {
     failed: bool,
     /// The try that may read; earlier ones get nothing more.
     turn: u64,
+    /// Whether a try has read any data.
+    sent: bool,
+    ended: Rc<Ended>,
+    /// Who else gets what comes from the client; absent: nobody.
+    copy: Option<Copying>,
     counted: Rc<Cell<u64>>,
 }
 
@@ -58,6 +65,33 @@ struct Pieces {
     all: VecDeque<Piece>,
     /// Bytes of data.
     size: usize,
+}
+
+/// When the client had sent all of its body, or failed to.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    at: Cell<Option<Instant>>,
+    news: Notify,
+}
+
+impl Ended {
+    fn set(&self) {
+        if self.at.get().is_none() {
+            self.at.set(Some(Instant::now()));
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Waits for it; says when it was.
+    pub(crate) async fn wait(&self) -> Instant {
+        loop {
+            let news = self.news.notified();
+            if let Some(at) = self.at.get() {
+                return at;
+            }
+            news.await;
+        }
+    }
 }
 
 /// The beginning of a body.
@@ -91,6 +125,10 @@ impl Replay {
     }
 
     fn of(source: Option<Incoming>, hint: SizeHint, ahead: Pieces, counted: Rc<Cell<u64>>) -> Self {
+        let ended = Rc::new(Ended::default());
+        if source.is_none() {
+            ended.set();
+        }
         Self(Rc::new(RefCell::new(State {
             source,
             hint,
@@ -102,6 +140,9 @@ impl Replay {
             lost: false,
             failed: false,
             turn: 0,
+            sent: false,
+            ended,
+            copy: None,
             counted,
         })))
     }
@@ -162,6 +203,36 @@ impl Replay {
         !state.lost && !state.failed
     }
 
+    /// When the client has sent all of it.
+    pub(crate) fn ended(&self) -> Rc<Ended> {
+        Rc::clone(&self.0.borrow().ended)
+    }
+
+    /// Whether some of the body has been sent to an endpoint.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.0.borrow().sent
+    }
+
+    /// The whole body, once the client has sent it; nothing when it is longer than `most` bytes, or never read to its
+    /// end. Ask before anybody reads it.
+    pub(crate) fn copy(&self, most: usize) -> oneshot::Receiver<Bytes> {
+        let (whole, receiver) = oneshot::channel();
+        let mut state = self.0.borrow_mut();
+        let mut copy = Copying {
+            read: BytesMut::new(),
+            most,
+            whole,
+        };
+        let ahead = state.ahead.all.iter().filter_map(Piece::data);
+        let fits = ahead.fold(true, |fits, piece| fits && copy.add(piece));
+        match (&state.source, fits) {
+            (_, false) => {}
+            (None, true) => copy.finish(),
+            (Some(_), true) => state.copy = Some(copy),
+        }
+        receiver
+    }
+
     /// Whether the client failed to send all of it.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.borrow().failed
@@ -179,6 +250,29 @@ struct Try {
     at: usize,
     sent: u64,
     hint: SizeHint,
+}
+
+/// What has been read for somebody else.
+struct Copying {
+    read: BytesMut,
+    most: usize,
+    whole: oneshot::Sender<Bytes>,
+}
+
+impl Copying {
+    /// Adds bytes; says whether all is still within bounds.
+    fn add(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.read.len() + bytes.len() <= self.most;
+        if fits {
+            self.read.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    fn finish(self) {
+        // Whoever asked may have left.
+        let _ = self.whole.send(self.read.freeze());
+    }
 }
 
 impl Piece {
@@ -273,28 +367,49 @@ impl State {
             Some(Ok(mut frame)) => {
                 if let Some(bytes) = frame.data_ref() {
                     self.counted.set(self.counted.get() + bytes.len() as u64);
+                    let copied = self.copy.as_mut().is_none_or(|copy| copy.add(bytes));
+                    if !copied {
+                        self.copy = None;
+                    }
                 }
                 if self.counted.get() > self.most {
                     self.is_too_large = true;
                     self.failed = true;
-                    self.source = None;
+                    self.end();
                     return Poll::Ready(Some(Err(Box::new(Cut))));
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     trailers::clean(trailers);
                 }
+                // Of a body whose length is known, nobody asks for what comes after it.
+                if self.source.as_ref().is_some_and(Incoming::is_end_stream) {
+                    self.whole();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 self.failed = true;
-                self.source = None;
+                self.end();
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
-                self.source = None;
+                self.whole();
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// All of it is there.
+    fn whole(&mut self) {
+        self.end();
+        if let Some(copy) = self.copy.take() {
+            copy.finish();
+        }
+    }
+
+    fn end(&mut self) {
+        self.source = None;
+        self.ended.set();
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
@@ -335,6 +450,7 @@ impl http_body::Body for Try {
         }
         let polled = state.poll(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            state.sent |= frame.is_data();
             this.sent += frame.data_ref().map_or(0, |b| b.len() as u64);
             this.at = state.kept.all.len();
         }

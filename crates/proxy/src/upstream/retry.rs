@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Free tries on kept connections that turn out to be closed.
 const MOST_STALE: u32 = 8;
 
-/// Base of the pause before a retry by policy, in milliseconds (Envoy: 25 ms, doubling to at most 250 ms).
-const PAUSE: u64 = 25;
+/// Base of the pause before a retry by policy (Envoy: 25 ms, doubling to at most ten times that).
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Why a try gave no usable response.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct Request {
     pub(super) repeatable: bool,
     /// It goes to the application beside us.
     pub(super) inbound: bool,
+    /// Some of its body has been sent to an endpoint.
+    pub(super) body_sent: bool,
 }
 
 impl Request {
@@ -116,6 +118,7 @@ impl<'a> Course<'a> {
                 "resource-exhausted" => grpc == Some("8"),
                 "internal" => grpc == Some("13"),
                 "unavailable" => grpc == Some("14"),
+                "envoy-ratelimited" => head.headers().contains_key("x-envoy-ratelimited"),
                 code => code.parse() == Ok(status.as_u16()),
             })
     }
@@ -159,11 +162,14 @@ impl<'a> Course<'a> {
                     refused,
                 ]
                 .concat();
+                if !*untouched && self.leaves_alone(request) {
+                    return Next::Over;
+                }
                 self.by_policy(&listed)
             }
             Trouble::SlowTry => {
                 self.tried.push(picked.address);
-                if !request.repeatable {
+                if !request.repeatable || self.leaves_alone(request) {
                     return Next::Over;
                 }
                 self.by_policy(&["5xx", "gateway-error", "reset"])
@@ -181,13 +187,18 @@ impl<'a> Course<'a> {
             }
             Trouble::Status => {
                 self.tried.push(picked.address);
-                if request.repeatable {
+                if request.repeatable && !self.leaves_alone(request) {
                     self.spend()
                 } else {
                     Next::Over
                 }
             }
         }
+    }
+
+    /// Whether sending again could do twice what should be done once, and the user has not asked for it.
+    fn leaves_alone(&self, request: Request) -> bool {
+        self.policy.careful && request.body_sent && !request.idempotent
     }
 
     fn by_policy(&mut self, conditions: &[&str]) -> Next {
@@ -204,9 +215,13 @@ impl<'a> Course<'a> {
             return Next::Over;
         }
         self.left -= 1;
+        if !self.policy.ignore_previous_hosts {
+            self.tried.clear();
+        }
         let step = (self.policy.attempts - self.left - 1).min(4);
-        let most = (PAUSE << step).min(10 * PAUSE);
-        Next::Again(Duration::from_millis(fastrand::u64(..most)))
+        let base = self.policy.backoff.unwrap_or(PAUSE);
+        let most = (base * (1 << step)).min(base * 10);
+        Next::Again(most.mul_f64(fastrand::f64()))
     }
 
     /// Whether the tries may begin anew with other endpoints; at most a few times.

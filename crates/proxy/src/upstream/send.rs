@@ -2,7 +2,7 @@
 
 use super::dial::patience;
 use super::retry::{Course, Next, Request, Trouble};
-use super::{Failed, Lease, Picked, Replay, Security, Upstream};
+use super::{Bound, Failed, Lease, Picked, Replay, Security, Upstream};
 use http::header::{COOKIE, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
@@ -35,8 +35,8 @@ pub(crate) struct Order<'a> {
     pub(crate) grpc: bool,
     /// Whether it asks to change the protocol, which only HTTP/1 can.
     pub(crate) upgrade: bool,
-    /// When the exchange must be over.
-    pub(crate) deadline: Option<Instant>,
+    /// By when there must be an answer.
+    pub(crate) deadline: Option<Bound>,
 }
 
 /// A response, and what it holds on to.
@@ -83,6 +83,7 @@ impl Upstream {
                 idempotent,
                 repeatable,
                 inbound: order.inbound(),
+                body_sent: order.body.was_sent(),
             };
             let (trouble, sent) = match done {
                 Ok(mut sent) => {
@@ -143,26 +144,17 @@ impl Upstream {
         let timeout = patience(&order.plan.cluster, picked.more);
         let connecting = self.pool.connection(&place, version, timeout, course.fresh);
         let connecting = self.unless_gone(&order.plan.cluster, picked.address, connecting);
-        let mut connection = within(order.deadline, connecting)
-            .await
-            .ok_or(Trouble::TooLate)?
+        let all = order.deadline.as_ref();
+        let mut connection = within(None, all, connecting)
+            .await?
             .map_err(Trouble::Connect)?;
         let request = compose(order, version, course.attempts, &picked.security);
         let local = connection.watch.tcp().local_addr().ok();
         let began = Instant::now();
-        let per_try = order
-            .plan
-            .retries
-            .per_try_timeout
-            .map(|limit| began + limit);
-        let (until, late) = match (per_try, order.deadline) {
-            (Some(one), Some(all)) if one < all => (Some(one), Trouble::SlowTry),
-            (Some(one), None) => (Some(one), Trouble::SlowTry),
-            (_, all) => (all, Trouble::TooLate),
-        };
-        let response = within(until, connection.sender.send(request))
-            .await
-            .ok_or(late)?;
+        let limit = order.plan.retries.per_try_timeout;
+        let one = limit.map(|limit| Bound::after(&order.body, limit));
+        let sending = connection.sender.send(request);
+        let response = within(one.as_ref(), all, sending).await?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
             untouched: failure.unsent.is_some()
@@ -229,10 +221,21 @@ fn version(order: &Order<'_>) -> Version {
     }
 }
 
-async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match until {
-        Some(until) => tokio::time::timeout_at(until, work).await.ok(),
-        None => Some(work.await),
+/// The result of `work`, unless the bound on one try or on all of them passes before.
+async fn within<T>(
+    one: Option<&Bound>,
+    all: Option<&Bound>,
+    work: impl Future<Output = T>,
+) -> Result<T, Trouble> {
+    let passed = async |bound: Option<&Bound>| match bound {
+        Some(bound) => bound.passed().await,
+        None => std::future::pending().await,
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = passed(all) => Err(Trouble::TooLate),
+        () = passed(one) => Err(Trouble::SlowTry),
     }
 }
 

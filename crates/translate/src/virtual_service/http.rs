@@ -1,33 +1,30 @@
 //! HTTP rules.
 
+mod effects;
+
 use super::{Reading, labels, port, weighted};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use effects::{claim, cors, fault, mirrors, retries, rewrite};
 use lateen_api::fields::StringMatch as WrittenMatch;
 use lateen_api::path;
 use lateen_api::virtual_service::http as written;
 use lateen_base::Str;
 use lateen_model::matching::{Pattern, StringMatch};
 use lateen_model::route::{
-    DirectResponse, HeaderEdit, HeaderOperations, HttpAction, HttpDestination, HttpMatch,
-    HttpRoute, Redirect, RetryPolicy, Rewrite,
+    ClaimMatch, DirectResponse, HeaderEdit, HeaderOperations, HttpAction, HttpDestination,
+    HttpMatch, HttpRoute, Redirect, RedirectPort,
 };
 use std::collections::BTreeMap;
 
-/// Conditions for retries when a rule names none (Istio: default retry policy).
-pub(super) const RETRY_ON: [&str; 4] = [
-    "connect-failure",
-    "refused-stream",
-    "unavailable",
-    "cancelled",
-];
+/// Header keys that mean claims of the verified token begin so.
+const CLAIMS: &str = "@request.auth.claims";
 
 /// Header keys that Istio ignores in `headers`: they have fields of their own.
 const OWN_FIELDS: [&str; 4] = ["uri", "scheme", "method", "authority"];
 
 /// Translates one rule found at `field`. What cannot be compiled becomes an error notice, which refuses the object.
 pub(super) fn rule(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) -> HttpRoute {
-    not_in_force(r, field, rule);
     let matches = rule
         .matches
         .iter()
@@ -39,7 +36,7 @@ pub(super) fn rule(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) 
         name: rule.name.as_deref().unwrap_or_default().into(),
         matches,
         action: action(r, field, rule),
-        rewrite: rewrite(rule.rewrite.as_ref(), authority),
+        rewrite: rewrite(r, field, rule.rewrite.as_ref(), authority),
         timeout: rule
             .timeout
             .as_ref()
@@ -47,39 +44,16 @@ pub(super) fn rule(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) 
             .filter(|timeout| !timeout.is_zero()),
         retries: rule.retries.as_ref().map(retries),
         headers,
-    }
-}
-
-/// Says which given fields have no effect yet.
-fn not_in_force(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) {
-    let given = [
-        ("fault", rule.fault.is_some()),
-        ("mirror", rule.mirror.is_some()),
-        ("mirrors", !rule.mirrors.is_empty()),
-        ("corsPolicy", rule.cors_policy.is_some()),
-    ];
-    for (name, is_given) in given {
-        r.not_yet(format!("{field}.{name}"), is_given);
-    }
-    if let Some(rewrite) = &rule.rewrite {
-        let is_given = rewrite.uri_regex_rewrite.is_some();
-        r.not_yet(format!("{field}.rewrite.uriRegexRewrite"), is_given);
-    }
-    if let Some(retries) = &rule.retries {
-        let given = [
-            ("backoff", retries.backoff.is_some()),
-            (
-                "retryRemoteLocalities",
-                retries.retry_remote_localities == Some(true),
-            ),
-            (
-                "retryIgnorePreviousHosts",
-                retries.retry_ignore_previous_hosts == Some(false),
-            ),
-        ];
-        for (name, is_given) in given {
-            r.not_yet(format!("{field}.retries.{name}"), is_given);
-        }
+        fault: rule
+            .fault
+            .as_ref()
+            .and_then(|f| fault(r, &format!("{field}.fault"), f)),
+        mirrors: mirrors(r, rule),
+        cors: rule
+            .cors_policy
+            .as_ref()
+            .map(|c| cors(r, &format!("{field}.corsPolicy"), c)),
+        delegated: None,
     }
 }
 
@@ -97,8 +71,12 @@ fn condition(r: &mut Reading<'_>, field: &str, m: &written::HttpMatchRequest) ->
     let scheme = single("scheme", &m.scheme);
     let method = single("method", &m.method);
     let authority = single("authority", &m.authority);
-    let headers = header_matches(r, &format!("{field}.headers"), &m.headers);
-    let without_headers = header_matches(r, &format!("{field}.withoutHeaders"), &m.without_headers);
+    let mut claims = Vec::new();
+    let mut of_headers = |name: &str, wanted, not| {
+        header_matches(r, &format!("{field}.{name}"), wanted, (not, &mut claims))
+    };
+    let headers = of_headers("headers", &m.headers, false);
+    let without_headers = of_headers("withoutHeaders", &m.without_headers, true);
     let query = m
         .query_params
         .iter()
@@ -125,19 +103,23 @@ fn condition(r: &mut Reading<'_>, field: &str, m: &written::HttpMatchRequest) ->
             .filter(|namespace| !namespace.is_empty())
             .map(Into::into),
         gateways: r.gateways(&m.gateways),
+        claims,
     }
 }
 
+/// Conditions on headers. Those on claims, which users write among them, go to `claims`.
 fn header_matches(
     r: &mut Reading<'_>,
     field: &str,
     wanted: &BTreeMap<String, WrittenMatch>,
+    (not, claims): (bool, &mut Vec<ClaimMatch>),
 ) -> BTreeMap<Str, StringMatch> {
     let mut headers = BTreeMap::new();
     for (name, wanted) in wanted {
         let field = path::key(field, name);
-        if name.starts_with("@request.auth.claims") {
-            r.error(field, "matching on token claims is not supported yet, and without it the rule would take other requests too: remove the rule");
+        if name.to_ascii_lowercase().starts_with(CLAIMS) {
+            let wanted = string_match(r, &field, wanted);
+            claims.extend(claim(r, field, name, (wanted, not)));
             continue;
         }
         if OWN_FIELDS.contains(&name.as_str()) {
@@ -172,12 +154,8 @@ fn string_match(r: &mut Reading<'_>, field: &str, wanted: &WrittenMatch) -> Stri
 }
 
 fn action(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) -> HttpAction {
-    if rule.delegate.is_some() {
-        let message = "delegation is not supported yet, so the rule would have no action: put the other object's rules here";
-        r.error(format!("{field}.delegate"), message);
-    }
     if let Some(redirect) = &rule.redirect {
-        return HttpAction::Redirect(redirection(r, &format!("{field}.redirect"), redirect));
+        return HttpAction::Redirect(redirection(redirect));
     }
     if let Some(answer) = &rule.direct_response {
         return HttpAction::Direct(direct(r, &format!("{field}.directResponse"), answer));
@@ -185,35 +163,27 @@ fn action(r: &mut Reading<'_>, field: &str, rule: &written::HttpRoute) -> HttpAc
     let all = rule.route.iter().map(|to| (to, to.weight)).collect();
     let mut destinations = Vec::new();
     for (to, weight) in weighted(all) {
-        let (headers, authority) = headers(to.headers.as_ref());
-        if authority.is_some() {
-            let message = "setting the authority for one destination only is not in force yet: set it on the rule";
-            r.warning(format!("{field}.route"), message);
-        }
         destinations.push(HttpDestination {
             destination: r.destination(&to.destination),
             weight,
-            headers,
+            headers: operations(to.headers.as_ref()),
         });
     }
     HttpAction::Forward(destinations)
 }
 
-fn redirection(r: &mut Reading<'_>, field: &str, redirect: &written::HttpRedirect) -> Redirect {
-    if redirect.prefix_rewrite.is_some() {
-        let message =
-            "is not supported yet, and without it clients would be sent to the wrong path: use uri";
-        r.error(format!("{field}.prefixRewrite"), message);
-    }
-    r.not_yet(
-        format!("{field}.derivePort"),
-        redirect.derive_port.is_some(),
-    );
+fn redirection(redirect: &written::HttpRedirect) -> Redirect {
+    let number = port(redirect.port).map(RedirectPort::Number);
     Redirect {
         uri: redirect.uri.as_deref().map(Into::into),
+        prefix: redirect.prefix_rewrite.as_deref().map(Into::into),
         authority: redirect.authority.as_deref().map(Into::into),
         scheme: redirect.scheme.as_deref().map(Into::into),
-        port: port(redirect.port),
+        port: match redirect.derive_port {
+            Some(written::RedirectPort::FromRequestPort) => RedirectPort::Request,
+            // Istio: the protocol's default is what a kept port comes to.
+            Some(written::RedirectPort::FromProtocolDefault) | None => number.unwrap_or_default(),
+        },
         status: redirect
             .redirect_code
             .and_then(|code| u16::try_from(code).ok())
@@ -239,43 +209,6 @@ fn direct(
     DirectResponse {
         status: u16::try_from(answer.status).unwrap_or(500),
         body,
-    }
-}
-
-/// The rewrite; `authority` comes from a header operation and yields to the rewrite's own.
-fn rewrite(written: Option<&written::HttpRewrite>, authority: Option<Str>) -> Option<Rewrite> {
-    let rewrite = Rewrite {
-        uri: written.and_then(|w| w.uri.as_deref()).map(Into::into),
-        authority: written
-            .and_then(|w| w.authority.as_deref())
-            .map(Into::into)
-            .or(authority),
-    };
-    (rewrite.uri.is_some() || rewrite.authority.is_some()).then_some(rewrite)
-}
-
-fn retries(written: &written::HttpRetry) -> RetryPolicy {
-    let conditions = written.retry_on.as_deref().unwrap_or_default();
-    let mut retry_on = conditions
-        .split(',')
-        .map(str::trim)
-        .filter(|condition| !condition.is_empty())
-        .map(Str::from)
-        .collect::<Vec<_>>();
-    if retry_on.is_empty() {
-        retry_on = RETRY_ON.into_iter().map(Str::from).collect();
-    }
-    RetryPolicy {
-        attempts: written
-            .attempts
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0),
-        per_try_timeout: written
-            .per_try_timeout
-            .as_ref()
-            .and_then(|timeout| timeout.parse().ok())
-            .filter(|timeout| !timeout.is_zero()),
-        retry_on,
     }
 }
 

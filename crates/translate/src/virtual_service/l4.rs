@@ -19,6 +19,7 @@ pub(super) fn tls(r: &Reading<'_>, rule: &written::TlsRoute) -> TlsRoute {
         source_labels: labels(&m.source_labels),
         source_namespace: given(m.source_namespace.as_deref()),
         gateways: r.gateways(&m.gateways),
+        source_subnet: None,
     };
     TlsRoute {
         matches: rule.matches.iter().map(condition).collect(),
@@ -35,6 +36,7 @@ pub(super) fn tcp(r: &Reading<'_>, rule: &written::TcpRoute) -> TcpRoute {
         source_labels: labels(&m.source_labels),
         source_namespace: given(m.source_namespace.as_deref()),
         gateways: r.gateways(&m.gateways),
+        source_subnet: given(m.source_subnet.as_deref()),
     };
     TcpRoute {
         matches: rule.matches.iter().map(condition).collect(),

@@ -1,5 +1,8 @@
 //! Cases of `virtual_service`: text in, observable result out.
 
+mod delegate;
+mod effects;
+
 use super::*;
 use expect_test::{Expect, expect};
 use lateen_api::object::Object;
@@ -21,6 +24,7 @@ fn check(spec: &str, want: Expect) {
         let (resources, notices) = virtual_service(Inputs {
             config: &config,
             mesh: &mesh,
+            delegates: None,
         });
         for resource in resources {
             let Resource::RouteTable(table) = resource else {
@@ -96,6 +100,20 @@ fn http_text(rule: &HttpRoute) -> String {
     if rule.headers != Default::default() {
         writeln!(text, "  {:?}", rule.headers).expect("text");
     }
+    if let Some(fault) = &rule.fault {
+        writeln!(text, "  {fault:?}").expect("text");
+    }
+    for mirror in &rule.mirrors {
+        let to = name(&mirror.destination);
+        writeln!(text, "  mirror {to} {:?}", mirror.share).expect("text");
+    }
+    if let Some(cors) = &rule.cors {
+        writeln!(text, "  {cors:?}").expect("text");
+    }
+    if let Some(from) = &rule.delegated {
+        let (name, index, root) = (&from.origin.name, from.index, from.root);
+        writeln!(text, "  written in {name}#{index} for #{root}").expect("text");
+    }
     text
 }
 
@@ -115,7 +133,8 @@ fn compact(text: &str) -> String {
         "port: None, ",
         "source_labels: {}, ",
         "source_namespace: None, ",
-        "gateways: []",
+        "gateways: [], ",
+        "claims: []",
     ] {
         text = text.replace(empty, "");
     }
@@ -165,7 +184,7 @@ fn gateways_are_qualified() {
         expect![[r#"
             hosts ["*"] gateways ["ns/g", "other/h"] Public
             http ""
-              if HttpMatch { port: Some(80), gateways: ["ns/g"] }
+              if HttpMatch { port: Some(80), gateways: ["ns/g"],  }
               to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
         "#]],
     );
@@ -219,10 +238,10 @@ fn actions() {
             hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
             http ""
               if HttpMatch {  }
-              Redirect(Redirect { uri: Some("/x"), authority: None, scheme: Some("https"), port: None, status: 308 })
+              Redirect(Redirect { uri: Some("/x"), prefix: None, authority: None, scheme: Some("https"), port: Kept, status: 308 })
             http ""
               if HttpMatch {  }
-              Redirect(Redirect { uri: None, authority: Some("b"), scheme: None, port: None, status: 301 })
+              Redirect(Redirect { uri: None, prefix: None, authority: Some("b"), scheme: None, port: Kept, status: 301 })
             http ""
               if HttpMatch {  }
               Direct(DirectResponse { status: 503, body: [104, 105] })
@@ -240,9 +259,9 @@ fn changes_and_bounds() {
             hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
             http ""
               to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [("x", "1")], remove: [] }
-              Rewrite { uri: Some("/new"), authority: Some("b") }
+              Rewrite { uri: Some("/new"), authority: Some("b"), regex: None }
               timeout 1.5s
-              RetryPolicy { attempts: 3, per_try_timeout: Some(2s), retry_on: ["gateway-error", "503"] }
+              RetryPolicy { attempts: 3, per_try_timeout: Some(2s), retry_on: ["gateway-error", "503"], backoff: None, ignore_previous_hosts: true, remote_localities: false, careful: false }
               HeaderOperations { request: HeaderEdit { set: [("w", "2")], add: [], remove: ["z"] }, response: HeaderEdit { set: [], add: [], remove: [] } }
         "#]],
     );
@@ -252,7 +271,7 @@ fn changes_and_bounds() {
             hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
             http ""
               to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
-              RetryPolicy { attempts: 0, per_try_timeout: None, retry_on: ["connect-failure", "refused-stream", "unavailable", "cancelled"] }
+              RetryPolicy { attempts: 0, per_try_timeout: None, retry_on: ["connect-failure", "refused-stream", "unavailable", "cancelled"], backoff: None, ignore_previous_hosts: true, remote_localities: false, careful: true }
         "#]],
     );
     check(
@@ -261,7 +280,7 @@ fn changes_and_bounds() {
             hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
             http ""
               to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
-              RetryPolicy { attempts: 2, per_try_timeout: None, retry_on: ["connect-failure", "refused-stream", "unavailable", "cancelled"] }
+              RetryPolicy { attempts: 2, per_try_timeout: None, retry_on: ["connect-failure", "refused-stream", "unavailable", "cancelled"], backoff: None, ignore_previous_hosts: true, remote_localities: false, careful: true }
         "#]],
     );
 }
@@ -283,34 +302,21 @@ fn l4_rules() {
 #[test]
 fn fields_without_effect_are_named() {
     check(
-        "{hosts: [a], http: [{route: [{destination: {host: a}}], fault: {abort: {httpStatus: 500}}, mirror: {host: b}, mirrors: [{destination: {host: b}}], corsPolicy: {}, rewrite: {uriRegexRewrite: {match: a, rewrite: b}}, retries: {attempts: 1, backoff: 1s}}]}",
+        "{hosts: [a], http: [{match: [{statPrefix: x}], route: [{destination: {host: a}}], fault: {delay: {exponentialDelay: 1s}, abort: {httpStatus: 500}}}]}",
         expect![[r#"
             hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
             http ""
+              if HttpMatch {  }
               to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
-              RetryPolicy { attempts: 1, per_try_timeout: None, retry_on: ["connect-failure", "refused-stream", "unavailable", "cancelled"] }
-            Warning: spec.http[0].fault: is not in force yet: it has no effect
-            Warning: spec.http[0].mirror: is not in force yet: it has no effect
-            Warning: spec.http[0].mirrors: is not in force yet: it has no effect
-            Warning: spec.http[0].corsPolicy: is not in force yet: it has no effect
-            Warning: spec.http[0].rewrite.uriRegexRewrite: is not in force yet: it has no effect
-            Warning: spec.http[0].retries.backoff: is not in force yet: it has no effect
-        "#]],
-    );
-    check(
-        "{hosts: [a], http: [{route: [{destination: {host: a}, headers: {request: {set: {':authority': b}}}}]}]}",
-        expect![[r#"
-            hosts ["a.ns.svc.cluster.local"] gateways ["mesh"] Public
-            http ""
-              to a.ns.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
-            Warning: spec.http[0].route: setting the authority for one destination only is not in force yet: set it on the rule
+            Warning: spec.http[0].match[0].statPrefix: is not in force yet: it has no effect
+            Warning: spec.http[0].fault.delay.exponentialDelay: has no effect, as in Istio: use fixedDelay
+            Warning: spec.http[0].fault.delay: concerns no request, as its percentage is 0 or missing: set percentage.value
+            Warning: spec.http[0].fault.abort: concerns no request, as its percentage is 0 or missing: set percentage.value
         "#]],
     );
     check(
         "{hosts: [], http: [{route: [{destination: {host: a}}]}]}",
-        expect![[r#"
-            Warning: spec.hosts: is empty, so the rules are only for delegation, which is not in force yet
-        "#]],
+        expect![[""]],
     );
 }
 
@@ -324,16 +330,11 @@ fn what_would_widen_a_rule_refuses_the_object() {
         "#]],
     );
     check(
-        "{hosts: [a], http: [{match: [{headers: {'@request.auth.claims.sub': {exact: x}}}], route: [{destination: {host: b}}]}]}",
+        "{hosts: [a], http: [{match: [{headers: {'@request.auth.claims': {exact: x}}}], route: [{destination: {host: b}}]}, {route: [{destination: {host: a}}], fault: {abort: {grpcStatus: NOPE, percentage: {value: 1}}}, rewrite: {uriRegexRewrite: {match: '(a)', rewrite: '\\2'}}}]}",
         expect![[r#"
-            Error: spec.http[0].match[0].headers["@request.auth.claims.sub"]: matching on token claims is not supported yet, and without it the rule would take other requests too: remove the rule
-        "#]],
-    );
-    check(
-        "{hosts: [a], http: [{match: [{}], delegate: {name: x}}, {redirect: {prefixRewrite: /x}}]}",
-        expect![[r#"
-            Error: spec.http[0].delegate: delegation is not supported yet, so the rule would have no action: put the other object's rules here
-            Error: spec.http[1].redirect.prefixRewrite: is not supported yet, and without it clients would be sent to the wrong path: use uri
+            Error: spec.http[0].match[0].headers["@request.auth.claims"]: names no claim: write @request.auth.claims.group or @request.auth.claims[realm][group]
+            Error: spec.http[1].rewrite.uriRegexRewrite: \2 is not a group of the expression, which has 1: number its groups from 1
+            Error: spec.http[1].fault.abort.grpcStatus: "NOPE" is no gRPC status: use a name such as UNAVAILABLE
         "#]],
     );
 }

@@ -1,5 +1,7 @@
 //! Route tables.
 
+mod effects;
+
 use super::parts::{
     Read, Within, bad, duration, each, labels, map, named, narrow, optional, optional_port, origin,
     pairs, read_duration, read_origin, read_pairs, read_string_match, read_visibility, required,
@@ -9,7 +11,7 @@ use lateen_base::Str;
 use lateen_model::matching::StringMatch;
 use lateen_model::route::{
     Destination, DirectResponse, HeaderEdit, HeaderOperations, HttpAction, HttpDestination,
-    HttpMatch, HttpRoute, L4Match, Redirect, RetryPolicy, Rewrite, RouteTable, TcpRoute, TlsRoute,
+    HttpMatch, HttpRoute, L4Match, Redirect, RedirectPort, RouteTable, TcpRoute, TlsRoute,
     WeightedDestination,
 };
 use lateen_proto::mesh as proto;
@@ -54,8 +56,13 @@ fn encode_http(from: &HttpRoute) -> proto::HttpRoute {
             uri: optional(&to.uri),
             authority: optional(&to.authority),
             scheme: optional(&to.scheme),
-            port: to.port.unwrap_or(0).into(),
+            port: match to.port {
+                RedirectPort::Number(port) => port.into(),
+                RedirectPort::Kept | RedirectPort::Request => 0,
+            },
             status: to.status.into(),
+            request_port: to.port == RedirectPort::Request,
+            prefix: optional(&to.prefix),
         }),
         HttpAction::Direct(answer) => Action::Direct(proto::DirectResponse {
             status: answer.status.into(),
@@ -69,14 +76,22 @@ fn encode_http(from: &HttpRoute) -> proto::HttpRoute {
         rewrite: from.rewrite.as_ref().map(|r| proto::Rewrite {
             uri: optional(&r.uri),
             authority: optional(&r.authority),
+            regex: r.regex.as_ref().map(|regex| proto::RegexRewrite {
+                pattern: regex.pattern().to_owned(),
+                substitution: regex.substitution().to_owned(),
+            }),
         }),
         timeout: duration(from.timeout),
-        retries: from.retries.as_ref().map(|r| proto::RetryPolicy {
-            attempts: r.attempts,
-            per_try_timeout: duration(r.per_try_timeout),
-            retry_on: texts(&r.retry_on),
-        }),
+        retries: from.retries.as_ref().map(effects::encode_retries),
         headers: encode_operations(&from.headers),
+        fault: from.fault.as_ref().map(effects::encode_fault),
+        mirrors: from.mirrors.iter().map(effects::encode_mirror).collect(),
+        cors: from.cors.as_ref().map(effects::encode_cors),
+        delegated: from.delegated.as_ref().map(|d| proto::Delegated {
+            origin: origin(&d.origin),
+            index: effects::position(d.index),
+            root: effects::position(d.root),
+        }),
     }
 }
 
@@ -99,6 +114,7 @@ fn encode_match(from: &HttpMatch) -> proto::HttpMatch {
         source_labels: map(&from.source_labels),
         source_namespace: optional(&from.source_namespace),
         gateways: texts(&from.gateways),
+        claims: from.claims.iter().map(effects::encode_claim).collect(),
     }
 }
 
@@ -135,6 +151,7 @@ fn encode_l4(matches: &[L4Match], destinations: &[WeightedDestination]) -> proto
                 source_labels: map(&m.source_labels),
                 source_namespace: optional(&m.source_namespace),
                 gateways: texts(&m.gateways),
+                source_subnet: optional(&m.source_subnet),
             })
             .collect(),
         destinations: destinations
@@ -183,7 +200,12 @@ fn decode_http(from: proto::HttpRoute) -> Read<HttpRoute> {
             uri: to.uri.map(Into::into),
             authority: to.authority.map(Into::into),
             scheme: to.scheme.map(Into::into),
-            port: optional_port(to.port, "redirect.port")?,
+            port: match optional_port(to.port, "redirect.port")? {
+                Some(port) => RedirectPort::Number(port),
+                None if to.request_port => RedirectPort::Request,
+                None => RedirectPort::Kept,
+            },
+            prefix: to.prefix.map(Into::into),
             status: status(to.status, 300..=399, "redirect.status")?,
         }),
         Action::Direct(answer) => HttpAction::Direct(DirectResponse {
@@ -195,17 +217,30 @@ fn decode_http(from: proto::HttpRoute) -> Read<HttpRoute> {
         name: from.name.into(),
         matches: each(from.matches, "matches", decode_match)?,
         action,
-        rewrite: from.rewrite.map(|r| Rewrite {
-            uri: r.uri.map(Into::into),
-            authority: r.authority.map(Into::into),
-        }),
+        rewrite: from
+            .rewrite
+            .map(effects::decode_rewrite)
+            .transpose()
+            .within("rewrite")?,
         timeout: read_duration(from.timeout),
-        retries: from.retries.map(|r| RetryPolicy {
-            attempts: r.attempts,
-            per_try_timeout: read_duration(r.per_try_timeout),
-            retry_on: strs(r.retry_on),
-        }),
+        retries: from.retries.map(effects::decode_retries),
         headers: decode_operations(from.headers).within("headers")?,
+        fault: from
+            .fault
+            .map(effects::decode_fault)
+            .transpose()
+            .within("fault")?,
+        mirrors: each(from.mirrors, "mirrors", effects::decode_mirror)?,
+        cors: from
+            .cors
+            .map(effects::decode_cors)
+            .transpose()
+            .within("cors")?,
+        delegated: from
+            .delegated
+            .map(effects::decode_delegated)
+            .transpose()
+            .within("delegated")?,
     })
 }
 
@@ -243,6 +278,7 @@ fn decode_match(from: proto::HttpMatch) -> Read<HttpMatch> {
         source_labels: labels(from.source_labels),
         source_namespace: from.source_namespace.map(Into::into),
         gateways: strs(from.gateways),
+        claims: each(from.claims, "claims", effects::decode_claim)?,
     })
 }
 
@@ -293,6 +329,7 @@ fn decode_l4(from: proto::L4Route) -> Read<(Vec<L4Match>, Vec<WeightedDestinatio
             source_labels: labels(m.source_labels),
             source_namespace: m.source_namespace.map(Into::into),
             gateways: strs(m.gateways),
+            source_subnet: m.source_subnet.map(Into::into),
         })
     })?;
     let destinations = each(from.destinations, "destinations", |d| {

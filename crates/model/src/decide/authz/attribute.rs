@@ -232,7 +232,7 @@ impl<'a> Facts<'a> {
 }
 
 /// Whether `test` says yes to a text of a claim, or to one of a list.
-fn claim(token: &Token, path: &[Str], mut test: impl FnMut(Value<'_>) -> bool) -> bool {
+pub(super) fn claim(token: &Token, path: &[Str], mut test: impl FnMut(Value<'_>) -> bool) -> bool {
     let Some((first, rest)) = path.split_first() else {
         return false;
     };

@@ -3,7 +3,8 @@
 use crate::decide::authz::{Ruling, Verdict};
 use crate::decide::cluster::{Cluster, ClusterTls, Discovery};
 use crate::decide::peers::PeerMode;
-use crate::decide::plan::{ConnectionPlan, Fault, FaultReason as R, RouteFacts};
+use crate::decide::plan::{ConnectionPlan, Fault, FaultReason as R, MirrorPlan, RouteFacts};
+use crate::route::{AbortStatus, Share};
 use crate::security::MtlsMode;
 
 pub(super) fn accepted(plan: &ConnectionPlan) -> &'static str {
@@ -95,6 +96,37 @@ pub(super) fn route(facts: &RouteFacts) -> String {
         (Some(origin), None) => format!("{origin} ({})", facts.name),
         (None, _) => format!("{} (no VirtualService concerns it)", facts.name),
     }
+}
+
+/// What a rule does beside sending the request: faults, CORS, copies.
+pub(super) fn effects(mirrors: &[MirrorPlan], route: &RouteFacts) -> Vec<String> {
+    let percent = |share: Share| f64::from(share.parts()) / 10_000.0;
+    let mut lines = Vec::new();
+    let policy = route.policy.as_deref();
+    let fault = policy.and_then(|p| p.fault.as_ref());
+    if let Some(delay) = fault.and_then(|f| f.delay) {
+        let share = percent(delay.share);
+        lines.push(format!("Fault: {share}% are delayed by {:?}.", delay.delay));
+    }
+    if let Some(abort) = fault.and_then(|f| f.abort) {
+        let share = percent(abort.share);
+        let status = match abort.status {
+            AbortStatus::Http(code) => format!("status {code}"),
+            AbortStatus::Grpc(code) => format!("gRPC status {code}"),
+        };
+        lines.push(format!("Fault: {share}% are answered {status}."));
+    }
+    if policy.is_some_and(|p| p.cors.is_some()) {
+        lines.push("CORS: preflights and answers follow the rule's corsPolicy.".to_owned());
+    }
+    for mirror in mirrors {
+        let share = percent(mirror.share);
+        lines.push(format!(
+            "Mirror: {share}% are copied to {}.",
+            mirror.cluster.name
+        ));
+    }
+    lines
 }
 
 /// One sentence for a refusal: what was looked for, why it failed, and whose object asked for it.

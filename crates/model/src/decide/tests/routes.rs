@@ -370,6 +370,7 @@ routes default/reviews hosts=reviews
             path,
             scheme: "http",
             headers: &http::HeaderMap::new(),
+            token: None,
         };
         let peer = Peer::default();
         let plan = crate::decide::request(&snapshot, &facts, &peer, &head, 0);

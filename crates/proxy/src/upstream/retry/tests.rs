@@ -36,24 +36,28 @@ const GET: Request = Request {
     idempotent: true,
     repeatable: true,
     inbound: false,
+    body_sent: false,
 };
 const POST: Request = Request {
     idempotent: false,
     repeatable: true,
     inbound: false,
+    body_sent: false,
 };
 const SPENT: Request = Request {
     idempotent: true,
     repeatable: false,
     inbound: false,
+    body_sent: false,
 };
 
 /// How often `trouble` at an endpoint is followed by another try.
 fn check(retry_on: &[&str], attempts: u32, request: Request, trouble: &Trouble, more: bool) -> u32 {
     let policy = RetryPolicy {
         attempts,
-        per_try_timeout: None,
         retry_on: retry_on.iter().map(|c| Str::from(*c)).collect(),
+        careful: false,
+        ..RetryPolicy::none()
     };
     let mut course = Course::new(&policy);
     let again =
@@ -145,8 +149,8 @@ fn disliked_responses() {
     ] {
         let policy = RetryPolicy {
             attempts: 1,
-            per_try_timeout: None,
             retry_on: vec![condition.into()],
+            ..RetryPolicy::none()
         };
         let mut response = Response::builder().status(status);
         if let Some(grpc) = grpc {
@@ -158,6 +162,56 @@ fn disliked_responses() {
             "{condition} {status}"
         );
     }
+}
+
+#[test]
+fn careful_policies_send_no_body_twice_unless_that_is_harmless() {
+    let policy = RetryPolicy {
+        attempts: 2,
+        retry_on: vec!["reset".into(), "503".into()],
+        ..RetryPolicy::none()
+    };
+    let sent = |idempotent| Request {
+        idempotent,
+        body_sent: true,
+        ..POST
+    };
+    for (trouble, request, want) in [
+        (ended(false, false), sent(false), Next::Over),
+        (Trouble::Status, sent(false), Next::Over),
+        (Trouble::SlowTry, sent(false), Next::Over),
+    ] {
+        let mut course = Course::new(&policy);
+        assert_eq!(course.after(&trouble, &picked(false), request), want);
+        for harmless in [POST, sent(true)] {
+            let mut course = Course::new(&policy);
+            let next = course.after(&trouble, &picked(false), harmless);
+            assert_ne!(next, Next::Over, "{trouble:?}");
+        }
+    }
+}
+
+#[test]
+fn pauses_grow_from_the_given_base_to_ten_times_it() {
+    let policy = RetryPolicy {
+        attempts: 20,
+        retry_on: vec!["connect-failure".into()],
+        backoff: Some(Duration::from_secs(1)),
+        ..RetryPolicy::none()
+    };
+    let mut longest = Duration::ZERO;
+    for _ in 0..50 {
+        let mut course = Course::new(&policy);
+        for tries in 0..20 {
+            let Next::Again(pause) = course.after(&connect(), &picked(false), POST) else {
+                panic!("over after {tries}");
+            };
+            let most = Duration::from_secs((1 << tries.min(9)).min(10));
+            assert!(pause <= most, "{pause:?} after {tries}");
+            longest = longest.max(pause);
+        }
+    }
+    assert!(longest > Duration::from_secs(5), "{longest:?}");
 }
 
 #[test]

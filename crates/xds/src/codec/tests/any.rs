@@ -2,6 +2,7 @@
 
 mod mesh;
 mod policy;
+mod routes;
 mod security;
 mod tls;
 
@@ -11,7 +12,6 @@ use lateen_model::matching::{Pattern, StringMatch};
 use lateen_model::mesh::{EgressHost, OutboundMode, SidecarScope};
 use lateen_model::name::{Origin, ServiceKey, Visibility};
 use lateen_model::resource::Resource;
-use lateen_model::route::*;
 use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
 use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
 use lateen_model::workload::{Health, ServicePorts, Workload};
@@ -27,7 +27,7 @@ pub fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
         service().prop_map(Resource::Service),
         workload().prop_map(Resource::Workload),
-        table().prop_map(Resource::RouteTable),
+        routes::table().prop_map(Resource::RouteTable),
         policy().prop_map(Resource::TrafficPolicy),
         gateway().prop_map(Resource::Gateway),
         scope().prop_map(Resource::SidecarScope),
@@ -167,150 +167,6 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
         pattern.prop_map(|p| StringMatch::Regex(Pattern::new(p).expect("valid"))),
         Just(StringMatch::Present),
     ]
-}
-
-fn http_match() -> impl Strategy<Value = HttpMatch> {
-    let one = || option::of(string_match());
-    let all = || btree_map(name(), string_match(), 0..2);
-    (
-        (text(), one(), any::<bool>(), one(), one(), one()),
-        (all(), all(), all(), option::of(port())),
-        (labels(), option::of(text()), vec(name(), 0..2)),
-    )
-        .prop_map(|(a, b, c)| HttpMatch {
-            name: a.0,
-            uri: a.1,
-            ignore_uri_case: a.2,
-            scheme: a.3,
-            method: a.4,
-            authority: a.5,
-            headers: b.0,
-            without_headers: b.1,
-            query: b.2,
-            port: b.3,
-            source_labels: c.0,
-            source_namespace: c.1,
-            gateways: c.2,
-        })
-}
-
-fn edit() -> impl Strategy<Value = HeaderEdit> {
-    let pairs = || vec((name(), text()), 0..2);
-    (pairs(), pairs(), vec(text(), 0..2)).prop_map(|(set, add, remove)| HeaderEdit {
-        set,
-        add,
-        remove,
-    })
-}
-
-fn operations() -> impl Strategy<Value = HeaderOperations> {
-    (edit(), edit()).prop_map(|(request, response)| HeaderOperations { request, response })
-}
-
-fn destination() -> impl Strategy<Value = Destination> {
-    (name(), option::of(text()), option::of(port())).prop_map(|(host, subset, port)| Destination {
-        host,
-        subset,
-        port,
-    })
-}
-
-fn action() -> impl Strategy<Value = HttpAction> {
-    let weighted =
-        (destination(), any::<u32>(), operations()).prop_map(|(destination, weight, headers)| {
-            HttpDestination {
-                destination,
-                weight,
-                headers,
-            }
-        });
-    let part = || option::of(text());
-    let redirect = (part(), part(), part(), option::of(port()), 300..=399u16).prop_map(
-        |(uri, authority, scheme, port, status)| Redirect {
-            uri,
-            authority,
-            scheme,
-            port,
-            status,
-        },
-    );
-    let direct = (200..=599u16, vec(any::<u8>(), 0..9))
-        .prop_map(|(status, body)| DirectResponse { status, body });
-    prop_oneof![
-        vec(weighted, 0..3).prop_map(HttpAction::Forward),
-        redirect.prop_map(HttpAction::Redirect),
-        direct.prop_map(HttpAction::Direct),
-    ]
-}
-
-fn http() -> impl Strategy<Value = HttpRoute> {
-    let rewrite = (option::of(text()), option::of(text()))
-        .prop_map(|(uri, authority)| Rewrite { uri, authority });
-    let retries = (any::<u32>(), duration(), vec(text(), 0..2)).prop_map(
-        |(attempts, per_try_timeout, retry_on)| RetryPolicy {
-            attempts,
-            per_try_timeout,
-            retry_on,
-        },
-    );
-    (
-        (text(), vec(http_match(), 0..3), action()),
-        (option::of(rewrite), duration(), option::of(retries)),
-        operations(),
-    )
-        .prop_map(|(a, b, headers)| HttpRoute {
-            name: a.0,
-            matches: a.1,
-            action: a.2,
-            rewrite: b.0,
-            timeout: b.1,
-            retries: b.2,
-            headers,
-        })
-}
-
-fn l4() -> impl Strategy<Value = (Vec<L4Match>, Vec<WeightedDestination>)> {
-    let one = (
-        (vec(name(), 0..2), vec(text(), 0..2), option::of(port())),
-        (labels(), option::of(text()), vec(name(), 0..2)),
-    )
-        .prop_map(|(a, b)| L4Match {
-            sni_hosts: a.0,
-            destination_subnets: a.1,
-            port: a.2,
-            source_labels: b.0,
-            source_namespace: b.1,
-            gateways: b.2,
-        });
-    let to = (destination(), any::<u32>()).prop_map(|(destination, weight)| WeightedDestination {
-        destination,
-        weight,
-    });
-    (vec(one, 0..3), vec(to, 0..3))
-}
-
-fn table() -> impl Strategy<Value = RouteTable> {
-    let tls = l4().prop_map(|(matches, destinations)| TlsRoute {
-        matches,
-        destinations,
-    });
-    let tcp = l4().prop_map(|(matches, destinations)| TcpRoute {
-        matches,
-        destinations,
-    });
-    (
-        (origin(), vec(text(), 0..3), vec(name(), 0..3), visibility()),
-        (vec(http(), 0..3), vec(tls, 0..2), vec(tcp, 0..2)),
-    )
-        .prop_map(|(a, b)| RouteTable {
-            origin: a.0,
-            hosts: a.1,
-            gateways: a.2,
-            visibility: a.3,
-            http: b.0,
-            tls: b.1,
-            tcp: b.2,
-        })
 }
 
 fn traffic() -> impl Strategy<Value = TrafficSettings> {

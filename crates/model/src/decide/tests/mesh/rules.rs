@@ -1,8 +1,10 @@
 //! VirtualServices and servers of gateways in the language of [`super`].
 
+mod effects;
+
 use super::{full, option, origin, pairs, visibility};
 use crate::gateway::{Server, ServerHost, ServerProtocol};
-use crate::matching::{Pattern, StringMatch};
+use crate::matching::{Pattern, Replacement, StringMatch};
 use crate::resource::Resource;
 use crate::route::*;
 use crate::tls::{ServerTls, ServerTlsMode, TlsVersion};
@@ -104,7 +106,7 @@ fn server(kind: &str, port: &str, words: &[&str], namespace: &Str) -> Server {
     }
 }
 
-fn weighted(word: &str) -> Option<WeightedDestination> {
+pub(super) fn weighted(word: &str) -> Option<WeightedDestination> {
     let (destination, weight) = match word.split_once('=') {
         Some((d, w)) => (d, w.parse().ok()?),
         None => (word, 0),
@@ -138,6 +140,16 @@ fn named_match(text: &str) -> (Str, StringMatch) {
     (text[..at].into(), string_match(&text[at..]))
 }
 
+/// `a.b=value`.
+fn claim(text: &str, not: bool) -> ClaimMatch {
+    let (path, wanted) = named_match(text);
+    ClaimMatch {
+        path: path.split('.').map(Str::from).collect(),
+        wanted,
+        not,
+    }
+}
+
 fn http_match(words: &[&str]) -> HttpMatch {
     let mut m = HttpMatch::default();
     for word in words {
@@ -157,6 +169,10 @@ fn http_match(words: &[&str]) -> HttpMatch {
             m.query.extend([named_match(rest)]);
         } else if let Some(rest) = word.strip_prefix("source:") {
             m.source_labels = pairs(&[rest]);
+        } else if let Some(rest) = word.strip_prefix("claim:") {
+            m.claims.push(claim(rest, false));
+        } else if let Some(rest) = word.strip_prefix("!claim:") {
+            m.claims.push(claim(rest, true));
         } else if *word == "nocase" {
             m.ignore_uri_case = true;
         }
@@ -188,6 +204,7 @@ fn l4_match(words: &[&str]) -> Vec<L4Match> {
             .unwrap_or_default(),
         source_namespace: option(words, "from").map(Str::from),
         gateways: option(words, "at").into_iter().map(Str::from).collect(),
+        source_subnet: option(words, "client").map(Str::from),
     }]
 }
 
@@ -227,7 +244,18 @@ fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
         let key = w.split(['=', ':']).next().unwrap_or(w);
         matches!(
             key,
-            "rewrite" | "authority" | "timeout" | "retries" | "request" | "response" | "on"
+            "rewrite"
+                | "authority"
+                | "regex"
+                | "timeout"
+                | "retries"
+                | "request"
+                | "response"
+                | "on"
+                | "delay"
+                | "abort"
+                | "mirror"
+                | "cors"
         )
     };
     let operations = HeaderOperations {
@@ -242,7 +270,12 @@ fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
                 uri: text("uri"),
                 authority: text("authority"),
                 scheme: text("scheme"),
-                port: None,
+                prefix: text("prefix"),
+                port: match option(action, "port") {
+                    None => RedirectPort::Kept,
+                    Some("request") => RedirectPort::Request,
+                    Some(port) => RedirectPort::Number(port.parse().expect("port")),
+                },
                 status: code(301),
             }),
             Some("direct") => HttpAction::Direct(DirectResponse {
@@ -257,19 +290,38 @@ fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
                     .collect(),
             ),
         },
-        rewrite: (text("rewrite").is_some() || text("authority").is_some()).then(|| Rewrite {
-            uri: text("rewrite"),
-            authority: text("authority"),
-        }),
+        rewrite: rewrite(action),
         timeout: option(action, "timeout")
             .map(|s| Duration::from_secs(s.parse().expect("seconds"))),
         retries: option(action, "retries").map(|n| RetryPolicy {
             attempts: n.parse().expect("number"),
             per_try_timeout: None,
             retry_on: option(action, "on").into_iter().map(Str::from).collect(),
+            backoff: None,
+            ignore_previous_hosts: true,
+            remote_localities: false,
+            careful: false,
         }),
         headers: operations,
+        fault: effects::fault(action),
+        mirrors: effects::mirrors(action),
+        cors: effects::cors(action),
+        delegated: None,
     }
+}
+
+fn rewrite(action: &[&str]) -> Option<Rewrite> {
+    let text = |key| option(action, key).map(Str::from);
+    let rewrite = Rewrite {
+        uri: text("rewrite"),
+        authority: text("authority"),
+        regex: option(action, "regex").map(|both| {
+            let (pattern, by) = both.split_once("->").expect("pattern->substitution");
+            Replacement::new(pattern, by).expect("valid")
+        }),
+    };
+    let changes = rewrite.uri.is_some() || rewrite.authority.is_some() || rewrite.regex.is_some();
+    changes.then_some(rewrite)
 }
 
 /// `host=weight`, with `!name=value` for a header set by this destination alone.

@@ -134,6 +134,7 @@ fn ruling(snapshot: &Snapshot, case: &Case, target: &str) -> Ruling {
             path: target,
             scheme: asked.scheme,
             headers: &headers(asked),
+            token: None,
         },
         remote: asked.remote,
         token: asked.token.as_ref(),
@@ -152,6 +153,7 @@ fn sent(snapshot: &Snapshot, case: &Case) -> Result<Option<String>, TestCaseErro
         path: &asked.target,
         scheme: asked.scheme,
         headers: &headers(asked),
+        token: None,
     };
     match crate::decide::request(snapshot, &facts(case), &case.peer, &head, 0) {
         RequestPlan::Forward(plan) => Ok(Some(plan.path.unwrap_or_else(|| asked.target.clone()))),
