@@ -130,7 +130,12 @@ impl Compiler<'_> {
         let (rule_authority, rule_edit) = take_authority(&rule.headers.request);
         let (own_authority, own_edit) = take_authority(&to.headers.request);
         let rewritten = rule.rewrite.as_ref().and_then(|r| r.authority.clone());
-        let edits = |all: [HeaderEdit; 2]| {
+        // Istio: one destination's edits are appended to the rule's; of several, each comes before the rule's.
+        let several = matches!(&rule.action, HttpAction::Forward(all) if all.len() > 1);
+        let edits = |mut all: [HeaderEdit; 2]| {
+            if several {
+                all.reverse();
+            }
             all.into_iter()
                 .filter(|e| *e != HeaderEdit::default())
                 .collect()
@@ -173,7 +178,8 @@ fn take_authority(edit: &HeaderEdit) -> (Option<Str>, HeaderEdit) {
     (authority, rest)
 }
 
-/// Istio's default retry policy: two further tries for what surely did not reach the application.
+/// Istio's default retry policy: two further tries for what surely did not reach the application. A 503 may have reached
+/// it (Istio leaves it out since 1.24).
 pub(super) fn default_retries() -> RetryPolicy {
     let conditions = [
         "connect-failure",
@@ -181,7 +187,6 @@ pub(super) fn default_retries() -> RetryPolicy {
         "unavailable",
         "cancelled",
         "retriable-status-codes",
-        "503",
     ];
     RetryPolicy {
         attempts: 2,

@@ -194,7 +194,7 @@ fn simulation_tells_every_step() {
             "Connection to 10.96.0.1:80: HTTP, decided for each request.",
             "Host \"web\" on port 80: web.default.svc.cluster.local, VirtualService default/web.",
             "Route: VirtualService default/web, rule 1 \"split\".",
-            "Up to 2 retries on connect-failure, refused-stream, unavailable, cancelled, retriable-status-codes, 503.",
+            "Up to 2 retries on connect-failure, refused-stream, unavailable, cancelled, retriable-status-codes.",
             "Endpoints are called by mutual TLS.",
             "Traffic policy: DestinationRule default/web, RoundRobin.",
         ]
