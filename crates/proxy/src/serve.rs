@@ -16,7 +16,7 @@ use crate::live::Review;
 use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use lateen_filters::{Client, Context, Edge, chain, client_cert, edits, reply};
 use lateen_model::decide;
 use lateen_model::decide::cluster::Cluster;
@@ -27,6 +27,7 @@ use lateen_model::mesh::PathNormalization;
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
+use lateen_telemetry::record::Record;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -210,8 +211,8 @@ fn respond<B>(
     for filter in chain(cx.direction) {
         filter.on_response(cx, &mut head);
     }
-    edits::apply(edits, &mut head.headers, |_| open.record.clone());
     open.record.code = head.status.as_u16();
+    edits::apply(edits, &mut head.headers, |headers| answered(open, headers));
     if open.grpc {
         open.record.grpc_status = grpc_status(&head.headers);
     }
@@ -219,6 +220,26 @@ fn respond<B>(
         open.record.response_headers = format.capture_response(&head.headers);
     }
     Response::from_parts(head, body)
+}
+
+// For header values that quote the request or the response.
+fn answered(open: &Open, headers: &HeaderMap) -> Record {
+    let mut record = open.record.clone();
+    record.request_headers = open.quoted.clone();
+    record.response_headers = all(headers);
+    record
+}
+
+fn all(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let pairs = headers.iter();
+    pairs.map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+/// Keeps the request's headers for edits of its response that quote them.
+fn quote(open: &mut Open, edits: &[HeaderEdit], headers: &HeaderMap) {
+    if edits::quote_request(edits) {
+        open.quoted = all(headers);
+    }
 }
 
 /// An answer that we make ourselves.
@@ -252,9 +273,20 @@ fn finish_own(
 fn refuse(
     conn: &Conn,
     cx: &mut Context,
-    mut open: Open,
+    open: Open,
     fault: &Fault,
     failed: Option<&Failed>,
+) -> Response<Body> {
+    refuse_with(conn, cx, open, (fault, failed), &[])
+}
+
+/// A refusal with the headers that the route wants on every response.
+fn refuse_with(
+    conn: &Conn,
+    cx: &mut Context,
+    mut open: Open,
+    (fault, failed): (&Fault, Option<&Failed>),
+    edits: &[HeaderEdit],
 ) -> Response<Body> {
     conn.worker.say(fault, || fault::sentence(fault, failed));
     let verdict = fault::verdict(fault, failed);
@@ -275,7 +307,7 @@ fn refuse(
             .headers_mut()
             .insert(UNREACHED, HeaderValue::from_static("1"));
     }
-    finish_own(cx, open, &[], answer)
+    finish_own(cx, open, edits, answer)
 }
 
 /// A request that may not pass.
@@ -314,7 +346,7 @@ impl Call<'_> {
     async fn route(
         self,
         cx: &mut Context,
-        open: Open,
+        mut open: Open,
         head: request::Parts,
         body: Replay,
     ) -> Response<Body> {
@@ -341,8 +373,13 @@ impl Call<'_> {
                 route,
                 response_edits,
             } => {
-                let answer = reply::direct(status, !body.is_empty());
-                let answer = answer.map(|()| Body::full(Bytes::from(body)));
+                quote(&mut open, &response_edits, &head.headers);
+                let answer = if open.grpc {
+                    fault::told(status, &String::from_utf8_lossy(&body), true)
+                } else {
+                    let answer = reply::direct(status, !body.is_empty());
+                    answer.map(|()| Body::full(Bytes::from(body)))
+                };
                 direct(conn, cx, open, (&route, &response_edits), answer)
             }
             RequestPlan::Refuse(fault) => refuse(conn, cx, open, &fault, None),
@@ -365,6 +402,7 @@ impl Call<'_> {
             whole(&open, headers)
         });
         capture_request(&mut open, &head.headers);
+        quote(&mut open, &plan.response_edits, &head.headers);
         let is_connect = head.method == Method::CONNECT;
         let deadline = plan
             .timeout
@@ -440,7 +478,8 @@ impl Call<'_> {
             origin: plan.route.origin.clone(),
             subject: plan.cluster.name.to_string(),
         };
-        refuse(self.conn, cx, open, &fault, Some(failed))
+        let told = (&fault, Some(failed));
+        refuse_with(self.conn, cx, open, told, &plan.response_edits)
     }
 
     /// The protocol changes: from here on bytes are copied.
@@ -523,15 +562,18 @@ fn rewrite(open: &mut Open, plan: &ForwardPlan, head: &mut request::Parts) -> Re
             head.headers.insert("x-envoy-original-path", original);
         }
     }
+    if plan.authority.is_some() {
+        let original = open.record.authority.as_deref();
+        if let Some(original) = original.and_then(|a| HeaderValue::from_str(a).ok()) {
+            head.headers.insert("x-envoy-original-host", original);
+        }
+    }
     Ok(())
 }
 
 // For header values that quote the request.
-fn whole(open: &Open, headers: &HeaderMap) -> lateen_telemetry::record::Record {
+fn whole(open: &Open, headers: &HeaderMap) -> Record {
     let mut record = open.record.clone();
-    record.request_headers = headers
-        .iter()
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
+    record.request_headers = all(headers);
     record
 }

@@ -294,10 +294,7 @@ fn each_line_of_a_header_is_matched_by_itself() {
                 "GET http://reviews:9080/ who:zed who:ann",
                 &v2("by reviews#0"),
             ),
-            (
-                "GET http://reviews:9080/ who:ann,zed",
-                &v1("by reviews#2"),
-            ),
+            ("GET http://reviews:9080/ who:ann,zed", &v1("by reviews#2")),
             ("GET http://reviews:9080/ who:b who:d", &v1("by reviews#2")),
             (
                 "GET http://reviews:9080/ off:0 off:1",
