@@ -1,5 +1,7 @@
 //! Route tables compiled for one proxy, port and gateway, and the plan of a request that meets them.
 
+mod index;
+
 use super::clusters::{Clusters, Target};
 use super::matcher::{matches, split_path};
 use super::plan::{Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RouteFacts};
@@ -13,6 +15,10 @@ use crate::route::{
 use lateen_base::Str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+#[cfg(test)]
+pub(super) use index::Found;
+pub(super) use index::Rules;
 
 /// Name under which tables mean every sidecar.
 pub(super) const MESH: &str = "mesh";
@@ -223,33 +229,11 @@ impl Rule {
     pub fn source(&self) -> &HttpRoute {
         &self.table.http[self.index]
     }
-
-    /// The alternative that `head` meets, with its route name.
-    fn matched(&self, head: &RequestHead<'_>) -> Option<(Option<&HttpMatch>, &Str)> {
-        self.alternatives.iter().find_map(|(at, name)| match at {
-            None => Some((None, name)),
-            Some(at) => {
-                let wanted = &self.source().matches[*at];
-                matches(wanted, head).then_some((Some(wanted), name))
-            }
-        })
-    }
-}
-
-/// The first rule that takes the request.
-pub(super) fn first_match<'r>(
-    rules: &'r [Arc<Rule>],
-    head: &RequestHead<'_>,
-) -> Option<(&'r Arc<Rule>, Option<&'r HttpMatch>, &'r Str)> {
-    rules.iter().find_map(|rule| {
-        let (wanted, name) = rule.matched(head)?;
-        Some((rule, wanted, name))
-    })
 }
 
 /// The plan of the first rule that takes the request; 404 when none does.
-pub(super) fn plan(rules: &[Arc<Rule>], head: &RequestHead<'_>, dice: u64) -> RequestPlan {
-    let Some((rule, wanted, name)) = first_match(rules, head) else {
+pub(super) fn plan(rules: &Rules, head: &RequestHead<'_>, dice: u64) -> RequestPlan {
+    let Some((rule, wanted, name)) = rules.find(head) else {
         let (path, _) = split_path(head.path);
         return RequestPlan::Refuse(Fault {
             reason: FaultReason::NoRoute,

@@ -3,6 +3,7 @@
 mod gateway;
 mod hosts;
 mod inbound;
+mod index;
 mod l4;
 mod mesh;
 mod policy;
