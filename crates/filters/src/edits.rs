@@ -17,7 +17,7 @@ const FRAMING: [&str; 4] = [
 /// Applies `edits` in order: of each, removals, then sets, then additions. Values may hold Envoy's command operators
 /// (`%REQ(name)%`, `%DOWNSTREAM_REMOTE_ADDRESS%`, …), filled in from `record`, which is only asked
 /// for when needed and gets the headers as they are then.
-/// What is no valid header is left out.
+/// What is no valid header, and what comes to nothing, is left out.
 pub fn apply(edits: &[HeaderEdit], headers: &mut HeaderMap, record: impl Fn(&HeaderMap) -> Record) {
     for edit in edits {
         for name in &edit.remove {
@@ -44,16 +44,25 @@ fn editable(name: &str) -> Option<HeaderName> {
 }
 
 fn fill(value: &str, record: impl Fn() -> Record) -> Option<HeaderValue> {
+    let there = |value: &HeaderValue| !value.is_empty();
     if !value.contains('%') {
-        return HeaderValue::from_str(value).ok();
+        return HeaderValue::from_str(value).ok().filter(there);
     }
     let mut out = Vec::new();
     match Format::parse(value) {
-        Ok(format) => format.write(&record(), &mut out),
+        Ok(format) => format.write_header(&record(), &mut out),
         // No format: the text means itself.
         Err(_) => out.extend_from_slice(value.as_bytes()),
     }
-    HeaderValue::from_bytes(&out).ok()
+    HeaderValue::from_bytes(&out).ok().filter(there)
+}
+
+/// Whether a value of `edits` may quote the request's headers.
+pub fn quote_request(edits: &[HeaderEdit]) -> bool {
+    let mut values = edits
+        .iter()
+        .flat_map(|edit| edit.set.iter().chain(&edit.add));
+    values.any(|(_, value)| value.contains("%REQ"))
 }
 
 /// Replaces a request's path (with query) and authority; absent parts stay. Returns whether the new values are valid;

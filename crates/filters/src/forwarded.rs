@@ -33,6 +33,7 @@ pub(super) fn edge(cx: &Context, headers: &mut HeaderMap) {
     headers.remove(EXTERNAL_ADDRESS);
     let client = client_address(cx, headers);
     let earlier: Vec<&[u8]> = lines(headers).collect();
+    let came_directly = earlier.is_empty();
     let peer = cx.source.ip().to_string();
     let all = match earlier.is_empty() {
         true => peer.into_bytes(),
@@ -45,7 +46,8 @@ pub(super) fn edge(cx: &Context, headers: &mut HeaderMap) {
     if cx.edge.trusted_proxies == 0 || !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, own_scheme(cx));
     }
-    if is_inside(client) {
+    // What came through a proxy came from elsewhere (Envoy).
+    if came_directly && is_inside(client) {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
     } else if let Ok(value) = HeaderValue::from_str(&client.to_string()) {
         headers.insert(EXTERNAL_ADDRESS, value);

@@ -2,12 +2,13 @@
 
 use crate::Context;
 use http::header::{CONNECTION, EXPECT, HeaderMap, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode, request, response};
+use http::{HeaderName, HeaderValue, StatusCode, request, response};
 
 pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
     cx.upgrade = wants_upgrade(&head.headers);
     let upgrade = head.headers.get(UPGRADE).filter(|_| cx.upgrade).cloned();
     let trailers = head.headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+    strip_named(&mut head.headers);
     strip(&mut head.headers);
     // The client gets its `100 Continue` from us, when its body is first asked for (Envoy does the same).
     head.headers.remove(EXPECT);
@@ -49,7 +50,21 @@ fn lists(value: &HeaderValue, token: &str) -> bool {
         .is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
 }
 
-// Headers named by `connection` are not removed beyond this list: a client could strip what we rely on.
+/// Beginnings of headers that `connection` cannot take away: what we, or proxies before us, rely on.
+const KEPT: [&str; 5] = ["x-forwarded-", "x-envoy-", "x-lateen-", "host", "content-"];
+
+// What `connection` names is for this hop only.
+fn strip_named(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    let texts = values.iter().filter_map(|value| value.to_str().ok());
+    let names = texts.flat_map(|text| text.split(',')).map(str::trim);
+    for name in names.filter_map(|name| name.parse::<HeaderName>().ok()) {
+        if !KEPT.iter().any(|kept| name.as_str().starts_with(kept)) {
+            headers.remove(name);
+        }
+    }
+}
+
 fn strip(headers: &mut HeaderMap) {
     for name in ["keep-alive", "proxy-connection", "http2-settings"] {
         headers.remove(name);

@@ -63,6 +63,22 @@ fn sidecars_add_what_is_missing_and_drop_connection_headers() {
         ],
     );
     check(
+        Direction::Outbound,
+        "10.0.0.1:1",
+        &[
+            ("connection", "X-Hop, x-forwarded-for"),
+            ("connection", "x-end"),
+            ("x-hop", "1"),
+            ("x-end", "1"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ],
+        &[
+            "x-forwarded-for: 1.2.3.4",
+            "x-forwarded-proto: http",
+            "x-request-id: ID",
+        ],
+    );
+    check(
         Direction::Inbound,
         "10.0.0.1:1",
         &[("x-request-id", "mine"), ("x-forwarded-proto", "https")],
@@ -126,6 +142,17 @@ fn the_edge_trusts_nobody_outside() {
             "x-forwarded-for: 1.2.3.4,203.0.113.9",
             "x-forwarded-proto: http",
             "x-request-id: ID",
+        ],
+    );
+    check(
+        Direction::Gateway,
+        "10.1.1.1:1",
+        &[("x-request-id", "theirs"), ("x-forwarded-for", "10.1.1.2")],
+        &[
+            "x-envoy-external-address: 10.1.1.1",
+            "x-forwarded-for: 10.1.1.2,10.1.1.1",
+            "x-forwarded-proto: http",
+            "x-request-id: theirs",
         ],
     );
     check(
@@ -331,6 +358,10 @@ fn edits_apply_in_order_and_fill_operators() {
         set: vec![
             ("X-A".into(), "1".into()),
             ("x-peer".into(), "%DOWNSTREAM_REMOTE_ADDRESS%".into()),
+            ("x-empty".into(), "".into()),
+            ("x-absent".into(), "%REQ(X-NOBODY)%".into()),
+            ("x-part".into(), "is:%REQ(X-NOBODY)%".into()),
+            ("x-flags".into(), "%RESPONSE_FLAGS%".into()),
         ],
         add: vec![("x-a".into(), "2".into()), ("x-pct".into(), "50%".into())],
         remove: vec!["x-gone".into(), "content-length".into()],
@@ -349,6 +380,8 @@ fn edits_apply_in_order_and_fill_operators() {
             "content-length: 3",
             "x-a: 1",
             "x-a: 2",
+            "x-flags: -",
+            "x-part: is:",
             "x-pct: 50%",
             "x-peer: 10.0.0.7:99"
         ]

@@ -215,7 +215,7 @@ pub struct HttpDestination {
     pub destination: Destination,
     /// Relative weight.
     pub weight: u32,
-    /// Header operations for this destination, after the rule's.
+    /// Header operations for this destination: after the rule's when it is the only one, before them otherwise (Istio).
     pub headers: HeaderOperations,
 }
 

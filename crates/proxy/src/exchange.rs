@@ -5,6 +5,7 @@
 
 use crate::drain::Underway;
 use crate::shared::Shared;
+use http::{HeaderName, HeaderValue};
 use lateen_model::decide::plan::Direction;
 use lateen_net::http::Busy;
 use lateen_telemetry::access_log::Format;
@@ -34,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) source: Arc<Peer>,
     pub(crate) destination: Arc<Peer>,
     pub(crate) target: Arc<Target>,
+    /// HTTP only: the request's headers as they were sent on, when edits of the response quote them.
+    pub(crate) quoted: Vec<(HeaderName, HeaderValue)>,
     /// HTTP only: whether the request is gRPC.
     pub(crate) grpc: bool,
     pub(crate) kind: Kind,
@@ -131,6 +134,7 @@ impl Ledger {
             target,
             grpc: false,
             kind,
+            quoted: Vec::new(),
             received: Rc::default(),
             complete: false,
         };

@@ -19,13 +19,14 @@ use crate::head;
 use crate::upstream::{Failed, Replay, UNREACHED};
 use call::Call;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use lateen_filters::{Client, Context, Edge, chain, client_cert, edits};
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{Direction, Fault, FaultReason, RouteFacts};
 use lateen_model::mesh::PathNormalization;
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, Version, upgrade};
+use lateen_telemetry::record::Record;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -208,11 +209,11 @@ fn respond<B>(
     for filter in chain(cx.direction) {
         filter.on_response(cx, &mut head);
     }
-    edits::apply(edits, &mut head.headers, |_| open.record.clone());
+    open.record.code = head.status.as_u16();
+    edits::apply(edits, &mut head.headers, |headers| answered(open, headers));
     if let Some(marked) = &cx.cors {
         marked.apply(&mut head.headers);
     }
-    open.record.code = head.status.as_u16();
     if open.grpc {
         open.record.grpc_status = grpc_status(&head.headers);
     }
@@ -220,6 +221,26 @@ fn respond<B>(
         open.record.response_headers = format.capture_response(&head.headers);
     }
     Response::from_parts(head, body)
+}
+
+// For header values that quote the request or the response.
+fn answered(open: &Open, headers: &HeaderMap) -> Record {
+    let mut record = open.record.clone();
+    record.request_headers = open.quoted.clone();
+    record.response_headers = all(headers);
+    record
+}
+
+fn all(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let pairs = headers.iter();
+    pairs.map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+/// Keeps the request's headers for edits of its response that quote them.
+fn quote(open: &mut Open, edits: &[HeaderEdit], headers: &HeaderMap) {
+    if edits::quote_request(edits) {
+        open.quoted = all(headers);
+    }
 }
 
 /// An answer that we make ourselves.
@@ -253,9 +274,20 @@ fn finish_own(
 fn refuse(
     conn: &Conn,
     cx: &mut Context,
-    mut open: Open,
+    open: Open,
     fault: &Fault,
     failed: Option<&Failed>,
+) -> Response<Body> {
+    refuse_with(conn, cx, open, (fault, failed), &[])
+}
+
+/// A refusal with the headers that the route wants on every response.
+fn refuse_with(
+    conn: &Conn,
+    cx: &mut Context,
+    mut open: Open,
+    (fault, failed): (&Fault, Option<&Failed>),
+    edits: &[HeaderEdit],
 ) -> Response<Body> {
     conn.worker.say(fault, || fault::sentence(fault, failed));
     let verdict = fault::verdict(fault, failed);
@@ -276,7 +308,7 @@ fn refuse(
             .headers_mut()
             .insert(UNREACHED, HeaderValue::from_static("1"));
     }
-    finish_own(cx, open, &[], answer)
+    finish_own(cx, open, edits, answer)
 }
 
 /// A request that may not pass.

@@ -129,6 +129,16 @@ impl Format {
     }
 }
 
+impl Format {
+    /// Appends the value of a header with this text; nothing where an operator has no value, unlike in a line. JSON
+    /// formats append nothing.
+    pub fn write_header(&self, record: &Record, out: &mut Vec<u8>) {
+        if let Shape::Text(parts) = &self.shape {
+            render::header_value(parts, record, out);
+        }
+    }
+}
+
 impl Default for Format {
     /// Istio's default text format.
     fn default() -> Self {

@@ -9,7 +9,7 @@ use super::plan::{
     ConnectionFacts, ConnectionPlan, Fault, FaultReason, GatewayTls, Inside, Peer, RequestHead,
     RequestPlan, RouteFacts, ServerFacts, TcpPlan,
 };
-use super::routes::{self, Rule};
+use super::routes::{self, Rules};
 use super::snapshot::Snapshot;
 use crate::gateway::ServerProtocol;
 use crate::name::Origin;
@@ -56,7 +56,7 @@ pub(super) struct GatewayPort {
 #[derive(Debug, Default)]
 pub(super) struct GatewayHost {
     /// Rules of every VirtualService bound to the host, oldest first, those that take everything last.
-    pub rules: Vec<Arc<Rule>>,
+    pub rules: Rules,
     /// The Gateway that sends plain HTTP to `https`.
     https_redirect: Option<Origin>,
 }

@@ -1,5 +1,7 @@
 //! Route tables compiled for one proxy, port and gateway, and the plan of a request that meets them.
 
+mod index;
+
 use super::clusters::{Clusters, Target};
 use super::matcher::{matches, split_path};
 use super::plan::{
@@ -16,6 +18,10 @@ use crate::route::{
 use lateen_base::Str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+#[cfg(test)]
+pub(super) use index::Found;
+pub(super) use index::Rules;
 
 /// Name under which tables mean every sidecar.
 pub(super) const MESH: &str = "mesh";
@@ -140,7 +146,12 @@ impl Compiler<'_> {
         let (rule_authority, rule_edit) = take_authority(&rule.headers.request);
         let (own_authority, own_edit) = take_authority(&to.headers.request);
         let rewritten = rule.rewrite.as_ref().and_then(|r| r.authority.clone());
-        let edits = |all: [HeaderEdit; 2]| {
+        // Istio: one destination's edits are appended to the rule's; of several, each comes before the rule's.
+        let several = matches!(&rule.action, HttpAction::Forward(all) if all.len() > 1);
+        let edits = |mut all: [HeaderEdit; 2]| {
+            if several {
+                all.reverse();
+            }
             all.into_iter()
                 .filter(|e| *e != HeaderEdit::default())
                 .collect()
@@ -289,33 +300,11 @@ impl Rule {
             policy: self.policy.clone(),
         }
     }
-
-    /// The alternative that `head` meets, with its route name.
-    fn matched(&self, head: &RequestHead<'_>) -> Option<(Option<&HttpMatch>, &Str)> {
-        self.alternatives.iter().find_map(|(at, name)| match at {
-            None => Some((None, name)),
-            Some(at) => {
-                let wanted = &self.source().matches[*at];
-                matches(wanted, head).then_some((Some(wanted), name))
-            }
-        })
-    }
-}
-
-/// The first rule that takes the request.
-pub(super) fn first_match<'r>(
-    rules: &'r [Arc<Rule>],
-    head: &RequestHead<'_>,
-) -> Option<(&'r Arc<Rule>, Option<&'r HttpMatch>, &'r Str)> {
-    rules.iter().find_map(|rule| {
-        let (wanted, name) = rule.matched(head)?;
-        Some((rule, wanted, name))
-    })
 }
 
 /// The plan of the first rule that takes the request; 404 when none does.
-pub(super) fn plan(rules: &[Arc<Rule>], head: &RequestHead<'_>, dice: u64) -> RequestPlan {
-    let Some((rule, wanted, name)) = first_match(rules, head) else {
+pub(super) fn plan(rules: &Rules, head: &RequestHead<'_>, dice: u64) -> RequestPlan {
+    let Some((rule, wanted, name)) = rules.find(head) else {
         let (path, _) = split_path(head.path);
         return RequestPlan::Refuse(Fault {
             reason: FaultReason::NoRoute,

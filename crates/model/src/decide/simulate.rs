@@ -14,7 +14,6 @@ use super::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
     RequestPlan, TcpPlan,
 };
-use super::routes::first_match;
 use super::snapshot::Snapshot;
 use super::{connection, gateway_decrypted, gateway_tls, request, secured, server_name};
 use crate::identity::SpiffeId;
@@ -257,7 +256,7 @@ impl Simulation {
             self.request = Some(plan);
             return;
         }
-        if let Some((rule, _, _)) = rules.and_then(|rules| first_match(rules, &head)) {
+        if let Some((rule, _, _)) = rules.and_then(|rules| rules.find(&head)) {
             self.choices = choices(rule);
         }
         let plan = request(snapshot, facts, &case.peer, &head, case.dice);

@@ -44,7 +44,7 @@ impl Snapshot {
         };
         let sidecar = self.hosts.iter().flat_map(|(port, table)| {
             table.iter().map(|(_, host)| {
-                let rules = host.rules.as_deref().unwrap_or_default();
+                let rules = host.rules.as_deref().map_or(&[][..], |rules| rules);
                 summary(*port, host.domain.to_string(), rules)
             })
         });

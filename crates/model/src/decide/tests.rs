@@ -4,6 +4,7 @@ mod effects;
 mod gateway;
 mod hosts;
 mod inbound;
+mod index;
 mod l4;
 mod mesh;
 mod policy;

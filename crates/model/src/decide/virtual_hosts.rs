@@ -6,7 +6,7 @@ use super::l4::{L4Rule, SniTable, add_sni};
 use super::plan::FaultReason;
 use super::registry::Visible;
 use super::resources::ResourceSet;
-use super::routes::{Compiler, MESH, Rule};
+use super::routes::{Compiler, MESH, Rules};
 use crate::matching::host_covers;
 use crate::mesh::{Scope, SidecarScope};
 use crate::route::RouteTable;
@@ -22,7 +22,7 @@ pub(super) struct VirtualHost {
     pub domain: Str,
     pub service: Option<Arc<Visible>>,
     /// Rules of the VirtualService in force; absent: everything goes to `target`.
-    pub rules: Option<Arc<[Arc<Rule>]>>,
+    pub rules: Option<Arc<Rules>>,
     pub target: Target,
 }
 
@@ -158,18 +158,13 @@ impl Outbound {
 
 /// Rules by table and port: several services share them.
 #[derive(Default)]
-struct RuleCache(HashMap<(*const RouteTable, u16), Arc<[Arc<Rule>]>>);
+struct RuleCache(HashMap<(*const RouteTable, u16), Arc<Rules>>);
 
 impl RuleCache {
-    fn of(
-        &mut self,
-        compiler: &Compiler<'_>,
-        table: &Arc<RouteTable>,
-        port: u16,
-    ) -> Arc<[Arc<Rule>]> {
+    fn of(&mut self, compiler: &Compiler<'_>, table: &Arc<RouteTable>, port: u16) -> Arc<Rules> {
         self.0
             .entry((Arc::as_ptr(table), port))
-            .or_insert_with(|| compiler.rules(table, port, MESH).into())
+            .or_insert_with(|| Arc::new(Rules::new(compiler.rules(table, port, MESH))))
             .clone()
     }
 }

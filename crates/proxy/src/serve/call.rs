@@ -1,7 +1,8 @@
 //! One request that may pass: its plan, and what comes of it.
 
 use super::{
-    aim, capture_request, direct, faults, finish_own, mirror, refuse, respond, scheme, too_large,
+    aim, all, capture_request, direct, faults, finish_own, mirror, quote, refuse, refuse_with,
+    respond, scheme, too_large,
 };
 use crate::authorize::Passed;
 use crate::body::ResponseBody;
@@ -20,6 +21,7 @@ use lateen_model::decide::plan::{
 };
 use lateen_net::http::{Body, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
+use lateen_telemetry::record::Record;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -70,6 +72,7 @@ impl Call<'_> {
                 route,
                 response_edits,
             } => {
+                quote(&mut open, &response_edits, &head.headers);
                 let seen = head::seen(&head, self.authority, scheme(conn));
                 let answer = reply::redirect(&seen, &redirect).map(|()| Body::Empty);
                 direct(conn, cx, open, (&route, &response_edits), answer)
@@ -80,8 +83,13 @@ impl Call<'_> {
                 route,
                 response_edits,
             } => {
-                let answer = reply::direct(status, !body.is_empty());
-                let answer = answer.map(|()| Body::full(Bytes::from(body)));
+                quote(&mut open, &response_edits, &head.headers);
+                let answer = if open.grpc {
+                    fault::told(status, &String::from_utf8_lossy(&body), true)
+                } else {
+                    let answer = reply::direct(status, !body.is_empty());
+                    answer.map(|()| Body::full(Bytes::from(body)))
+                };
                 direct(conn, cx, open, (&route, &response_edits), answer)
             }
             RequestPlan::Refuse(fault) => refuse(conn, cx, open, &fault, None),
@@ -129,6 +137,7 @@ impl Call<'_> {
             whole(&open, headers)
         });
         capture_request(&mut open, &head.headers);
+        quote(&mut open, &plan.response_edits, &head.headers);
         let is_connect = head.method == Method::CONNECT;
         mirror::send(conn, &plan.mirrors, (&head, &body), plan.timeout);
         let deadline = plan.timeout.map(|limit| Bound::after(&body, limit));
@@ -203,7 +212,8 @@ impl Call<'_> {
             origin: plan.route.origin.clone(),
             subject: plan.cluster.name.to_string(),
         };
-        refuse(self.conn, cx, open, &fault, Some(failed))
+        let told = (&fault, Some(failed));
+        refuse_with(self.conn, cx, open, told, &plan.response_edits)
     }
 
     /// The protocol changes: from here on bytes are copied.
@@ -286,15 +296,18 @@ fn rewrite(open: &mut Open, plan: &ForwardPlan, head: &mut request::Parts) -> Re
             head.headers.insert("x-envoy-original-path", original);
         }
     }
+    if plan.authority.is_some() {
+        let original = open.record.authority.as_deref();
+        if let Some(original) = original.and_then(|a| HeaderValue::from_str(a).ok()) {
+            head.headers.insert("x-envoy-original-host", original);
+        }
+    }
     Ok(())
 }
 
 // For header values that quote the request.
-fn whole(open: &Open, headers: &HeaderMap) -> lateen_telemetry::record::Record {
+fn whole(open: &Open, headers: &HeaderMap) -> Record {
     let mut record = open.record.clone();
-    record.request_headers = headers
-        .iter()
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect();
+    record.request_headers = all(headers);
     record
 }

@@ -83,22 +83,23 @@ impl Copy {
             body,
             grpc: false,
             upgrade: false,
-            deadline: Some(deadline.clone()),
+            deadline: None,
         };
-        match self.worker.upstream.send(order).await {
-            Ok(sent) => {
-                let drained = async {
+        let done = async {
+            match self.worker.upstream.send(order).await {
+                Ok(sent) => {
                     let mut body = sent.response.into_body();
                     while let Some(Ok(_)) = body.frame().await {}
-                };
-                tokio::select! {
-                    () = drained => sent.lease.finish(),
-                    () = deadline.passed() => {}
+                    sent.lease.finish();
+                }
+                Err(failed) => {
+                    tracing::debug!("a copy for {} failed: {failed:?}", self.plan.cluster.name);
                 }
             }
-            Err(failed) => {
-                tracing::debug!("a copy for {} failed: {failed:?}", self.plan.cluster.name);
-            }
+        };
+        tokio::select! {
+            () = done => {}
+            () = deadline.passed() => {}
         }
     }
 }

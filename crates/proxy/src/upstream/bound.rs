@@ -25,6 +25,15 @@ impl Bound {
         }
     }
 
+    /// How much of it is left; all of it while the client still sends.
+    pub(crate) fn left(&self) -> Duration {
+        let ended = self.body.at();
+        let until = ended.map(|at| at.max(self.since) + self.limit);
+        until.map_or(self.limit, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
     /// Waits until it has passed.
     pub(crate) async fn passed(&self) {
         let ended = self.body.wait().await;

@@ -82,6 +82,11 @@ impl Ended {
         }
     }
 
+    /// When it was; absent: the client still sends.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.at.get()
+    }
+
     /// Waits for it; says when it was.
     pub(crate) async fn wait(&self) -> Instant {
         loop {

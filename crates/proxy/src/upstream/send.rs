@@ -3,9 +3,9 @@
 use super::dial::patience;
 use super::retry::{Course, Next, Request, Trouble};
 use super::{Bound, Failed, Lease, Picked, Replay, Security, Upstream};
-use http::header::{COOKIE, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{HeaderName, HeaderValue, Response, Version as HttpVersion, request};
+use http::{HeaderName, HeaderValue, Method, Response, Version as HttpVersion, request};
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
@@ -17,6 +17,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// Milliseconds that the upstream has to answer.
+const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Our inbound proxies' word that the application was not reached: the request may go to another endpoint.
 pub(crate) const UNREACHED: HeaderName = HeaderName::from_static("x-lateen-unreached");
@@ -249,8 +252,13 @@ fn compose(
     let mut head = order.head.clone();
     if !order.inbound() {
         head.headers.insert(ATTEMPTS, HeaderValue::from(attempt));
+        if let Some(limit) = limit(order, attempt) {
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            head.headers
+                .insert(EXPECTED, HeaderValue::from(limit.max(1)));
+        }
     }
-    let is_connect = head.method == http::Method::CONNECT;
+    let is_connect = head.method == Method::CONNECT;
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     match version {
         Version::Http1 => {
@@ -259,10 +267,17 @@ fn compose(
             if !is_connect {
                 parts.scheme = None;
                 parts.authority = None;
-                // The engine would send none of a body of unknown length with methods that seldom have one.
-                if order.body.length().is_none() {
-                    let chunked = HeaderValue::from_static("chunked");
-                    head.headers.insert(TRANSFER_ENCODING, chunked);
+                match order.body.length() {
+                    // The engine would send none of a body of unknown length with methods that seldom have one.
+                    None => {
+                        let chunked = HeaderValue::from_static("chunked");
+                        head.headers.insert(TRANSFER_ENCODING, chunked);
+                    }
+                    // Some servers wait for a body unless they are told of none (RFC 9110 §8.6).
+                    Some(0) if !is_bodiless(&head.method) => {
+                        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+                    }
+                    Some(_) => {}
                 }
             }
         }
@@ -289,6 +304,24 @@ fn compose(
     let path = parts.path_and_query.clone();
     head.uri = Uri::from_parts(parts).unwrap_or_else(|_| path.map(Uri::from).unwrap_or_default());
     http::Request::from_parts(head, order.body.body())
+}
+
+// What a try may take: its own bound, or what is left for the whole exchange.
+fn limit(order: &Order<'_>, attempt: u32) -> Option<Duration> {
+    let left = match (order.plan.timeout, &order.deadline) {
+        (Some(all), _) if attempt == 1 => Some(all),
+        (_, until) => until.as_ref().map(Bound::left),
+    };
+    let each = order.plan.retries.per_try_timeout;
+    left.into_iter().chain(each).min()
+}
+
+// Methods with which nobody expects a body.
+fn is_bodiless(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE
+    )
 }
 
 // HTTP/2 clients may send cookies one by one (RFC 9113 §8.2.3).

@@ -28,6 +28,24 @@ pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
     }
 }
 
+/// As a header's value: what is absent is nothing (Envoy), but for flags.
+pub(super) fn header_value(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
+    for part in parts {
+        let is_there = match part {
+            Part::Literal(_) => true,
+            Part::Value { operator, .. } => {
+                matches!(
+                    operator,
+                    Operator::Simple(Simple::Flags | Simple::FlagsLong)
+                ) || value(operator, record).is_some()
+            }
+        };
+        if is_there {
+            text(std::slice::from_ref(part), record, out);
+        }
+    }
+}
+
 pub(super) fn json(keys: &[(String, Vec<Part>)], record: &Record, out: &mut Vec<u8>) {
     let mut object = serde_json::Map::new();
     for (key, parts) in keys {

@@ -7,7 +7,7 @@ use crate::decide::inbound::own_workload;
 use crate::decide::l4::{L4Rule, SniTable, add_sni};
 use crate::decide::plan::{Inside, ServerFacts};
 use crate::decide::resources::ResourceSet;
-use crate::decide::routes::{Compiler, Rule};
+use crate::decide::routes::{Compiler, Rule, Rules};
 use crate::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use crate::matching::{host_covers, labels_match};
 use crate::name::Origin;
@@ -59,7 +59,9 @@ pub(in crate::decide) fn ports(
         let secured = port.servers.iter_mut().map(|server| &mut server.hosts);
         for hosts in secured.chain([&mut port.hosts]) {
             for host in hosts.values_mut() {
-                host.rules.sort_by_key(|rule| rule.is_catch_all());
+                let mut rules = host.rules.to_vec();
+                rules.sort_by_key(|rule| rule.is_catch_all());
+                host.rules = Rules::new(rules);
             }
         }
     }
@@ -202,7 +204,7 @@ fn add_http(
         };
         // Two servers of one port may both bring the same VirtualService.
         let new: Vec<_> = rules.iter().filter(|r| !known(r)).cloned().collect();
-        slot.rules.extend(new);
+        slot.rules.add(new);
         if let Some(origin) = redirect {
             slot.https_redirect = Some(origin.clone());
         }

@@ -2,16 +2,15 @@
 
 use super::Case;
 use crate::decide::plan::Direction;
-use crate::decide::routes::Rule;
+use crate::decide::routes::Rules;
 use crate::decide::{gateway, outbound};
-use std::sync::Arc;
 
 /// Rules in force for the host, and a sentence on how they were found.
 pub(super) fn rules_of<'s>(
     case: &Case<'s>,
     host: &str,
     steps: &mut Vec<String>,
-) -> Option<&'s [Arc<Rule>]> {
+) -> Option<&'s Rules> {
     let (snapshot, facts) = (case.snapshot, &case.facts);
     let number = facts.destination.port();
     let (text, rules) = match facts.direction {
@@ -19,7 +18,7 @@ pub(super) fn rules_of<'s>(
         Direction::Gateway => {
             let opened = gateway::port(snapshot, facts).map(|(opened, _)| opened);
             match opened.and_then(|o| gateway::hosts(o, &case.peer, host).ok()?.find(host)) {
-                Some(served) => ("served by the gateway".to_owned(), Some(&*served.rules)),
+                Some(served) => ("served by the gateway".to_owned(), Some(&served.rules)),
                 None => (
                     "no server or VirtualService of the gateway has it".to_owned(),
                     None,

@@ -130,7 +130,7 @@ fn every_part_of_an_alternative_must_match() {
             ),
             (
                 "POST http://reviews:9080/ x:a x:abc debug:1",
-                &v2("by reviews#2"),
+                &v2("by reviews#0"),
             ),
         ],
     );
@@ -266,6 +266,40 @@ fn header_operations_of_rule_then_destination() {
             ("GET http://reviews:9080/h", &v1("by reviews#1 authority=new.example")),
             ("GET http://reviews:9080/i", &v1("by reviews#2 authority=own.example")),
             ("GET http://reviews:9080/j", &v1("by reviews#3 authority=mid.example")),
+        ],
+    );
+}
+
+#[test]
+fn of_several_destinations_the_rule_has_the_last_word_on_headers() {
+    with(
+        "routes default/reviews hosts=reviews
+           http -> reviews/v1=100!x-d=2 reviews/v2=0 request:x-r=1",
+        &[(
+            "GET http://reviews:9080/",
+            &v1("by reviews#0 request x-d=2 request x-r=1"),
+        )],
+    );
+}
+
+#[test]
+fn each_line_of_a_header_is_matched_by_itself() {
+    with(
+        "routes default/reviews hosts=reviews
+           http header:who=ann -> reviews/v2
+           http header:who~b.*d -> reviews/v2
+           http !header:off=1 -> reviews/v1",
+        &[
+            (
+                "GET http://reviews:9080/ who:zed who:ann",
+                &v2("by reviews#0"),
+            ),
+            ("GET http://reviews:9080/ who:ann,zed", &v1("by reviews#2")),
+            ("GET http://reviews:9080/ who:b who:d", &v1("by reviews#2")),
+            (
+                "GET http://reviews:9080/ off:0 off:1",
+                "404 NoRoute GET reviews:9080/ by reviews",
+            ),
         ],
     );
 }
