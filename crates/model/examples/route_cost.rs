@@ -135,7 +135,7 @@ fn to(at: usize) -> HttpRoute {
     HttpRoute {
         name: "".into(),
         matches: Vec::new(),
-        action: HttpAction::Forward(vec![HttpDestination {
+        ..HttpRoute::of(HttpAction::Forward(vec![HttpDestination {
             destination: Destination {
                 host: name(at).into(),
                 subset: None,
@@ -143,11 +143,7 @@ fn to(at: usize) -> HttpRoute {
             },
             weight: 1,
             headers: HeaderOperations::default(),
-        }]),
-        rewrite: None,
-        timeout: None,
-        retries: None,
-        headers: HeaderOperations::default(),
+        }]))
     }
 }
 

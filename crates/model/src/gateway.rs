@@ -5,6 +5,7 @@ use crate::tls::ServerTls;
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// One Gateway object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +29,8 @@ pub struct Server {
     pub port_name: Str,
     /// What it speaks.
     pub protocol: ServerProtocol,
+    /// Address of the pod to listen on; absent: every address.
+    pub bind: Option<IpAddr>,
     /// Hosts it serves.
     pub hosts: Vec<ServerHost>,
     /// Answers every HTTP request with 301 to `https`.
@@ -58,4 +61,7 @@ pub enum ServerProtocol {
     TlsTerminate,
     /// TLS ended here, HTTP/1.1 or HTTP/2 by ALPN inside.
     Https,
+    /// TLS passed through to the service that Istio's form of server name says (`outbound_.80_.v1_.host`), without any
+    /// route (Istio: `AUTO_PASSTHROUGH`).
+    TlsAutoPassthrough,
 }

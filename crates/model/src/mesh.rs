@@ -1,11 +1,13 @@
 //! Mesh-wide settings, per-namespace scopes (Sidecar objects), and what a proxy knows of itself.
 
 use crate::name::Origin;
+use crate::route::Destination;
+use crate::service::Protocol;
 use crate::tls::TlsVersion;
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Settings from MeshConfig that a proxy needs. One value per mesh.
@@ -33,6 +35,8 @@ pub struct MeshSettings {
     pub path_normalization: PathNormalization,
     /// Proxies in front of gateways whose `x-forwarded-for` is believed (Istio: `gatewayTopology.numTrustedProxies`).
     pub trusted_proxies: u32,
+    /// Whether connections to gateways begin with a PROXY header (Istio: `gatewayTopology.proxyProtocol`).
+    pub proxy_protocol: bool,
     /// What gateways do with `x-forwarded-client-cert` (Istio: `gatewayTopology.forwardClientCertDetails`).
     pub forward_client_cert: ForwardClientCert,
     /// Providers of external authorization, by name (Istio: `extensionProviders`).
@@ -53,6 +57,7 @@ impl Default for MeshSettings {
             mesh_tls_min: TlsVersion::V1_2,
             path_normalization: PathNormalization::Base,
             trusted_proxies: 0,
+            proxy_protocol: false,
             forward_client_cert: ForwardClientCert::SanitizeSet,
             authz_providers: Vec::new(),
         }
@@ -153,7 +158,7 @@ pub enum AuthzProtocol {
     },
 }
 
-/// One Sidecar object, in the part that concerns outbound scope.
+/// One Sidecar object: what the proxies beside some workloads take in and what they can reach.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SidecarScope {
     /// The Sidecar object; its namespace is where it applies (the root namespace: everywhere without its own).
@@ -162,8 +167,34 @@ pub struct SidecarScope {
     pub workload_selector: BTreeMap<Str, Str>,
     /// Visible services; absent: everything visible by `exportTo`.
     pub egress: Option<Vec<EgressHost>>,
+    /// Services that `egress` would include and that are left out all the same (Istio: `~namespace/host`).
+    pub excluded: Vec<EgressHost>,
     /// Override of the mesh's outbound mode.
     pub outbound: Option<OutboundMode>,
+    /// Where traffic to unknown destinations goes instead of there (Istio: `egressProxy`).
+    pub egress_proxy: Option<Destination>,
+    /// Ports that the workload takes traffic on; absent: those of its services. Others are passed through.
+    pub ingress: Option<Vec<IngressListener>>,
+}
+
+/// A port of the workload that a Sidecar declares (Istio: `IstioIngressListener`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IngressListener {
+    /// Port that clients call on the pod.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where the application listens; absent: on that port of the pod's address.
+    pub endpoint: Option<IngressEndpoint>,
+}
+
+/// Where the application behind an [`IngressListener`] listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum IngressEndpoint {
+    /// At this address.
+    Address(SocketAddr),
+    /// At this port of the pod's own address (Istio: `0.0.0.0:port`).
+    Instance(u16),
 }
 
 /// One `namespace/host` of a Sidecar's egress list, already split; `.` is replaced by the Sidecar's namespace.

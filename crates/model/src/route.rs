@@ -53,6 +53,25 @@ pub struct HttpRoute {
     pub delegated: Option<Delegated>,
 }
 
+impl HttpRoute {
+    /// A rule that takes every request, and does this and nothing else.
+    pub fn of(action: HttpAction) -> Self {
+        Self {
+            name: "".into(),
+            matches: Vec::new(),
+            action,
+            rewrite: None,
+            timeout: None,
+            retries: None,
+            headers: HeaderOperations::default(),
+            fault: None,
+            mirrors: Vec::new(),
+            cors: None,
+            delegated: None,
+        }
+    }
+}
+
 /// The origin of a rule that another object delegated to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Delegated {

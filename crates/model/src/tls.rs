@@ -80,6 +80,8 @@ pub struct ServerTls {
     pub max: TlsVersion,
     /// Cipher suites for TLS 1.2 by OpenSSL's names; empty: the safe ones.
     pub ciphers: Vec<Str>,
+    /// Groups for key exchange, by the names `X25519MLKEM768`, `X25519`, `P-256`, `P-384`; empty: all of them.
+    pub curves: Vec<Str>,
     /// Whether clients' certificates are asked for and not verified.
     pub skip_verify: bool,
 }

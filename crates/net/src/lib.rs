@@ -18,5 +18,6 @@ pub mod memory;
 pub mod nft;
 pub mod original;
 pub mod panics;
+pub mod proxy_header;
 pub mod stream;
 pub mod tls;

@@ -8,6 +8,7 @@
 
 mod first;
 mod label;
+mod proxied;
 mod review;
 
 use crate::config::Destinations;
@@ -65,7 +66,17 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
         return;
     };
     let local = facts_local(&facts, &stream);
-    let stream = Stream::new(stream, Bytes::new());
+    let mut facts = facts;
+    let mut stream = Stream::new(stream, Bytes::new());
+    if facts.direction == Direction::Gateway && expects_proxy_header(&worker) {
+        match proxied::read(&mut stream).await {
+            Ok(source) => facts.source = source.map_or(facts.source, canonical),
+            Err(reason) => {
+                worker.warn(&format!("{}: {reason}: closed", facts.source.ip()));
+                return;
+            }
+        }
+    }
     let conn = Conn {
         worker,
         facts,
@@ -84,6 +95,10 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
             follow(conn, stream, plan, None, None).await;
         }
     }
+}
+
+fn expects_proxy_header(worker: &Worker) -> bool {
+    worker.shared.live.load().snapshot.mesh().proxy_protocol
 }
 
 // A gateway's clients connect to the gateway; the facts may carry the port that its Gateway object names.

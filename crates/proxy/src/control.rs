@@ -273,7 +273,10 @@ fn gateway_listeners(control: &Control, state: &mut State) {
         .snapshot
         .gateway_listeners()
         .iter()
-        .map(|l| Entry::Gateway { bind: l.bind_port })
+        .map(|l| Entry::Gateway {
+            bind: l.bind_port,
+            address: l.address,
+        })
         .collect();
     for gone in state.open.difference(&wanted) {
         for worker in &control.workers {
@@ -284,10 +287,15 @@ fn gateway_listeners(control: &Control, state: &mut State) {
     state.open.retain(|entry| wanted.contains(entry));
     let new: Vec<Entry> = wanted.difference(&state.open).copied().collect();
     for entry in new {
-        let Entry::Gateway { bind } = entry else {
+        let Entry::Gateway { bind, address } = entry else {
             continue;
         };
-        match per_worker(&control.shared.ports, bind, control.workers.len()) {
+        let own = &control.shared.ports;
+        let ports = crate::Ports {
+            bind: address.unwrap_or(own.bind),
+            ..*own
+        };
+        match per_worker(&ports, bind, control.workers.len()) {
             Ok((address, sets)) => {
                 hand_out(&control.workers, entry, sets);
                 control.admin.opened(entry, Ok(address));

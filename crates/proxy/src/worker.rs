@@ -33,7 +33,11 @@ pub(crate) enum Entry {
     /// Captured, to the application.
     Inbound,
     /// A gateway's server: the port that the pod listens on.
-    Gateway { bind: u16 },
+    Gateway {
+        bind: u16,
+        /// Absent: every address.
+        address: Option<IpAddr>,
+    },
 }
 
 /// What the control thread tells a worker.

@@ -1,7 +1,7 @@
 //! Gateway → model gateway.
 
 use crate::names::{labels, origin};
-use crate::{NOT_YET, Translated, tls};
+use crate::{Translated, tls};
 use lateen_api::gateway::{Gateway as Written, Server as WrittenServer, ServerTlsMode};
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Subject, any_error};
@@ -9,6 +9,7 @@ use lateen_api::validate;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_model::resource::Resource;
 use lateen_model::tls as tls_model;
+use std::net::IpAddr;
 
 /// What a Gateway is translated from.
 #[derive(Debug, Clone, Copy)]
@@ -49,22 +50,13 @@ impl Reading<'_> {
     /// A server; absent when it opens nothing, or has no port, which validation has refused.
     fn server(&mut self, server: &WrittenServer, namespace: &str, at: usize) -> Option<Server> {
         let field = format!("spec.servers[{at}]");
-        let given = [
-            ("bind", server.bind.is_some()),
-            ("defaultEndpoint", server.default_endpoint.is_some()),
-        ];
-        for (name, is_given) in given {
-            if is_given {
-                self.warn(format!("{field}.{name}"), NOT_YET);
-            }
+        if server.default_endpoint.is_some() {
+            let message = "has no effect, as in Istio: bind a VirtualService to the Gateway";
+            self.warn(format!("{field}.defaultEndpoint"), message);
         }
+        let bind = self.bind(server.bind.as_deref(), &field)?;
         let port = server.port.as_ref()?;
         let settings = server.tls.as_ref();
-        if settings.and_then(|tls| tls.mode) == Some(ServerTlsMode::AutoPassthrough) {
-            let message = "AUTO_PASSTHROUGH is not done yet, so this server opens no port: use PASSTHROUGH with the hosts' names";
-            self.warn(format!("{field}.tls.mode"), message);
-            return None;
-        }
         let (protocol, mode) = protocol(server);
         let tls = settings.zip(mode).map(|(settings, mode)| {
             let field = format!("{field}.tls");
@@ -78,8 +70,25 @@ impl Reading<'_> {
             hosts: server.hosts.iter().map(|h| host(h, namespace)).collect(),
             https_redirect: protocol == ServerProtocol::Http
                 && settings.is_some_and(|tls| tls.https_redirect == Some(true)),
+            bind,
             tls,
         })
+    }
+
+    /// The address to listen on; outer `None`: the server cannot be opened.
+    fn bind(&mut self, bind: Option<&str>, field: &str) -> Option<Option<IpAddr>> {
+        let Some(text) = bind.filter(|text| !text.is_empty()) else {
+            return Some(None);
+        };
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => Some(None),
+            Ok(ip) => Some(Some(ip)),
+            Err(_) => {
+                let message = "is no IP address, so this server opens no port (sockets are not served): use an address of the gateway's pod";
+                self.warn(format!("{field}.bind"), message);
+                None
+            }
+        }
     }
 
     fn warn(&mut self, field: String, message: &str) {
@@ -92,6 +101,10 @@ impl Reading<'_> {
 fn protocol(server: &WrittenServer) -> (ServerProtocol, Option<tls_model::ServerTlsMode>) {
     let written = server.port.as_ref().and_then(|p| p.protocol.as_deref());
     let mode = server.tls.as_ref().and_then(tls::server_mode);
+    let settings = server.tls.as_ref();
+    if settings.and_then(|tls| tls.mode) == Some(ServerTlsMode::AutoPassthrough) {
+        return (ServerProtocol::TlsAutoPassthrough, None);
+    }
     match (&*written.unwrap_or_default().to_ascii_uppercase(), mode) {
         ("HTTPS" | "TLS", None) => (ServerProtocol::TlsPassthrough, None),
         ("HTTPS", Some(mode)) => (ServerProtocol::Https, Some(mode)),

@@ -52,7 +52,7 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
         Object::ServiceEntry(config) => {
             service_entry::service_entry(service_entry::Inputs { config, mesh })
         }
-        Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config }),
+        Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config, mesh }),
         Object::WorkloadEntry(config) => workload_entry::workload_entry(workload_entry::Inputs {
             config,
             service_entries: &[],

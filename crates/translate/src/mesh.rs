@@ -97,6 +97,7 @@ pub fn settings(mesh: &Mesh) -> Translated {
         mesh_tls_min: mesh_tls_min(config, &subject, &mut notices),
         path_normalization: path_normalization(config),
         trusted_proxies: topology.and_then(|t| t.num_trusted_proxies).unwrap_or(0),
+        proxy_protocol: topology.is_some_and(|t| t.proxy_protocol.is_some()),
         forward_client_cert: topology
             .and_then(|t| t.forward_client_cert_details)
             .map_or(ForwardClientCert::SanitizeSet, forward_client_cert),
@@ -110,7 +111,6 @@ fn proxy_defaults(config: &MeshConfig) -> Vec<&'static str> {
     let Some(defaults) = &config.default_config else {
         return Vec::new();
     };
-    let topology = defaults.gateway_topology.as_ref();
     let other = |port: Option<i32>, usual| port.is_some_and(|port| port != usual);
     [
         ("drainDuration", defaults.drain_duration.is_some()),
@@ -120,10 +120,6 @@ fn proxy_defaults(config: &MeshConfig) -> Vec<&'static str> {
         ),
         ("proxyAdminPort", other(defaults.proxy_admin_port, 15000)),
         ("statusPort", other(defaults.status_port, 15020)),
-        (
-            "gatewayTopology.proxyProtocol",
-            topology.is_some_and(|t| t.proxy_protocol.is_some()),
-        ),
     ]
     .into_iter()
     .filter_map(|(field, is_given)| is_given.then_some(field))

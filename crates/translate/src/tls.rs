@@ -18,6 +18,9 @@ pub const CIPHERS: [&str; 6] = [
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
+/// Groups for key exchange that are spoken, by Envoy's names.
+pub const CURVES: [&str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
+
 fn path(text: Option<&String>) -> Option<Str> {
     text.filter(|text| !text.is_empty())
         .map(|text| text.as_str().into())
@@ -79,10 +82,8 @@ pub fn server(
     let mut warn = |name: &str, message: String| {
         notices.push(Notice::warning(subject, format!("{field}.{name}"), message));
     };
-    if !tls.ecdh_curves.is_empty() {
-        warn("ecdhCurves", crate::NOT_YET.to_owned());
-    }
     let ciphers = ciphers(tls, &mut warn);
+    let curves = curves(tls, &mut warn);
     let one = tls.credential_name.iter();
     let credentials = one
         .chain(&tls.credential_names)
@@ -106,6 +107,7 @@ pub fn server(
         max: version(tls.max_protocol_version, "maxProtocolVersion", &mut warn)
             .unwrap_or(TlsVersion::V1_3),
         ciphers,
+        curves,
         skip_verify: tls.insecure_skip_verify == Some(true),
     }
 }
@@ -128,6 +130,26 @@ fn ciphers(tls: &ServerTlsSettings, warn: &mut impl FnMut(&str, String)) -> Vec<
     if spoken.is_empty() && !tls.cipher_suites.is_empty() {
         let message = "none of them is spoken: clients of TLS 1.2 get the safe ones";
         warn("cipherSuites", message.to_owned());
+    }
+    spoken
+}
+
+fn curves(tls: &ServerTlsSettings, warn: &mut impl FnMut(&str, String)) -> Vec<Str> {
+    let mut spoken: Vec<Str> = Vec::new();
+    for (i, name) in tls.ecdh_curves.iter().enumerate() {
+        match CURVES.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+            Some(known) if spoken.iter().any(|have| **have == **known) => {}
+            Some(known) => spoken.push((*known).into()),
+            None => {
+                let known = CURVES.join(", ");
+                let message = format!("{name:?} is not spoken and left out; spoken are {known}");
+                warn(&format!("ecdhCurves[{i}]"), message);
+            }
+        }
+    }
+    if spoken.is_empty() && !tls.ecdh_curves.is_empty() {
+        let message = "none of them is spoken: clients get the safe ones";
+        warn("ecdhCurves", message.to_owned());
     }
     spoken
 }

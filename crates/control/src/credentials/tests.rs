@@ -197,6 +197,7 @@ fn gateway(credentials: &[&str]) -> Resource {
             protocol: ServerProtocol::Https,
             hosts: Vec::new(),
             https_redirect: false,
+            bind: None,
             tls: Some(ServerTls {
                 mode: ServerTlsMode::Simple,
                 credentials: credentials.iter().map(|&name| name.into()).collect(),
@@ -208,6 +209,7 @@ fn gateway(credentials: &[&str]) -> Resource {
                 min: TlsVersion::V1_2,
                 max: TlsVersion::V1_3,
                 ciphers: Vec::new(),
+                curves: Vec::new(),
                 skip_verify: false,
             }),
         }],

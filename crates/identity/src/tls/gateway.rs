@@ -11,7 +11,7 @@ use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
+use rustls::{NamedGroup, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -70,7 +70,7 @@ pub fn gateway_server(
     let tls = options.tls;
     let mut warnings = Vec::new();
     let shown = certificates(options.certificates, &mut warnings)?;
-    let provider = with_ciphers(&tls.ciphers, &mut warnings)?;
+    let provider = with_curves(with_ciphers(&tls.ciphers, &mut warnings)?, &tls.curves);
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls.min, tls.max)?)
         .map_err(refused)?;
@@ -200,6 +200,29 @@ pub(super) fn warn_of_dates(leaf: &CertificateDer<'_>, what: &str, warnings: &mu
             show(facts.not_before)
         ));
     }
+}
+
+/// The same with these groups alone, in their order; those that are not known are left out, and without any stay all.
+fn with_curves(provider: Arc<CryptoProvider>, wanted: &[Str]) -> Arc<CryptoProvider> {
+    let group = |name: &Str| match &**name {
+        "X25519MLKEM768" => Some(NamedGroup::X25519MLKEM768),
+        "X25519" => Some(NamedGroup::X25519),
+        "P-256" => Some(NamedGroup::secp256r1),
+        "P-384" => Some(NamedGroup::secp384r1),
+        _ => None,
+    };
+    let all = &provider.kx_groups;
+    let chosen: Vec<_> = wanted
+        .iter()
+        .filter_map(group)
+        .filter_map(|name| all.iter().find(|group| group.name() == name).copied())
+        .collect();
+    if chosen.is_empty() {
+        return provider;
+    }
+    let mut out = CryptoProvider::clone(&provider);
+    out.kx_groups = chosen;
+    Arc::new(out)
 }
 
 fn with_ciphers(

@@ -16,6 +16,7 @@ use crate::name::Origin;
 use crate::route::{Redirect, RedirectPort};
 use crate::tls::ServerTls;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tls::{Section, TlsServer};
 
@@ -30,6 +31,8 @@ pub struct GatewayListener {
     pub port: u16,
     /// What it speaks; of servers with TLS, which share a port, the oldest one's.
     pub protocol: ServerProtocol,
+    /// Address to listen on; absent: every address. Of several servers on one port, the oldest one's.
+    pub address: Option<IpAddr>,
     /// Whether binding needs a privilege (below 1024): a pod without it skips the listener and says so.
     pub privileged: bool,
     /// Gateways that open it, oldest first.
@@ -66,7 +69,10 @@ fn family(protocol: ServerProtocol) -> u8 {
     match protocol {
         ServerProtocol::Http => 0,
         ServerProtocol::Tcp => 1,
-        ServerProtocol::TlsPassthrough | ServerProtocol::TlsTerminate | ServerProtocol::Https => 2,
+        ServerProtocol::TlsPassthrough
+        | ServerProtocol::TlsAutoPassthrough
+        | ServerProtocol::TlsTerminate
+        | ServerProtocol::Https => 2,
     }
 }
 
@@ -113,7 +119,10 @@ pub(super) fn connection(
     let number = opened.listener.port;
     match opened.listener.protocol {
         ServerProtocol::Http => ConnectionPlan::Http,
-        ServerProtocol::TlsPassthrough | ServerProtocol::TlsTerminate | ServerProtocol::Https => {
+        ServerProtocol::TlsPassthrough
+        | ServerProtocol::TlsAutoPassthrough
+        | ServerProtocol::TlsTerminate
+        | ServerProtocol::Https => {
             let refuse = TcpPlan::Refuse(no_route(format!(
                 "gateway port {number}: what came in is not TLS"
             )));

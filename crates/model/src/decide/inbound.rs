@@ -6,12 +6,12 @@ use super::plan::{ConnectionFacts, ConnectionPlan, Fault, FaultReason, RequestPl
 use super::resources::ResourceSet;
 use super::routes;
 use super::snapshot::Snapshot;
-use crate::mesh::Scope;
+use crate::mesh::{IngressEndpoint, IngressListener, Scope, SidecarScope};
 use crate::service::{Protocol, Service};
 use crate::traffic::Balancer;
 use crate::workload::Workload;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The proxy's own capture ports: a connection to them would come back for ever.
@@ -21,9 +21,14 @@ const CAPTURE_PORTS: [u16; 2] = [15001, 15006];
 #[derive(Debug, Clone)]
 pub(super) struct InboundPort {
     protocol: Protocol,
-    facts: ServiceFacts,
-    /// One cluster for each address of the pod, so that requests share them.
+    /// Absent: no service is behind it.
+    facts: Option<ServiceFacts>,
+    /// One cluster for each of `addresses`, so that requests share them.
     clusters: Vec<Arc<Cluster>>,
+    /// The pod's addresses.
+    addresses: Vec<IpAddr>,
+    /// Whether a Sidecar object says where the application is.
+    declared: bool,
 }
 
 impl InboundPort {
@@ -33,8 +38,57 @@ impl InboundPort {
     }
 }
 
-/// Ports of the proxy's own workload, by port on the pod.
-pub(super) fn ports(set: &ResourceSet, scope: &Scope) -> HashMap<u16, InboundPort> {
+/// Ports of the proxy's own workload, by port on the pod: those that its Sidecar object declares, else those of its
+/// services.
+pub(super) fn ports(
+    set: &ResourceSet,
+    scope: &Scope,
+    sidecar: Option<&SidecarScope>,
+) -> HashMap<u16, InboundPort> {
+    let mut ports = of_services(set, scope);
+    let Some(declared) = sidecar.and_then(|s| s.ingress.as_deref()) else {
+        return ports;
+    };
+    declared
+        .iter()
+        .map(|listener| {
+            let known = ports.remove(&listener.port);
+            let facts = known.and_then(|port| port.facts);
+            (listener.port, of_listener(scope, listener, facts))
+        })
+        .collect()
+}
+
+/// A port that a Sidecar object declares; `facts` are those of the service behind it.
+fn of_listener(
+    scope: &Scope,
+    listener: &IngressListener,
+    facts: Option<ServiceFacts>,
+) -> InboundPort {
+    let endpoint = |ip: &IpAddr| match listener.endpoint {
+        None => SocketAddr::new(*ip, listener.port),
+        Some(IngressEndpoint::Instance(port)) => SocketAddr::new(*ip, port),
+        Some(IngressEndpoint::Address(address)) => address,
+    };
+    let clusters = scope.addresses.iter().map(|ip| {
+        let cluster = cluster(facts.as_ref(), listener.protocol, endpoint(ip));
+        Arc::new(Cluster {
+            name: format!("inbound|{}||", listener.port).into(),
+            ..cluster
+        })
+    });
+    let clusters = clusters.collect();
+    InboundPort {
+        protocol: listener.protocol,
+        facts,
+        clusters,
+        addresses: scope.addresses.clone(),
+        declared: true,
+    }
+}
+
+/// Ports of the services that the workload is an endpoint of.
+fn of_services(set: &ResourceSet, scope: &Scope) -> HashMap<u16, InboundPort> {
     let mut found: HashMap<u16, (Protocol, &Arc<Service>, u16)> = HashMap::new();
     let Some(workload) = own_workload(set, scope) else {
         return HashMap::new();
@@ -71,12 +125,20 @@ pub(super) fn ports(set: &ResourceSet, scope: &Scope) -> HashMap<u16, InboundPor
             let clusters = scope
                 .addresses
                 .iter()
-                .map(|ip| cluster(&facts, protocol, SocketAddr::new(*ip, target)))
+                .map(|ip| {
+                    Arc::new(cluster(
+                        Some(&facts),
+                        protocol,
+                        SocketAddr::new(*ip, target),
+                    ))
+                })
                 .collect();
             let port = InboundPort {
                 protocol,
-                facts,
+                facts: Some(facts),
                 clusters,
+                addresses: scope.addresses.clone(),
+                declared: false,
             };
             (target, port)
         })
@@ -102,16 +164,16 @@ pub(super) fn own_workload<'a>(set: &'a ResourceSet, scope: &Scope) -> Option<&'
     })
 }
 
-fn cluster(facts: &ServiceFacts, protocol: Protocol, address: SocketAddr) -> Arc<Cluster> {
-    Arc::new(Cluster {
+fn cluster(facts: Option<&ServiceFacts>, protocol: Protocol, address: SocketAddr) -> Cluster {
+    Cluster {
         name: format!("inbound|{}||", address.port()).into(),
-        service: Some(facts.clone()),
+        service: facts.cloned(),
         discovery: Discovery::Fixed(address),
         balancer: Balancer::Passthrough,
         connect_timeout: CONNECT_TIMEOUT,
         protocol,
         tls: ClusterTls::Plain,
-    })
+    }
 }
 
 fn target(snapshot: &Snapshot, facts: &ConnectionFacts) -> Target {
@@ -125,13 +187,12 @@ fn target(snapshot: &Snapshot, facts: &ConnectionFacts) -> Target {
     Target::Cluster(match snapshot.inbound.get(&to.port()) {
         None => snapshot.inbound_passthrough.clone(),
         Some(port) => {
-            let shared = port
-                .clusters
-                .iter()
-                .find(|c| c.discovery == Discovery::Fixed(to));
-            match shared {
+            let at = port.addresses.iter().position(|ip| *ip == to.ip());
+            // An address that is not the pod's is a way to it all the same.
+            let at = at.or_else(|| port.declared.then_some(0));
+            match at.and_then(|at| port.clusters.get(at)) {
                 Some(cluster) => cluster.clone(),
-                None => cluster(&port.facts, port.protocol, to),
+                None => Arc::new(cluster(port.facts.as_ref(), port.protocol, to)),
             }
         }
     })

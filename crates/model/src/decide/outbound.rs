@@ -120,6 +120,9 @@ fn pin(target: Target) -> Target {
 
 /// What the outbound mode says of bytes to an address that nobody declares.
 fn unknown(snapshot: &Snapshot, facts: &ConnectionFacts) -> TcpPlan {
+    if let Some(target) = &snapshot.egress_proxy {
+        return forward(target);
+    }
     match snapshot.outbound {
         OutboundMode::AllowAny => TcpPlan::Forward {
             cluster: snapshot.passthrough.clone(),
@@ -235,6 +238,9 @@ fn undeclared(snapshot: &Snapshot, facts: &ConnectionFacts, host: &str) -> Reque
     if let Some((visible, port)) = snapshot.registry.by_endpoint(ip, number) {
         let target = pin(snapshot.clusters.of_port(visible, port.number));
         return routes::default_plan(&target, &names.default, &snapshot.default_retries);
+    }
+    if let Some(target) = &snapshot.egress_proxy {
+        return routes::default_plan(target, &names.allow_any, &snapshot.default_retries);
     }
     match snapshot.outbound {
         OutboundMode::AllowAny => {

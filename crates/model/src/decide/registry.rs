@@ -77,6 +77,7 @@ impl Registry {
     ) -> Self {
         let mut registry = Self::default();
         let egress = sidecar.and_then(|s| s.egress.as_deref());
+        let excluded = sidecar.map_or(&[][..], |s| &s.excluded);
         let referred: HashSet<&str> = match egress {
             Some(_) => tables.iter().flat_map(|t| destinations(t)).collect(),
             None => HashSet::new(),
@@ -91,6 +92,7 @@ impl Registry {
                 None => None,
                 // Istio: destinations of visible VirtualServices are imported with them.
                 Some(_) if referred.contains(&*service.key.hostname) => None,
+                Some(_) if imported(excluded, service).is_some() => continue,
                 Some(hosts) => match imported(hosts, service) {
                     Some(ports) => ports,
                     None => continue,
@@ -247,9 +249,11 @@ fn destinations(table: &RouteTable) -> impl Iterator<Item = &str> {
         HttpAction::Forward(list) => list.as_slice(),
         _ => &[],
     });
+    let mirrors = table.http.iter().flat_map(|rule| &rule.mirrors);
     let tls = table.tls.iter().flat_map(|rule| &rule.destinations);
     let tcp = table.tcp.iter().flat_map(|rule| &rule.destinations);
     http.map(|d| &*d.destination.host)
+        .chain(mirrors.map(|mirror| &*mirror.destination.host))
         .chain(tls.chain(tcp).map(|d| &*d.destination.host))
 }
 

@@ -1,7 +1,7 @@
 //! Everything one proxy decides from, compiled from the resources it holds: immutable, swapped as one.
 
 use super::cluster::Cluster;
-use super::clusters::{Clusters, View, passthrough};
+use super::clusters::{Clusters, Target, View, passthrough};
 use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub(super) inbound: HashMap<u16, InboundPort>,
     pub(super) gateway: BTreeMap<u16, GatewayPort>,
     pub(super) passthrough: Arc<Cluster>,
+    /// Where unknown destinations go instead of themselves; absent: nobody asked for that.
+    pub(super) egress_proxy: Option<Target>,
     pub(super) inbound_passthrough: Arc<Cluster>,
     black_hole: Arc<Cluster>,
     pub(super) default_retries: Arc<RetryPolicy>,
@@ -91,8 +93,10 @@ impl Snapshot {
             Role::Sidecar => snapshot = Outbound::build(&compiler, &tables),
             Role::Gateway => gateway = super::gateway::ports(set, &compiler, &tables),
         }
+        let egress_proxy = sidecar.and_then(|s| s.egress_proxy.as_ref());
+        let egress_proxy = egress_proxy.map(|to| clusters.of_destination(&registry, to, 0));
         let inbound = match scope.role {
-            Role::Sidecar => inbound::ports(set, scope),
+            Role::Sidecar => inbound::ports(set, scope, sidecar),
             Role::Gateway => HashMap::new(),
         };
         let fixed = |pick: fn(&Self) -> &Arc<Cluster>, name: &str, mutual: bool| {
@@ -111,6 +115,7 @@ impl Snapshot {
             tcp_rules: snapshot.tcp_rules,
             tls_rules: snapshot.tls_rules,
             inbound,
+            egress_proxy,
             gateway,
             passthrough: fixed(|p| &p.passthrough, "PassthroughCluster", auto_mtls),
             inbound_passthrough: fixed(

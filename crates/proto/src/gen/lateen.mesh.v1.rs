@@ -551,6 +551,8 @@ pub struct ServerTls {
     pub ciphers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "11")]
     pub skip_verify: bool,
+    #[prost(string, repeated, tag = "12")]
+    pub curves: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gateway {
@@ -581,6 +583,9 @@ pub struct Server {
     /// There exactly when the protocol is TLS_TERMINATE or HTTPS.
     #[prost(message, optional, tag = "7")]
     pub tls: ::core::option::Option<ServerTls>,
+    /// 4 or 16 bytes; empty: every address.
+    #[prost(bytes = "vec", tag = "8")]
+    pub bind: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerHost {
@@ -604,6 +609,47 @@ pub struct SidecarScope {
     pub egress: ::core::option::Option<Egress>,
     #[prost(enumeration = "OutboundMode", tag = "4")]
     pub outbound: i32,
+    #[prost(message, repeated, tag = "5")]
+    pub excluded: ::prost::alloc::vec::Vec<EgressHost>,
+    #[prost(message, optional, tag = "6")]
+    pub egress_proxy: ::core::option::Option<Destination>,
+    /// Absent: the ports of the workload's services.
+    #[prost(message, optional, tag = "7")]
+    pub ingress: ::core::option::Option<Ingress>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Ingress {
+    #[prost(message, repeated, tag = "1")]
+    pub listeners: ::prost::alloc::vec::Vec<IngressListener>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IngressListener {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    /// Both absent: this port of the pod's address.
+    #[prost(oneof = "ingress_listener::Endpoint", tags = "3, 4")]
+    pub endpoint: ::core::option::Option<ingress_listener::Endpoint>,
+}
+/// Nested message and enum types in `IngressListener`.
+pub mod ingress_listener {
+    /// Both absent: this port of the pod's address.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Endpoint {
+        #[prost(message, tag = "3")]
+        Address(super::SocketAddress),
+        #[prost(uint32, tag = "4")]
+        InstancePort(u32),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SocketAddress {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub ip: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Egress {
@@ -649,6 +695,8 @@ pub struct MeshSettings {
     pub forward_client_cert: i32,
     #[prost(message, repeated, tag = "13")]
     pub authz_providers: ::prost::alloc::vec::Vec<AuthzProvider>,
+    #[prost(bool, tag = "14")]
+    pub proxy_protocol: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthzProvider {
@@ -1223,6 +1271,7 @@ pub enum ServerProtocol {
     TlsPassthrough = 3,
     TlsTerminate = 4,
     Https = 5,
+    TlsAutoPassthrough = 6,
 }
 impl ServerProtocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1237,6 +1286,7 @@ impl ServerProtocol {
             Self::TlsPassthrough => "SERVER_PROTOCOL_TLS_PASSTHROUGH",
             Self::TlsTerminate => "SERVER_PROTOCOL_TLS_TERMINATE",
             Self::Https => "SERVER_PROTOCOL_HTTPS",
+            Self::TlsAutoPassthrough => "SERVER_PROTOCOL_TLS_AUTO_PASSTHROUGH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1248,6 +1298,7 @@ impl ServerProtocol {
             "SERVER_PROTOCOL_TLS_PASSTHROUGH" => Some(Self::TlsPassthrough),
             "SERVER_PROTOCOL_TLS_TERMINATE" => Some(Self::TlsTerminate),
             "SERVER_PROTOCOL_HTTPS" => Some(Self::Https),
+            "SERVER_PROTOCOL_TLS_AUTO_PASSTHROUGH" => Some(Self::TlsAutoPassthrough),
             _ => None,
         }
     }

@@ -157,7 +157,7 @@ impl Admin {
             })
             .collect();
         for (entry, result) in self.gateway.lock().iter() {
-            let Entry::Gateway { bind } = entry else {
+            let Entry::Gateway { bind, .. } = entry else {
                 continue;
             };
             let (address, error) = match result {

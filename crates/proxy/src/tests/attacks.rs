@@ -112,6 +112,7 @@ fn gateway(port: u16) -> Resource {
                 host: "*".into(),
             }],
             https_redirect: false,
+            bind: None,
             tls: None,
         }],
     })
@@ -166,6 +167,60 @@ fn gateways_believe_as_many_proxies_as_they_are_told() {
             }
             drop(bench);
         }
+    });
+}
+
+#[test]
+fn clients_behind_a_load_balancer_are_those_that_it_names() {
+    run(async {
+        let app = mirror("127.1.0.1").await;
+        let port = nobody("127.0.0.1").await.port();
+        let known = Rule {
+            from: vec![Source {
+                ip_blocks: vec!["203.0.113.0/24".parse().unwrap()],
+                ..Source::default()
+            }],
+            ..Rule::default()
+        };
+        let resources = vec![
+            service("a", "10.96.0.1", 80, Protocol::Http),
+            mesh::pod("a", "v1", 80, app),
+            gateway(port),
+            routes_at("default/front", "shop.example.com", vec![rule(&[("a", 1)])]),
+            Resource::AuthorizationPolicy(policy("known", Action::Allow, vec![known])),
+            settings(|mesh| mesh.proxy_protocol = true),
+        ];
+        let bench = Bench::with(Config::new(scope(Role::Gateway)), resources).await;
+        let request = "GET / HTTP/1.1\r\nhost: shop.example.com\r\n\r\n";
+        let ask = async |header: &[u8]| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(header).await.unwrap();
+            exchange(&mut stream, request).await
+        };
+        let binary = [
+            &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..],
+            &[203, 0, 113, 9, 10, 0, 0, 1, 0x12, 0x34, 0, 80],
+        ]
+        .concat();
+        for (header, want) in [
+            (&b"PROXY TCP4 203.0.113.7 10.0.0.1 1234 80\r\n"[..], "200"),
+            (&binary, "200"),
+            (b"PROXY TCP4 198.51.100.1 10.0.0.1 1234 80\r\n", "403"),
+            (b"PROXY UNKNOWN\r\n", "403"),
+        ] {
+            let answer = ask(header).await;
+            let (status, seen) = outcome(&answer);
+            assert_eq!(status, want, "{answer}");
+            if want == "200" {
+                assert!(seen.contains("x-forwarded-for: 203.0.113."), "{seen}");
+            }
+        }
+        assert_eq!(
+            ask(b"").await,
+            "",
+            "a connection without a header is closed"
+        );
+        drop(bench);
     });
 }
 

@@ -57,6 +57,7 @@ pub(super) fn server_tls(mode: ServerTlsMode, credential: &str) -> ServerTls {
         min: TlsVersion::V1_2,
         max: TlsVersion::V1_3,
         ciphers: Vec::new(),
+        curves: Vec::new(),
         skip_verify: false,
     }
 }
@@ -76,6 +77,7 @@ pub(super) fn edge(port: u16, tls: ServerTls) -> Resource {
                 host: HOST.into(),
             }],
             https_redirect: false,
+            bind: None,
             tls: Some(tls),
         }],
     })

@@ -520,6 +520,7 @@ fn a_gateway_opens_what_it_is_told_and_refuses_the_rest() {
                     host: "*".into(),
                 }],
                 https_redirect: false,
+                bind: None,
             }],
         };
         let mut moved = rule(&[]);

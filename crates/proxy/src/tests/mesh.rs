@@ -129,19 +129,7 @@ pub(super) fn rule(destinations: &[(&str, u32)]) -> HttpRoute {
         weight: *weight,
         headers: HeaderOperations::default(),
     };
-    HttpRoute {
-        name: "".into(),
-        matches: Vec::new(),
-        action: HttpAction::Forward(destinations.iter().map(to).collect()),
-        rewrite: None,
-        timeout: None,
-        retries: None,
-        headers: HeaderOperations::default(),
-        fault: None,
-        mirrors: Vec::new(),
-        cors: None,
-        delegated: None,
-    }
+    HttpRoute::of(HttpAction::Forward(destinations.iter().map(to).collect()))
 }
 
 /// A VirtualService for service `name`.

@@ -102,6 +102,7 @@ fn security_settings() {
             mesh_tls_min: TlsVersion::V1_3,
             path_normalization: PathNormalization::MergeSlashes,
             trusted_proxies: 1,
+            proxy_protocol: false,
             forward_client_cert: ForwardClientCert::AlwaysForwardOnly,
             authz_providers: vec![http, grpc],
             ..MeshSettings::default()

@@ -16,7 +16,10 @@ fn check(spec: &str, want: Expect) {
         let Some(Object::Sidecar(config)) = document.object else {
             panic!("not a Sidecar");
         };
-        let (resources, notices) = sidecar(Inputs { config: &config });
+        let (resources, notices) = sidecar(Inputs {
+            config: &config,
+            mesh: &Mesh::default(),
+        });
         for resource in resources {
             let Resource::SidecarScope(s) = resource else {
                 panic!("not a scope");
@@ -36,6 +39,15 @@ fn check(spec: &str, want: Expect) {
                         .expect("text");
                     }
                 }
+            }
+            for h in s.excluded {
+                writeln!(said, "  not {:?}/{} {:?}", h.namespace, h.host, h.port).expect("text");
+            }
+            if let Some(to) = s.egress_proxy {
+                writeln!(said, "  through {to:?}").expect("text");
+            }
+            for listener in s.ingress.iter().flatten() {
+                writeln!(said, "  in {listener:?}").expect("text");
             }
         }
         for n in notices {
@@ -74,17 +86,35 @@ fn scopes() {
 #[test]
 fn fields_without_effect_are_named() {
     check(
-        "{ingress: [{port: {number: 80}}], inboundConnectionPool: {}, outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, egressProxy: {host: a}}, egress: [{bind: 127.0.0.1, captureMode: NONE, hosts: ['~ns/a.b', './*']}]}",
+        "{ingress: [{port: {number: 80}, bind: 10.0.0.1, captureMode: NONE, connectionPool: {}, defaultEndpoint: 'unix:///x'}], inboundConnectionPool: {}, outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}, egress: [{bind: 127.0.0.1, captureMode: NONE, hosts: ['./*']}]}",
         expect![[r#"
             {} Some(AllowAny)
               ns/* None
-            Warning: spec.ingress: is not in force yet: it has no effect
             Warning: spec.inboundConnectionPool: is not in force yet: it has no effect
-            Warning: spec.outboundTrafficPolicy.egressProxy: is not in force yet: it has no effect
+            Warning: spec.ingress[0].bind: is not in force yet: it has no effect
+            Warning: spec.ingress[0].captureMode: is not in force yet: it has no effect
+            Warning: spec.ingress[0].connectionPool: is not in force yet: it has no effect
             Warning: spec.egress[0].bind: is not in force yet: it has no effect
             Warning: spec.egress[0].captureMode: is not in force yet: it has no effect
-            Warning: spec.egress[0].hosts[0]: is not in force yet: it has no effect
             Warning: spec.outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS works as ALLOW_ANY for now
+            Warning: spec.ingress[0].defaultEndpoint: sockets are not called, so the listener is left out: use 127.0.0.1:port
+        "#]],
+    );
+}
+
+#[test]
+fn listeners_exclusions_and_egress_proxies() {
+    check(
+        "{ingress: [{port: {number: 9080, protocol: HTTP, name: http}, defaultEndpoint: '127.0.0.1:8080'}, {port: {number: 6379, protocol: TCP, name: tcp}, defaultEndpoint: '0.0.0.0:6380'}, {port: {number: 1, name: x}}], outboundTrafficPolicy: {egressProxy: {host: egress, subset: v1, port: {number: 443}}}, egress: [{hosts: ['*/*', '~other/a.b', '~./c.d']}]}",
+        expect![[r#"
+            {} None
+              */* None
+              not Some("other")/a.b None
+              not Some("ns")/c.d None
+              through Destination { host: "egress.ns.svc.cluster.local", subset: Some("v1"), port: Some(443) }
+              in IngressListener { port: 9080, protocol: Http, endpoint: Some(Address(127.0.0.1:8080)) }
+              in IngressListener { port: 6379, protocol: Tcp, endpoint: Some(Instance(6380)) }
+              in IngressListener { port: 1, protocol: Detect, endpoint: None }
         "#]],
     );
 }

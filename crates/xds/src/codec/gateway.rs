@@ -1,7 +1,8 @@
 //! Gateways.
 
 use super::parts::{
-    Read, Within, bad, each, known, labels, map, named, optional, origin, port, read_origin, text,
+    Read, Within, bad, each, ip, known, labels, map, named, optional, origin, port, read_ip,
+    read_origin, text,
 };
 use super::tls;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
@@ -26,6 +27,7 @@ fn encode_server(from: &Server) -> proto::Server {
             ServerProtocol::TlsPassthrough => proto::ServerProtocol::TlsPassthrough,
             ServerProtocol::TlsTerminate => proto::ServerProtocol::TlsTerminate,
             ServerProtocol::Https => proto::ServerProtocol::Https,
+            ServerProtocol::TlsAutoPassthrough => proto::ServerProtocol::TlsAutoPassthrough,
         }
         .into(),
         hosts: from
@@ -38,6 +40,7 @@ fn encode_server(from: &Server) -> proto::Server {
             .collect(),
         https_redirect: from.https_redirect,
         tls: from.tls.as_ref().map(tls::encode_server),
+        bind: from.bind.map(ip).unwrap_or_default(),
     }
 }
 
@@ -60,6 +63,7 @@ fn decode_server(from: proto::Server) -> Read<Server> {
         proto::ServerProtocol::TlsPassthrough => Some(ServerProtocol::TlsPassthrough),
         proto::ServerProtocol::TlsTerminate => Some(ServerProtocol::TlsTerminate),
         proto::ServerProtocol::Https => Some(ServerProtocol::Https),
+        proto::ServerProtocol::TlsAutoPassthrough => Some(ServerProtocol::TlsAutoPassthrough),
     };
     let protocol = known(protocol, from.protocol, "protocol")?;
     let ends_tls = matches!(
@@ -81,6 +85,10 @@ fn decode_server(from: proto::Server) -> Read<Server> {
             })
         })?,
         https_redirect: from.https_redirect,
+        bind: match &from.bind[..] {
+            [] => None,
+            bytes => Some(read_ip(bytes, "bind")?),
+        },
         tls: from.tls.map(tls::decode_server).transpose().within("tls")?,
     })
 }

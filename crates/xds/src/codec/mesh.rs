@@ -31,6 +31,7 @@ pub(super) fn encode(from: &MeshSettings) -> proto::MeshSettings {
         }
         .into(),
         trusted_proxies: from.trusted_proxies,
+        proxy_protocol: from.proxy_protocol,
         forward_client_cert: match from.forward_client_cert {
             ForwardClientCert::Sanitize => proto::ForwardClientCert::Sanitize,
             ForwardClientCert::ForwardOnly => proto::ForwardClientCert::ForwardOnly,
@@ -109,6 +110,7 @@ pub(super) fn decode(from: proto::MeshSettings) -> Read<MeshSettings> {
         mesh_tls_min: tls::read_version(from.mesh_tls_min, "mesh_tls_min")?,
         path_normalization: known(paths, from.path_normalization, "path_normalization")?,
         trusted_proxies: from.trusted_proxies,
+        proxy_protocol: from.proxy_protocol,
         forward_client_cert: known(forward, from.forward_client_cert, "forward_client_cert")?,
         authz_providers: each(from.authz_providers, "authz_providers", decode_provider)?,
     })

@@ -118,7 +118,7 @@ fn encode_match(from: &HttpMatch) -> proto::HttpMatch {
     }
 }
 
-fn encode_destination(from: &Destination) -> proto::Destination {
+pub(super) fn encode_destination(from: &Destination) -> proto::Destination {
     proto::Destination {
         host: text(&from.host),
         subset: optional(&from.subset),
@@ -290,7 +290,7 @@ fn decode_http_destination(from: proto::HttpDestination) -> Read<HttpDestination
     })
 }
 
-fn decode_destination(from: Option<proto::Destination>) -> Read<Destination> {
+pub(super) fn decode_destination(from: Option<proto::Destination>) -> Read<Destination> {
     let from = required(from, "destination")?;
     Ok(Destination {
         host: named(&from.host, "host").within("destination")?,

@@ -1,11 +1,15 @@
 //! Sidecar scopes, and the outbound mode that they share with the mesh's settings.
 
 use super::parts::{
-    Read, Within, each, known, labels, map, named, optional, optional_port, origin, read_origin,
-    text,
+    Read, Within, each, ip, known, labels, map, named, optional, optional_port, origin, port,
+    read_ip, read_origin, text,
 };
-use lateen_model::mesh::{EgressHost, OutboundMode, SidecarScope};
+use super::{route, service};
+use lateen_model::mesh::{
+    EgressHost, IngressEndpoint, IngressListener, OutboundMode, SidecarScope,
+};
 use lateen_proto::mesh as proto;
+use std::net::SocketAddr;
 
 pub(super) fn mode(from: Option<OutboundMode>) -> i32 {
     match from {
@@ -39,7 +43,48 @@ pub(super) fn encode(from: &SidecarScope) -> proto::SidecarScope {
             hosts: list.iter().map(host).collect(),
         }),
         outbound: mode(from.outbound),
+        excluded: from.excluded.iter().map(host).collect(),
+        egress_proxy: from.egress_proxy.as_ref().map(route::encode_destination),
+        ingress: from.ingress.as_ref().map(|list| proto::Ingress {
+            listeners: list.iter().map(encode_listener).collect(),
+        }),
     }
+}
+
+fn encode_listener(from: &IngressListener) -> proto::IngressListener {
+    use proto::ingress_listener::Endpoint;
+    proto::IngressListener {
+        port: from.port.into(),
+        protocol: service::encode_protocol(from.protocol).into(),
+        endpoint: from.endpoint.map(|endpoint| match endpoint {
+            IngressEndpoint::Address(address) => Endpoint::Address(proto::SocketAddress {
+                ip: ip(address.ip()),
+                port: address.port().into(),
+            }),
+            IngressEndpoint::Instance(port) => Endpoint::InstancePort(port.into()),
+        }),
+    }
+}
+
+fn decode_listener(from: proto::IngressListener) -> Read<IngressListener> {
+    use proto::ingress_listener::Endpoint;
+    let protocol = service::decode_protocol(from.protocol());
+    let endpoint = from.endpoint.map(|endpoint| {
+        Ok(match endpoint {
+            Endpoint::Address(address) => IngressEndpoint::Address(SocketAddr::new(
+                read_ip(&address.ip, "address.ip")?,
+                port(address.port, "address.port")?,
+            )),
+            Endpoint::InstancePort(number) => {
+                IngressEndpoint::Instance(port(number, "instance_port")?)
+            }
+        })
+    });
+    Ok(IngressListener {
+        port: port(from.port, "port")?,
+        protocol: known(protocol, from.protocol, "protocol")?,
+        endpoint: endpoint.transpose()?,
+    })
 }
 
 pub(super) fn decode(from: proto::SidecarScope) -> Read<SidecarScope> {
@@ -58,5 +103,14 @@ pub(super) fn decode(from: proto::SidecarScope) -> Read<SidecarScope> {
         workload_selector: labels(from.workload_selector),
         egress: egress.transpose()?,
         outbound: read_mode(from.outbound)?,
+        excluded: each(from.excluded, "excluded", host)?,
+        egress_proxy: match from.egress_proxy {
+            None => None,
+            to => Some(route::decode_destination(to).within("egress_proxy")?),
+        },
+        ingress: from
+            .ingress
+            .map(|list| each(list.listeners, "ingress", decode_listener))
+            .transpose()?,
     })
 }

@@ -41,17 +41,7 @@ fn encode_port(from: &Port) -> proto::Port {
     proto::Port {
         number: from.number.into(),
         name: text(&from.name),
-        protocol: match from.protocol {
-            Protocol::Http => proto::Protocol::Http,
-            Protocol::Http2 => proto::Protocol::Http2,
-            Protocol::Grpc => proto::Protocol::Grpc,
-            Protocol::GrpcWeb => proto::Protocol::GrpcWeb,
-            Protocol::Tls => proto::Protocol::Tls,
-            Protocol::Tcp => proto::Protocol::Tcp,
-            Protocol::Udp => proto::Protocol::Udp,
-            Protocol::Detect => proto::Protocol::Detect,
-        }
-        .into(),
+        protocol: encode_protocol(from.protocol).into(),
         target: from.target.unwrap_or(0).into(),
     }
 }
@@ -87,7 +77,31 @@ fn decode_address(from: proto::Address) -> Read<Address> {
 }
 
 fn decode_port(from: proto::Port) -> Read<Port> {
-    let protocol = match from.protocol() {
+    let protocol = decode_protocol(from.protocol());
+    Ok(Port {
+        number: port(from.number, "number")?,
+        protocol: known(protocol, from.protocol, "protocol")?,
+        target: optional_port(from.target, "target")?,
+        name: from.name.into(),
+    })
+}
+
+pub(super) fn encode_protocol(from: Protocol) -> proto::Protocol {
+    match from {
+        Protocol::Http => proto::Protocol::Http,
+        Protocol::Http2 => proto::Protocol::Http2,
+        Protocol::Grpc => proto::Protocol::Grpc,
+        Protocol::GrpcWeb => proto::Protocol::GrpcWeb,
+        Protocol::Tls => proto::Protocol::Tls,
+        Protocol::Tcp => proto::Protocol::Tcp,
+        Protocol::Udp => proto::Protocol::Udp,
+        Protocol::Detect => proto::Protocol::Detect,
+    }
+}
+
+/// None for values that this version does not know.
+pub(super) fn decode_protocol(from: proto::Protocol) -> Option<Protocol> {
+    match from {
         proto::Protocol::Unspecified => None,
         proto::Protocol::Http => Some(Protocol::Http),
         proto::Protocol::Http2 => Some(Protocol::Http2),
@@ -97,11 +111,5 @@ fn decode_port(from: proto::Port) -> Read<Port> {
         proto::Protocol::Tcp => Some(Protocol::Tcp),
         proto::Protocol::Udp => Some(Protocol::Udp),
         proto::Protocol::Detect => Some(Protocol::Detect),
-    };
-    Ok(Port {
-        number: port(from.number, "number")?,
-        protocol: known(protocol, from.protocol, "protocol")?,
-        target: optional_port(from.target, "target")?,
-        name: from.name.into(),
-    })
+    }
 }

@@ -60,6 +60,7 @@ pub(super) fn encode_server(from: &ServerTls) -> proto::ServerTls {
         min: version(from.min),
         max: version(from.max),
         ciphers: texts(&from.ciphers),
+        curves: texts(&from.curves),
         skip_verify: from.skip_verify,
     }
 }
@@ -83,6 +84,7 @@ pub(super) fn decode_server(from: proto::ServerTls) -> Read<ServerTls> {
         min: read_version(from.min, "min")?,
         max: read_version(from.max, "max")?,
         ciphers: strs(from.ciphers),
+        curves: strs(from.curves),
         skip_verify: from.skip_verify,
     })
 }

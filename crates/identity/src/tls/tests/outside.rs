@@ -35,6 +35,7 @@ fn simple() -> ServerTls {
         min: TlsVersion::V1_2,
         max: TlsVersion::V1_3,
         ciphers: Vec::new(),
+        curves: Vec::new(),
         skip_verify: false,
     }
 }

@@ -90,6 +90,7 @@ impl GatewayPort {
                 bind_port,
                 port: server.port,
                 protocol: server.protocol,
+                address: server.bind,
                 privileged: bind_port < 1024,
                 origins: Vec::new(),
             },
@@ -113,6 +114,12 @@ impl GatewayPort {
                 let slot = self.hosts.slot(&host.host, GatewayHost::default);
                 slot.https_redirect = Some(gateway.origin.clone());
             }
+        }
+        if server.protocol == ServerProtocol::TlsAutoPassthrough {
+            for host in &server.hosts {
+                self.names.insert_first(&host.host, Section::Automatic);
+            }
+            return;
         }
         let ends = self.add_tls(gateway, server);
         for table in tables {
@@ -142,7 +149,8 @@ impl GatewayPort {
                 (ServerProtocol::TlsPassthrough, _) => {
                     self.add_passthrough(&L4Rule::tls(compiler, table, name), &shared);
                 }
-                (ServerProtocol::Https | ServerProtocol::TlsTerminate, None) => {}
+                (ServerProtocol::Https | ServerProtocol::TlsTerminate, None)
+                | (ServerProtocol::TlsAutoPassthrough, _) => {}
             }
         }
     }

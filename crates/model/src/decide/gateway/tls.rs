@@ -1,6 +1,8 @@
 //! Servers of a gateway that end TLS: which one takes a server name, and whether its certificates are there.
 
 use super::{GatewayHost, GatewayPort, no_route};
+use crate::decide::cluster::{Cluster, ClusterTls, Discovery};
+use crate::decide::clusters::outbound_name;
 use crate::decide::host::HostTable;
 use crate::decide::l4::L4Rule;
 use crate::decide::plan::{
@@ -31,6 +33,8 @@ pub(super) enum Section {
     /// Position of the server that ends TLS.
     Server(usize),
     Passthrough,
+    /// Whatever service the name itself says.
+    Automatic,
 }
 
 impl GatewayPort {
@@ -43,7 +47,7 @@ impl GatewayPort {
     fn server(&self, sni: &str) -> Option<&TlsServer> {
         match self.section(sni)? {
             Section::Server(at) => self.servers.get(at),
-            Section::Passthrough => None,
+            Section::Passthrough | Section::Automatic => None,
         }
     }
 
@@ -94,6 +98,7 @@ pub(super) fn passed(
 ) -> TcpPlan {
     let name = if sni.is_empty() { "*" } else { sni };
     let rule = match opened.section(sni) {
+        Some(Section::Automatic) => return automatic(snapshot, opened, sni),
         Some(Section::Passthrough) => super::by_sni(&opened.tls, facts, name),
         _ => None,
     };
@@ -105,6 +110,45 @@ pub(super) fn passed(
             dice,
         ),
         None => TcpPlan::Refuse(opened.unknown(sni)),
+    }
+}
+
+/// The service port and subset that a server name of Istio's form says: `outbound_.80_.v1_.host`.
+fn named(sni: &str) -> Option<String> {
+    let mut parts = sni.strip_prefix("outbound_.")?.splitn(3, "_.");
+    let (port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
+    let port: u16 = port.parse().ok()?;
+    Some(outbound_name(port, subset, host))
+}
+
+/// Plan for TLS whose server name says the service. Its endpoints end the TLS, so only those that take mutual TLS count.
+fn automatic(snapshot: &Snapshot, opened: &GatewayPort, sni: &str) -> TcpPlan {
+    let Some(name) = named(sni) else {
+        return TcpPlan::Refuse(opened.unknown(sni));
+    };
+    let fault = |reason| Fault {
+        reason,
+        origin: opened.listener.origins.first().cloned(),
+        subject: name.clone(),
+    };
+    let Some(cluster) = snapshot.cluster(&name) else {
+        return TcpPlan::Refuse(fault(FaultReason::NoCluster));
+    };
+    let Discovery::Endpoints(all) = &cluster.discovery else {
+        return TcpPlan::Refuse(fault(FaultReason::NoCluster));
+    };
+    let takes: Vec<_> = all.iter().filter(|e| e.mutual).cloned().collect();
+    if takes.is_empty() {
+        return TcpPlan::Refuse(fault(FaultReason::NoEndpoint));
+    }
+    let passed = Cluster {
+        discovery: Discovery::Endpoints(takes.into()),
+        tls: ClusterTls::Plain,
+        ..Cluster::clone(cluster)
+    };
+    TcpPlan::Forward {
+        cluster: Arc::new(passed),
+        origin: opened.listener.origins.first().cloned(),
     }
 }
 

@@ -298,3 +298,43 @@ fn a_gateway_with_no_routes_answers_404() {
         &[("gateway GET http://a.example/", "404 NoRoute a.example")],
     );
 }
+
+#[test]
+fn server_names_of_istios_form_lead_by_themselves() {
+    let config = "
+        me gateway istio-system/east-west 10.244.0.2 istio=eastwestgateway
+        service default/reviews 10.96.0.10 http:9080
+        service default/plain 10.96.0.11 http:80
+        pod default/reviews-v1 10.244.0.5 serves=reviews version=v1
+        pod default/reviews-v2 10.244.0.6 serves=reviews version=v2
+        pod default/plain-v1 10.244.0.7 serves=plain plain
+        policy default/reviews host=reviews subset=v1:version=v1
+        gateway istio-system/cross istio=eastwestgateway
+          server auto:15443 hosts=*.local";
+    let name = |port: u16, subset: &str, host: &str| {
+        format!("tls outbound_.{port}_.{subset}_.{host}.default.svc.cluster.local 10.244.0.2:15443")
+    };
+    let pass = "pass outbound|9080|v1|reviews.default by cross";
+    check(
+        config,
+        &[
+            (&format!("gateway {}", name(9080, "v1", "reviews")), pass),
+            (
+                &format!("gateway {}", name(9080, "v9", "reviews")),
+                "NoCluster outbound|9080|v9|reviews.default by cross",
+            ),
+            (
+                &format!("gateway {}", name(80, "", "plain")),
+                "NoEndpoint outbound|80||plain.default by cross",
+            ),
+            (
+                "gateway tls reviews.default.svc.cluster.local 10.244.0.2:15443",
+                "NoRoute server name \"reviews.default\" on port 15443",
+            ),
+            (
+                "gateway tls www.example.com 10.244.0.2:15443",
+                "NoRoute server name \"www.example.com\" on port 15443",
+            ),
+        ],
+    );
+}

@@ -323,3 +323,46 @@ fn canonical_hosts() {
         );
     }
 }
+
+#[test]
+fn a_sidecar_object_leaves_out_what_it_excludes_and_sends_the_unknown_through_a_gateway() {
+    let config = "
+        service default/a 10.96.0.10 http:80
+        service other/b 10.96.0.11 http:80
+        service other/c 10.96.0.12 http:80
+        service istio-system/egress 10.96.0.13 tcp:443
+        pod default/a-1 10.244.0.5 serves=a
+        pod other/b-1 10.244.0.6 serves=b
+        pod other/c-1 10.244.0.7 serves=c
+        pod istio-system/egress-1 10.244.0.8 serves=egress
+        scope default/all egress=*/* except=other/c.other.svc.cluster.local through=egress.istio-system.svc.cluster.local:443";
+    let through = "outbound|443||egress.istio-system";
+    check(
+        config,
+        &[
+            ("GET http://b.other/", "outbound|80||b.other (default)"),
+            ("GET http://c.other/", &format!("{through} (allow_any)")),
+            ("GET http://example.com/", &format!("{through} (allow_any)")),
+            ("open 192.0.2.7:5000", &format!("tcp {through}")),
+        ],
+    );
+}
+
+#[test]
+fn mirrors_are_imported_with_the_routes_that_name_them() {
+    let config = "
+        service default/a 10.96.0.10 http:80
+        service other/b 10.96.0.11 http:80
+        pod default/a-1 10.244.0.5 serves=a
+        pod other/b-1 10.244.0.6 serves=b
+        routes default/a hosts=a
+          http -> a mirror=b.other.svc.cluster.local
+        scope default/own egress=default/*";
+    check(
+        config,
+        &[(
+            "GET http://a/",
+            "outbound|80||a.default by a#0 mirror=outbound|80||b.other:100%",
+        )],
+    );
+}

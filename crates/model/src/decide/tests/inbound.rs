@@ -70,3 +70,35 @@ fn requests_go_to_the_application_whatever_their_host() {
         ],
     );
 }
+
+#[test]
+fn a_sidecar_object_says_where_the_application_is() {
+    let config = "
+        me sidecar default/reviews-v1 10.244.0.5
+        service default/reviews 10.96.0.10 http:80>9080 tcp:3306
+        pod default/reviews-v1 10.244.0.5 serves=reviews
+        scope default/own in=http:9080>127.0.0.1:8080,tcp:6379>6380,http2:7000";
+    check(
+        config,
+        &[
+            ("inbound open 10.244.0.5:9080", "http"),
+            (
+                "inbound GET http://reviews/ to=10.244.0.5:9080",
+                "inbound|9080|| @127.0.0.1:8080 (default)",
+            ),
+            (
+                "inbound open 10.244.0.5:6379",
+                "tcp inbound|6379|| @10.244.0.5:6380",
+            ),
+            (
+                "inbound GET http://x/ to=10.244.0.5:7000",
+                "inbound|7000|| @10.244.0.5:7000 (default)",
+            ),
+            // Declared by the service alone: passed through.
+            (
+                "inbound open 10.244.0.5:3306",
+                "detect InboundPassthroughCluster",
+            ),
+        ],
+    );
+}

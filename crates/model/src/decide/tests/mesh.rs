@@ -19,7 +19,8 @@
 //!   tcp|tls [match…] -> host…
 //! gateway NS/NAME k=v
 //!   server proto:port hosts=H,… [redirect] [cred=NAME,…] [mutual|mesh]
-//! scope NS/NAME [egress=NS/HOST[:port],…] [select=k=v] [registry-only]
+//! scope NS/NAME [egress=NS/HOST[:port],…] [except=NS/HOST,…] [select=k=v] [registry-only] [through=H:port]
+//!        [in=proto:port[>ADDRESS|>port],…]
 //! ```
 
 mod rules;
@@ -29,7 +30,8 @@ use super::super::resources::ResourceSet;
 use super::super::snapshot::Snapshot;
 use crate::gateway::Gateway;
 use crate::mesh::{
-    EgressHost, MeshSettings, OutboundMode, PathNormalization, Role, Scope, SidecarScope,
+    EgressHost, IngressEndpoint, IngressListener, MeshSettings, OutboundMode, PathNormalization,
+    Role, Scope, SidecarScope,
 };
 use crate::name::{Origin, ServiceKey, Visibility};
 use crate::resource::Resource;
@@ -375,8 +377,25 @@ fn settings(rest: &[&str]) -> MeshSettings {
     }
 }
 
+/// `proto:port[>address|>port]`.
+fn listener(text: &str) -> IngressListener {
+    let (declared, endpoint) = match text.split_once('>') {
+        Some((declared, endpoint)) => (declared, Some(endpoint)),
+        None => (text, None),
+    };
+    let (protocol, port) = declared.split_once(':').expect("proto:port");
+    IngressListener {
+        port: port.parse().expect("port"),
+        protocol: self::protocol(protocol),
+        endpoint: endpoint.map(|to| match to.parse() {
+            Ok(address) => IngressEndpoint::Address(address),
+            Err(_) => IngressEndpoint::Instance(to.parse().expect("port")),
+        }),
+    }
+}
+
 fn sidecar(rest: &[&str], age: u64) -> SidecarScope {
-    let egress = option(rest, "egress").map(|list| {
+    let hosts = |list: &str| {
         let hosts = list.split(',').map(|text| {
             let (ns, host) = split(text);
             let (host, port) = match host.split_once(':') {
@@ -389,16 +408,27 @@ fn sidecar(rest: &[&str], age: u64) -> SidecarScope {
                 port,
             }
         });
-        hosts.collect()
-    });
+        hosts.collect::<Vec<_>>()
+    };
+    let listeners = option(rest, "in").map(|list| list.split(',').map(listener).collect());
     SidecarScope {
         origin: origin("Sidecar", rest[0], age),
         workload_selector: option(rest, "select")
             .map(|s| pairs(&[s]))
             .unwrap_or_default(),
-        egress,
+        egress: option(rest, "egress").map(hosts),
+        excluded: option(rest, "except").map(hosts).unwrap_or_default(),
         outbound: rest
             .contains(&"registry-only")
             .then_some(OutboundMode::RegistryOnly),
+        egress_proxy: option(rest, "through").map(|to| {
+            let (host, port) = to.split_once(':').expect("host:port");
+            crate::route::Destination {
+                host: full(host),
+                subset: None,
+                port: port.parse().ok(),
+            }
+        }),
+        ingress: listeners,
     }
 }

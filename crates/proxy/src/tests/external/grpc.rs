@@ -149,6 +149,7 @@ async fn forked(provider: AuthzProvider, judge: SocketAddr) -> (Bench, SocketAdd
                 host: "*".into(),
             }],
             https_redirect: false,
+            bind: None,
         }],
     };
     let mut to_b = rule(&[("b", 1)]);

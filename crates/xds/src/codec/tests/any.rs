@@ -9,7 +9,9 @@ mod tls;
 use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
 use lateen_model::matching::{Pattern, StringMatch};
-use lateen_model::mesh::{EgressHost, OutboundMode, SidecarScope};
+use lateen_model::mesh::{
+    EgressHost, IngressEndpoint, IngressListener, OutboundMode, SidecarScope,
+};
 use lateen_model::name::{Origin, ServiceKey, Visibility};
 use lateen_model::resource::Resource;
 use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
@@ -218,6 +220,7 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         ServerProtocol::Http,
         ServerProtocol::Tcp,
         ServerProtocol::TlsPassthrough,
+        ServerProtocol::TlsAutoPassthrough,
     ]);
     let ending = select(vec![ServerProtocol::TlsTerminate, ServerProtocol::Https]);
     let protocol = prop_oneof![
@@ -230,7 +233,7 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         text(),
         protocol,
         vec(host, 0..3),
-        any::<bool>(),
+        (any::<bool>(), option::of(ip())),
     )
         .prop_map(
             |(name, port, port_name, (protocol, tls), hosts, https_redirect)| Server {
@@ -239,7 +242,8 @@ fn gateway() -> impl Strategy<Value = Gateway> {
                 port_name,
                 protocol,
                 hosts,
-                https_redirect,
+                https_redirect: https_redirect.0,
+                bind: https_redirect.1,
                 tls,
             },
         );
@@ -257,26 +261,44 @@ fn mode() -> impl Strategy<Value = OutboundMode> {
 }
 
 fn scope() -> impl Strategy<Value = SidecarScope> {
-    let host =
+    let host = || {
         (option::of(name()), name(), option::of(port())).prop_map(|(namespace, host, port)| {
             EgressHost {
                 namespace,
                 host,
                 port,
             }
+        })
+    };
+    let endpoint = prop_oneof![
+        (ip(), port()).prop_map(|(ip, port)| IngressEndpoint::Address((ip, port).into())),
+        port().prop_map(IngressEndpoint::Instance),
+    ];
+    let listener =
+        (port(), any::<bool>(), option::of(endpoint)).prop_map(|(port, is_http, endpoint)| {
+            IngressListener {
+                port,
+                protocol: if is_http {
+                    Protocol::Http
+                } else {
+                    Protocol::Detect
+                },
+                endpoint,
+            }
         });
     (
-        origin(),
-        labels(),
-        option::of(vec(host, 0..3)),
-        option::of(mode()),
+        (origin(), labels(), option::of(vec(host(), 0..3))),
+        (option::of(mode()), vec(host(), 0..2)),
+        option::of(routes::destination()),
+        option::of(vec(listener, 0..3)),
     )
-        .prop_map(
-            |(origin, workload_selector, egress, outbound)| SidecarScope {
-                origin,
-                workload_selector,
-                egress,
-                outbound,
-            },
-        )
+        .prop_map(|(a, b, egress_proxy, ingress)| SidecarScope {
+            origin: a.0,
+            workload_selector: a.1,
+            egress: a.2,
+            outbound: b.0,
+            excluded: b.1,
+            egress_proxy,
+            ingress,
+        })
 }

@@ -78,10 +78,12 @@ fn server(kind: &str, port: &str, words: &[&str], namespace: &Str) -> Server {
             "tcp" => ServerProtocol::Tcp,
             "tls" => ServerProtocol::TlsPassthrough,
             "https" => ServerProtocol::Https,
+            "auto" => ServerProtocol::TlsAutoPassthrough,
             _ => ServerProtocol::TlsTerminate,
         },
         hosts: hosts.collect(),
         https_redirect: words.contains(&"redirect"),
+        bind: option(words, "bind").map(|ip| ip.parse().expect("address")),
         tls: matches!(kind, "https" | "ends").then(|| ServerTls {
             mode: match words {
                 w if w.contains(&"mutual") => ServerTlsMode::Mutual,
@@ -101,6 +103,7 @@ fn server(kind: &str, port: &str, words: &[&str], namespace: &Str) -> Server {
             min: TlsVersion::V1_2,
             max: TlsVersion::V1_3,
             ciphers: Vec::new(),
+            curves: Vec::new(),
             skip_verify: false,
         }),
     }

@@ -38,6 +38,7 @@ pub fn settings() -> impl Strategy<Value = MeshSettings> {
             mesh_tls_min: b.3,
             path_normalization: c.0,
             trusted_proxies: c.1,
+            proxy_protocol: c.1 % 2 == 1,
             forward_client_cert: c.2,
             authz_providers: c.3,
         })

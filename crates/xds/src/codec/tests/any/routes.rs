@@ -57,7 +57,7 @@ fn operations() -> impl Strategy<Value = HeaderOperations> {
     (edit(), edit()).prop_map(|(request, response)| HeaderOperations { request, response })
 }
 
-fn destination() -> impl Strategy<Value = Destination> {
+pub(super) fn destination() -> impl Strategy<Value = Destination> {
     (name(), option::of(text()), option::of(port())).prop_map(|(host, subset, port)| Destination {
         host,
         subset,

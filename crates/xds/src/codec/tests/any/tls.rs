@@ -63,6 +63,7 @@ pub fn server() -> impl Strategy<Value = ServerTls> {
             sans: b.0,
             spki: b.1,
             hashes: b.2,
+            curves: b.3.iter().rev().cloned().collect(),
             ciphers: b.3,
             min: c.0,
             max: c.1,
