@@ -12,6 +12,7 @@ use crate::worker::{self, Command, Entry};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::mesh::Role;
+use lateen_net::dns::Resolver;
 use lateen_net::listen::{ListenError, listen, listen_everywhere};
 use lateen_telemetry::metrics::Metrics;
 use lateen_telemetry::writer::LogWriter;
@@ -91,6 +92,7 @@ impl Proxy {
             servers: Servers::default(),
             origins: Origins::default(),
             drain: Drain::new(),
+            resolver: Arc::new(Resolver::new(config.names.clone())),
             metrics: Metrics::new(&config.version, EXPIRE),
             log: LogWriter::start(log)?,
             scope: config.scope.clone(),

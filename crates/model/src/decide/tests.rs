@@ -7,6 +7,7 @@ mod inbound;
 mod index;
 mod l4;
 mod mesh;
+mod names;
 mod policy;
 mod routes;
 mod security;
@@ -40,7 +41,7 @@ fn check(config: &str, cases: &[(&str, &str)]) {
 /// GET http://host[:port]/path    may GET http://…    the route; what policies say
 /// open IP:PORT   admit IP:PORT                       the plan for a connection; what policies say of bytes
 /// sni NAME IP:PORT   tls NAME|- IP:PORT   inside NAME IP:PORT
-/// mode IP:PORT   secured ALPN IP:PORT
+/// mode IP:PORT   secured ALPN IP:PORT   who NAME     the last: DNS
 /// ```
 fn answer(snapshot: &Snapshot, call: &str) -> String {
     let call = Spoken::read(call);
@@ -62,10 +63,27 @@ fn answer(snapshot: &Snapshot, call: &str) -> String {
             show_connection(&plan)
         }
         "open" => show_connection(&connection(snapshot, facts, dice)),
+        "who" => show_known(super::known(snapshot, words[1], &SEARCH.map(str::to_owned))),
         "sni" => show_tcp(&server_name(snapshot, facts, words[1], dice)),
         "may" => call.asked(snapshot, words[1], words[2]),
         method => call.asked(snapshot, method, words[1]),
     }
+}
+
+/// Domains that the application's resolver searches.
+const SEARCH: [&str; 3] = [
+    "default.svc.cluster.local",
+    "svc.cluster.local",
+    "cluster.local",
+];
+
+fn show_known(known: Option<super::Known>) -> String {
+    let Some(known) = known else {
+        return "-".to_owned();
+    };
+    let addresses: Vec<_> = known.addresses.iter().map(ToString::to_string).collect();
+    let alias = known.alias.map(|alias| format!("{alias}: "));
+    format!("{}{}", alias.unwrap_or_default(), addresses.join(" "))
 }
 
 /// A call in its parts.
@@ -244,6 +262,7 @@ fn show_cluster(cluster: &super::cluster::Cluster) -> String {
     match cluster.discovery {
         Discovery::OriginalDestination if cluster.service.is_some() => format!("{name} @original"),
         Discovery::Fixed(address) => format!("{name} @{address}"),
+        Discovery::DynamicDns(_) => format!("{name} @asked"),
         _ => name,
     }
 }
