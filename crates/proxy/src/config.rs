@@ -46,6 +46,8 @@ pub struct Config {
     pub memory: MemoryBound,
     /// How the destination of captured connections is found.
     pub destinations: Destinations,
+    /// Port on loopback on which the application's DNS questions are answered, by UDP and TCP; absent: they are not.
+    pub dns: Option<u16>,
     /// How names are resolved.
     pub names: dns::Settings,
     /// Version told to the control plane and shown in `istio_build`.
@@ -73,6 +75,7 @@ impl Config {
             connections: None,
             memory: MemoryBound::Container,
             destinations: Destinations::Kernel,
+            dns: None,
             names: dns::Settings::system(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_level: None,

@@ -31,7 +31,7 @@ pub(crate) use send::{Order, Sent, UNREACHED};
 use crate::live::Watchlist;
 use crate::shared::Shared;
 use balance::Turns;
-use dns::Names;
+pub(crate) use dns::Names;
 use lateen_base::Str;
 use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery};
 use lateen_model::identity::SpiffeId;

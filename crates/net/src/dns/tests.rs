@@ -2,9 +2,9 @@
 
 use super::settings::hosts;
 use super::*;
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -181,7 +181,7 @@ async fn bytes_are_forwarded_as_they_are() {
     let mut question = Message::query();
     question.metadata.id = 7;
     let name = Name::from_ascii("A.example.").unwrap();
-    let query = hickory_proto::op::Query::query(name, hickory_proto::rr::RecordType::A);
+    let query = Query::query(name, RecordType::A);
     question.add_query(query);
     let bytes = question.to_vec().unwrap();
     for over_tcp in [false, true] {
@@ -223,4 +223,113 @@ fn hosts_files() {
     assert_eq!(hosts(&file, "localhost").len(), 2);
     assert!(hosts(&file, "me").is_empty());
     std::fs::remove_file(&file).unwrap();
+}
+
+/// Asks a server that knows `web` and `many`, and shows the answer: `CODE [aa] [tc] name data…`.
+async fn ask(server: SocketAddr, name: &str, kind: RecordType, over_tcp: bool) -> String {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    question.set_edns(edns);
+    let bytes = question.to_vec().unwrap();
+    let forwarder = Forwarder::new(
+        &Settings {
+            servers: vec![server],
+            ..settings(&[])
+        },
+        1,
+    );
+    let answer = forwarder.ask(&bytes, over_tcp).await.unwrap();
+    let answer = Message::from_vec(&answer).unwrap();
+    let mut said = format!("{:?}", answer.metadata.response_code);
+    for (flag, name) in [
+        (answer.metadata.authoritative, " aa"),
+        (answer.metadata.truncation, " tc"),
+    ] {
+        said += if flag { name } else { "" };
+    }
+    let mut records: Vec<_> = answer
+        .answers
+        .iter()
+        .map(|r| format!(" {} {} {}", r.name, r.ttl, r.data))
+        .collect();
+    records.sort();
+    match records.len() {
+        n if n > 4 => format!("{said} {n} records"),
+        _ => said + &records.concat(),
+    }
+}
+
+#[tokio::test]
+async fn a_server_answers_what_it_knows_and_passes_the_rest_on() {
+    let local = tokio::task::LocalSet::new();
+    local.run_until(serve_and_ask()).await;
+}
+
+async fn serve_and_ask() {
+    let upstream = serve(ZONE).await;
+    let know = |name: &str| {
+        let (alias, addresses): (_, Vec<IpAddr>) = match name {
+            "web" | "web.ns" => (
+                None,
+                vec!["10.96.0.1".parse().unwrap(), "10.96.0.2".parse().unwrap()],
+            ),
+            "web.search" => (Some("web".to_owned()), vec!["10.96.0.1".parse().unwrap()]),
+            "many" => (
+                None,
+                (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect(),
+            ),
+            _ => return None,
+        };
+        Some(Told {
+            alias,
+            addresses,
+            ttl: 30,
+        })
+    };
+    let counts = Arc::new(Counts::default());
+    let server = super::Server::new(&settings(&[&upstream]), Arc::clone(&counts), know);
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = tcp.local_addr().unwrap();
+    let udp = std::net::UdpSocket::bind(at).unwrap();
+    tokio::task::spawn_local(std::rc::Rc::clone(&server).serve_udp(udp));
+    tokio::task::spawn_local(server.serve_tcp(tcp));
+    use RecordType as T;
+    for (name, kind, want) in [
+        (
+            "WEB.",
+            T::A,
+            "NoError aa WEB. 30 10.96.0.1 WEB. 30 10.96.0.2",
+        ),
+        ("web.ns.", T::AAAA, "NoError aa"),
+        (
+            "web.search.",
+            T::A,
+            "NoError aa web. 30 10.96.0.1 web.search. 30 web.",
+        ),
+        // Other types, and other names, are others' to answer.
+        ("web.", T::MX, "NXDomain"),
+        (
+            "alias.example.",
+            T::A,
+            "NoError a.example. 30 192.0.2.9 alias.example. 7 a.example.",
+        ),
+        ("none.example.", T::A, "NXDomain"),
+        ("fail.example.", T::A, "ServFail"),
+    ] {
+        for over_tcp in [false, true] {
+            assert_eq!(ask(at, name, kind, over_tcp).await, want, "{name} {kind}");
+        }
+    }
+    assert_eq!(ask(at, "many.", T::A, false).await, "NoError aa tc");
+    assert_eq!(ask(at, "many.", T::A, true).await, "NoError aa 200 records");
+    let before = counts.requests();
+    let stray = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for junk in [&b""[..], &[0xff; 40], &[0; 12]] {
+        stray.send_to(junk, at).await.unwrap();
+    }
+    assert_eq!(ask(at, "web.", T::AAAA, false).await, "NoError aa");
+    assert!(counts.requests() > before && counts.forwarded() > 0);
 }

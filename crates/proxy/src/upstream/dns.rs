@@ -21,7 +21,7 @@ const MOST: usize = 1024;
 
 /// A worker's resolved names.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     resolver: Arc<Resolver>,
     /// The IP version that this proxy can call; absent: both, or not known.
     only: Option<fn(&IpAddr) -> bool>,
@@ -47,7 +47,7 @@ impl Slot {
 
 impl Names {
     /// Names for a proxy with these addresses of its own.
-    pub(super) fn new(resolver: &Arc<Resolver>, own: &[IpAddr]) -> Rc<Self> {
+    pub(crate) fn new(resolver: &Arc<Resolver>, own: &[IpAddr]) -> Rc<Self> {
         let only: Option<fn(&IpAddr) -> bool> = match own {
             [] => None,
             own if own.iter().all(IpAddr::is_ipv4) => Some(IpAddr::is_ipv4),
@@ -62,7 +62,7 @@ impl Names {
     }
 
     /// Addresses of every host with its port, and whose they are; a host that does not resolve adds none.
-    pub(super) async fn resolve<'h>(
+    pub(crate) async fn resolve<'h>(
         self: &Rc<Self>,
         hosts: &'h [NamedEndpoint],
     ) -> Vec<(SocketAddr, &'h NamedEndpoint)> {
@@ -80,7 +80,7 @@ impl Names {
 
     /// Addresses of one name in the answer's order. Those of the last good answer are used while the name cannot be
     /// resolved anew.
-    pub(super) async fn one(self: &Rc<Self>, host: &str) -> Vec<IpAddr> {
+    pub(crate) async fn one(self: &Rc<Self>, host: &str) -> Vec<IpAddr> {
         let slot = self.slot(host);
         if !slot.is_fresh() {
             let is_stale = slot.has_failed.get() && !slot.addresses.borrow().is_empty();
