@@ -237,6 +237,31 @@ mod tests {
     }
 
     #[test]
+    fn a_status_says_whether_a_workload_entry_is_healthy() {
+        let healthy = |annotations: Value, status: Value| {
+            let object = json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+                "metadata": { "name": "vm", "namespace": "shop", "annotations": annotations },
+                "spec": { "address": "192.0.2.1" }, "status": status,
+            });
+            let object = serde_json::from_value(object).expect("valid");
+            istio(IstioKind::WorkloadEntry, object).1.0.healthy
+        };
+        let says =
+            |status: &str| json!({ "conditions": [{ "type": "Healthy", "status": status }] });
+        let checked = json!({ "proxy.istio.io/health-checks-enabled": "true" });
+        assert!(healthy(json!({}), Value::Null));
+        assert!(healthy(json!({}), says("True")));
+        assert!(!healthy(json!({}), says("False")));
+        assert!(
+            !healthy(checked.clone(), Value::Null),
+            "no check has passed yet"
+        );
+        assert!(healthy(checked.clone(), says("True")));
+        assert!(!healthy(checked, says("Unknown")));
+    }
+
+    #[test]
     fn a_pod_keeps_what_makes_it_an_endpoint() {
         let full: Pod = serde_json::from_value(json!({
             "metadata": {

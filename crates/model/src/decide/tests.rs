@@ -1,6 +1,7 @@
 //! Calls against small meshes: text in, plan out. The language is told in [`mesh`].
 
 mod effects;
+mod egress;
 mod gateway;
 mod hosts;
 mod inbound;
@@ -264,6 +265,35 @@ fn show_cluster(cluster: &super::cluster::Cluster) -> String {
         Discovery::Fixed(address) => format!("{name} @{address}"),
         Discovery::DynamicDns(_) => format!("{name} @asked"),
         _ => name,
+    }
+}
+
+/// How a cluster is called: `plain`, `mesh sni=… [required] [to ID]` (of its first endpoint), or `origin MODE [sans=…]`.
+fn cluster_tls(snapshot: &Snapshot, name: &str) -> String {
+    use super::cluster::{ClusterTls, Discovery};
+    let cluster = snapshot.cluster(name).expect("a cluster");
+    match &cluster.tls {
+        ClusterTls::Plain => "plain".to_owned(),
+        ClusterTls::Mesh {
+            server_name,
+            required,
+            ..
+        } => {
+            let first = match &cluster.discovery {
+                Discovery::Endpoints(list) => list.first().and_then(|e| e.identity.as_ref()),
+                _ => None,
+            };
+            let required = if *required { " required" } else { "" };
+            let to = first.map(|id| format!(" to {id}")).unwrap_or_default();
+            format!("mesh sni={server_name}{required}{to}")
+        }
+        ClusterTls::Origin(settings) => {
+            let sans = match &settings.sans[..] {
+                [] => String::new(),
+                sans => format!(" sans={}", sans.join(",")),
+            };
+            format!("origin {:?}{sans}", settings.mode)
+        }
     }
 }
 
