@@ -210,7 +210,7 @@ async fn addresses_are_allocated_and_written_down() {
     running.sync().await;
     let allocated = async || {
         let page = running.page(Page::Resources(Kind::Service)).await;
-        page[0]["allocated"].clone()
+        page[0]["Service"]["allocated"].clone()
     };
     running.send(db(Value::Null)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -231,7 +231,8 @@ async fn addresses_are_allocated_and_written_down() {
     let mut synced = restarted.views.synced.clone();
     synced.wait_for(|synced| *synced).await.expect("it runs");
     let page = restarted.page(Page::Resources(Kind::Service)).await;
-    assert_eq!(page[0]["allocated"][0], "240.240.9.9", "{page}");
+    let kept = &page[0]["Service"]["allocated"];
+    assert_eq!(kept[0], "240.240.9.9", "{page}");
     running.send(db(wish.patch["status"].clone())).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(running.wishes.take(), None);
