@@ -4,6 +4,7 @@
 mod bad_input;
 mod bookinfo;
 mod mesh;
+mod names;
 mod resilience;
 mod security;
 mod seeds;

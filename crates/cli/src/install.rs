@@ -1,4 +1,4 @@
-//! What `sandbox up` installs: CRDs, istiod, webhooks, the ingress gateway. The manifests lie beside this file.
+//! What `sandbox up` installs: CRDs, istiod, webhooks, the gateways of Istio's demo profile. The manifests lie beside this file.
 
 use crate::cluster::{Cluster, documents};
 use crate::objects::label;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 const CONTROL_PLANE: &str = include_str!("install/control-plane.yaml");
 const WEBHOOKS: &str = include_str!("install/webhooks.yaml");
 const INGRESS_GATEWAY: &str = include_str!("install/ingress-gateway.yaml");
+const EGRESS_GATEWAY: &str = include_str!("install/egress-gateway.yaml");
 
 /// Installs the CRDs of the Istio kinds.
 ///
@@ -30,12 +31,13 @@ pub async fn control_plane(cluster: &Cluster) -> Result<()> {
     apply(cluster, "webhooks", WEBHOOKS).await
 }
 
-/// Installs the ingress gateway.
+/// Installs the ingress and the egress gateway.
 ///
 /// # Errors
 /// The server refuses an object.
-pub async fn ingress_gateway(cluster: &Cluster) -> Result<()> {
-    apply(cluster, "ingress gateway", INGRESS_GATEWAY).await
+pub async fn gateways(cluster: &Cluster) -> Result<()> {
+    apply(cluster, "ingress gateway", INGRESS_GATEWAY).await?;
+    apply(cluster, "egress gateway", EGRESS_GATEWAY).await
 }
 
 async fn apply(cluster: &Cluster, name: &str, manifest: &str) -> Result<()> {

@@ -7,7 +7,8 @@ use lateen_apps::{bookinfo, ext_authz, helloworld, http, httpbin, tcp_echo, webs
 use lateen_identity::ca::KeyKind;
 use lateen_identity::source::Files;
 use lateen_model::mesh::{Role, Scope};
-use lateen_net::capture::{self, CaptureRules, Networks, Ports};
+use lateen_net::capture::{self, CaptureRules, Dns, Networks, Ports};
+use lateen_net::dns;
 use lateen_telemetry::logging;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -134,6 +135,8 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
     if let Some(text) = args.app_probes.as_deref().filter(|text| !text.is_empty()) {
         config.app_probes = lateen_proxy::AppProbes::parse(text)?;
     }
+    let captures_dns = args.dns_capture.eq_ignore_ascii_case("true");
+    config.dns = (role == Role::Sidecar && captures_dns).then_some(capture::DNS_PORT);
     config.version = env!("CARGO_PKG_VERSION").to_owned();
     config.log_level = Some(level);
     lateen_proxy::run(config).map_err(Into::into)
@@ -341,6 +344,14 @@ pub fn capture(args: &CaptureArgs) -> Result<()> {
         )?,
         included_outbound_ports: items(&args.include_outbound_ports, "port")?,
         excluded_outbound_ports: items(&args.exclude_outbound_ports, "port")?,
+        dns: match (args.redirect_dns, args.capture_all_dns) {
+            (false, _) => Dns::None,
+            (true, true) => Dns::All,
+            (true, false) => {
+                let servers = dns::Settings::system().servers.into_iter();
+                Dns::Servers(servers.map(|server| server.ip()).collect())
+            }
+        },
         ..CaptureRules::default()
     };
     capture::apply(&rules)?;

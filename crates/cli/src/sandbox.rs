@@ -198,9 +198,9 @@ async fn install_all(args: &UpArgs, progress: &mut Progress) -> Result<()> {
     install::crds(&mut cluster).await?;
     progress.done("Istio core installed: resource definitions");
     install::control_plane(&cluster).await?;
-    install::ingress_gateway(&cluster).await?;
+    install::gateways(&cluster).await?;
     install::available(&cluster, "istio-system", READY_LIMIT).await?;
-    progress.done("istiod and the ingress gateway installed");
+    progress.done("istiod and the gateways installed");
     if args.demo.is_some() {
         let label = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": "default", "labels": {"istio-injection": "enabled"}}});

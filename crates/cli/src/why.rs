@@ -129,7 +129,10 @@ fn endpoint(snapshot: &Snapshot, story: &Simulation) -> Option<Endpoint> {
                 workload,
             })
         }
-        Discovery::Dns(_) | Discovery::Fixed(_) => None,
+        Discovery::Dns(_)
+        | Discovery::DnsFirst(_)
+        | Discovery::DynamicDns(_)
+        | Discovery::Fixed(_) => None,
     }
 }
 

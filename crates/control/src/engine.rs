@@ -9,13 +9,14 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+use crate::allocate::Allocator;
 use crate::credentials::{Found, Needs};
 use crate::graph::{Changes, MeshGraph, ObjectId};
 use crate::inject::Settings;
 use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::pages::Counts;
-use crate::source::{Books, Delta, Event, Id, IstioKind, SOURCES, Seen};
+use crate::source::{Books, Delta, Event, Id, IstioKind, SOURCES, Seen, Written};
 use crate::status::{self, Wishes};
 use crate::webhook::NamespaceLabels;
 use lateen_api::notice::{Notice, Severity};
@@ -94,6 +95,7 @@ pub(crate) struct Engine {
     parts: Parts,
     graph: MeshGraph,
     books: BTreeMap<(IstioKind, Id), Books>,
+    allocator: Allocator,
     /// Objects whose books or notices changed since the last commit.
     touched: BTreeSet<(IstioKind, Id)>,
     reported: BTreeSet<u8>,
@@ -155,6 +157,7 @@ impl Engine {
             graph: MeshGraph::new(&parts.injection.domain),
             parts,
             books: BTreeMap::new(),
+            allocator: Allocator::default(),
             touched: BTreeSet::new(),
             reported: BTreeSet::new(),
             pending: None,
@@ -305,23 +308,27 @@ impl Engine {
     }
 
     /// Splits what an object says from its books.
-    fn keep_books(
-        &mut self,
-        kind: IstioKind,
-        delta: Delta<(crate::source::Written, Books)>,
-    ) -> Delta<crate::source::Written> {
-        let mut keep = |id: &Id, books: Books| {
+    fn keep_books(&mut self, kind: IstioKind, delta: Delta<(Written, Books)>) -> Delta<Written> {
+        let allocator = &mut self.allocator;
+        let allocates = kind == IstioKind::ServiceEntry;
+        let mut keep = |id: &Id, written: &Written, books: Books| {
+            if allocates {
+                allocator.see(id, written, &books);
+            }
             self.touched.insert((kind, id.clone()));
             self.books.insert((kind, id.clone()), books);
         };
         match delta {
             Delta::Set(id, (written, books)) => {
-                keep(&id, books);
+                keep(&id, &written, books);
                 Delta::Set(id, written)
             }
             Delta::Remove(id) => {
                 self.books.remove(&(kind, id.clone()));
                 self.parts.wishes.forget(kind, &id);
+                if allocates {
+                    self.allocator.forget(&id);
+                }
                 Delta::Remove(id)
             }
             Delta::Replace(all) => {
@@ -329,10 +336,13 @@ impl Engine {
                 let rows = all
                     .into_iter()
                     .map(|(id, (written, books))| {
-                        keep(&id, books);
+                        keep(&id, &written, books);
                         (id, written)
                     })
                     .collect();
+                if allocates {
+                    self.allocator.keep(&here);
+                }
                 self.books
                     .retain(|(of, id), _| *of != kind || here.contains(id));
                 Delta::Replace(rows)
@@ -345,6 +355,7 @@ impl Engine {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        self.allocate();
         let waited = pending.first.elapsed();
         let changes = self.graph.commit();
         tracing::debug!(
@@ -362,6 +373,18 @@ impl Engine {
         // From now on what is missing comes as a change of its own.
         self.supplied = Supplied::default();
         tracing::info!("every source is known; proxies are served from now on");
+    }
+
+    /// Gives addresses to ServiceEntries that have none. Every status was read by now.
+    fn allocate(&mut self) {
+        for (id, allocated) in self.allocator.settle() {
+            self.touched.insert((IstioKind::ServiceEntry, id.clone()));
+            let delta = match allocated {
+                Some(allocated) => Delta::Set(id, allocated),
+                None => Delta::Remove(id),
+            };
+            self.graph.take(self.graph.sources.allocated, delta);
+        }
     }
 
     /// Whether proxies are to wait for keys and credentials: after a restart of the control plane they have them
@@ -457,6 +480,10 @@ impl Engine {
             let verdict = status::Verdict {
                 refused: self.graph.is_refused(&object),
                 notices: self.graph.notices_of(&object),
+                addresses: match kind {
+                    IstioKind::ServiceEntry => self.allocator.status(&id, &books.status),
+                    _ => None,
+                },
             };
             match status::wish((kind, &id), books, verdict, &now) {
                 Some(wish) => self.parts.wishes.add(wish),

@@ -23,6 +23,7 @@ use lateen_base::Str;
 use lateen_collections::{Change, Collection, Graph, NodeStats, Value};
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_translate::mesh::Mesh;
+use lateen_translate::service_entry::Allocated;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -70,6 +71,8 @@ pub(crate) struct Sources {
     pub(crate) keys: Collection<Id, Keys>,
     /// What became of the credentials that are needed.
     pub(crate) credentials: Collection<Id, Found>,
+    /// Addresses that were allocated to ServiceEntries.
+    pub(crate) allocated: Collection<Id, Allocated>,
     istio: [Collection<Id, Written>; IstioKind::ALL.len()],
 }
 

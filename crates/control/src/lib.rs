@@ -9,6 +9,7 @@
 //! It knows the API server only through kube-rs, and proxies only through the store. What objects mean is
 //! `translate`'s business, how they travel is `xds`'s. It never listens to or sends the mesh's traffic.
 
+mod allocate;
 mod bundle;
 pub mod ca;
 mod certificate;

@@ -123,6 +123,8 @@ pub(crate) struct Written {
     pub(crate) object: Option<Object>,
     /// What decoding found.
     pub(crate) notices: Vec<Notice>,
+    /// Whether a WorkloadEntry may get traffic, as its status says; `true` for other kinds.
+    pub(crate) healthy: bool,
     /// What an object of a security kind says that cannot be decoded.
     pub(crate) broken: Option<Box<Broken>>,
 }

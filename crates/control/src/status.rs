@@ -27,23 +27,29 @@ pub(crate) struct Wish {
 }
 
 /// What is found about an object.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Verdict<'a> {
     /// Whether it is not in force as written.
     pub(crate) refused: bool,
     /// Everything that is to be said.
     pub(crate) notices: &'a [Notice],
+    /// `status.addresses` as it should be; absent: it is right.
+    pub(crate) addresses: Option<Value>,
 }
 
 /// The write that brings an object's status in line with its notices; none when it is.
-/// Objects that never had a notice are never written. `now` is the time in RFC 3339.
+/// Objects that never had a notice, nor need an address, are never written. `now` is the time in RFC 3339.
 pub(crate) fn wish(
     (kind, id): (IstioKind, &Id),
     books: &Books,
     verdict: Verdict<'_>,
     now: &str,
 ) -> Option<Wish> {
-    let Verdict { refused, notices } = verdict;
+    let Verdict {
+        refused,
+        notices,
+        addresses,
+    } = verdict;
     let told: Vec<&Notice> = notices
         .iter()
         .filter(|notice| notice.severity > Severity::Info)
@@ -56,7 +62,13 @@ pub(crate) fn wish(
     if told.is_empty() && present.is_none_or(|present| present["status"] == "True") {
         let messages = books.status["validationMessages"].as_array();
         if present.is_none() || messages.is_none_or(Vec::is_empty) {
-            return None;
+            return addresses.map(|addresses| Wish {
+                kind,
+                id: id.clone(),
+                uid: books.uid.clone(),
+                patch: json!({ "status": { "addresses": addresses } }),
+                event: None,
+            });
         }
     }
     let (state, reason) = match (refused, told.is_empty()) {
@@ -82,12 +94,18 @@ pub(crate) fn wish(
     let mut others: Vec<Value> = conditions.cloned().unwrap_or_default();
     others.retain(|other| other["type"] != CONDITION);
     others.push(condition);
-    let status = json!({
+    let mut status = json!({
         "conditions": others,
         "observedGeneration": books.generation,
         "validationMessages": if messages.is_empty() { Value::Null } else { json!(messages) },
     });
+    if let Some(addresses) = addresses {
+        status["addresses"] = addresses;
+    }
     let fields = status.as_object().into_iter().flatten();
+    let is_news = !["conditions", "validationMessages"]
+        .iter()
+        .all(|field| books.status[field] == status[field]);
     let same = fields
         .clone()
         .all(|(field, value)| books.status[field] == *value);
@@ -96,7 +114,7 @@ pub(crate) fn wish(
         id: id.clone(),
         uid: books.uid.clone(),
         patch: json!({ "status": status }),
-        event: (!told.is_empty()).then(|| summary(&told)),
+        event: (is_news && !told.is_empty()).then(|| summary(&told)),
     })
 }
 
@@ -148,9 +166,13 @@ mod tests {
     fn settle(books: &mut Books, notices: &[Notice], now: &str) -> usize {
         let id = Id::new("shop", "reviews");
         let refused = lateen_api::notice::any_error(notices);
-        let verdict = Verdict { refused, notices };
         let mut writes = 0;
-        while let Some(wish) = wish((IstioKind::VirtualService, &id), books, verdict, now) {
+        let verdict = || Verdict {
+            refused,
+            notices,
+            addresses: None,
+        };
+        while let Some(wish) = wish((IstioKind::VirtualService, &id), books, verdict(), now) {
             let mut object = json!({ "status": books.status });
             json_patch::merge(&mut object, &wish.patch);
             books.status = object["status"].take();

@@ -170,6 +170,8 @@ fn service(at: usize) -> Service {
         location: Location::Internal,
         visibility: Visibility::Public,
         aliases: Vec::new(),
+        allocated: Vec::new(),
+        sans: Vec::new(),
     }
 }
 
@@ -177,6 +179,7 @@ fn pod(at: usize) -> Workload {
     let ports = ServicePorts {
         ports: BTreeMap::from([(80, 8080)]),
         health: Health::Ready,
+        hostname: None,
     };
     let [_, high, middle, low] = (at as u32).to_be_bytes();
     Workload {

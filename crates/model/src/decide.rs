@@ -11,6 +11,7 @@
 //! authz::admit(&Snapshot, &ConnectionFacts, &Peer) --> Ruling             (bytes; HTTP is authorized by request)
 //! authz::authorize(&Snapshot, &ConnectionFacts, &Peer, &RequestFacts) --> Ruling
 //! request(&Snapshot, &ConnectionFacts, &Peer, &RequestHead, dice) --> RequestPlan
+//! known(&Snapshot, name, search) --> Known?                               (DNS)
 //! ```
 //! Paths and hosts are in the form of [`canonical`] before anything looks at them.
 //! Nothing here waits, logs, counts or looks at a clock; chance comes in as a number.
@@ -25,6 +26,7 @@ mod inbound;
 pub mod jwt;
 mod l4;
 mod matcher;
+mod names;
 mod outbound;
 mod peers;
 pub mod plan;
@@ -52,6 +54,7 @@ use snapshot::Snapshot;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use names::{Known, known};
 pub use peers::{PeerMode, peer_mode};
 
 /// Decides what to do with a connection when it is accepted. `dice` is any evenly drawn number: it

@@ -69,6 +69,9 @@ impl Default for MeshSettings {
 pub enum OutboundMode {
     /// Passed through as they are.
     AllowAny,
+    /// HTTP in plain text goes to what its Host resolves to, whatever address the client chose; what is not HTTP is
+    /// passed through as it is.
+    AllowAnyDynamicDns,
     /// Refused: HTTP 502, TCP reset.
     RegistryOnly,
 }

@@ -17,6 +17,9 @@ pub struct Service {
     /// Virtual addresses (ClusterIPs, ServiceEntry addresses). Empty for headless services and
     /// ServiceEntries without addresses: those are matched by endpoint address or by host.
     pub addresses: Vec<Address>,
+    /// Addresses that the control plane chose for a ServiceEntry without its own (Istio: `status.addresses`). Clients
+    /// learn them from the proxy's DNS; those that resolve the host elsewhere are matched as if there were none.
+    pub allocated: Vec<IpAddr>,
     /// Declared ports, in declaration order.
     pub ports: Vec<Port>,
     /// How endpoints are found.
@@ -29,6 +32,19 @@ pub struct Service {
     /// `reviews.default.svc`. The bare name (`reviews`) counts only for clients of the same namespace and is
     /// derived from `name`, not listed here. Empty for ServiceEntries.
     pub aliases: Vec<Str>,
+    /// Names that the servers' certificates may carry, where a DestinationRule asks for TLS and names none (Istio:
+    /// ServiceEntry `subjectAltNames`). Empty: nothing is said.
+    pub sans: Vec<Str>,
+}
+
+impl Service {
+    /// Single addresses under which clients may call the service: its own, else the allocated ones. Ranges are no
+    /// addresses to call.
+    pub fn callable(&self) -> impl Iterator<Item = IpAddr> {
+        let full = |a: &&Address| a.prefix >= if a.ip.is_ipv4() { 32 } else { 128 };
+        let own = self.addresses.iter().filter(full).map(|a| a.ip);
+        own.chain(self.allocated.iter().copied())
+    }
 }
 
 /// A single virtual address or a range.
@@ -93,8 +109,14 @@ pub enum Resolution {
     Static,
     /// The connection goes to its original destination.
     None,
-    /// By resolving the host name (of the endpoints, else of the service).
+    /// By resolving the host name (of the endpoints, else of the service); every address is used.
     Dns,
+    /// As `Dns`, but new connections go to the first address of the current answer (Istio: `DNS_ROUND_ROBIN`; Envoy:
+    /// `LOGICAL_DNS`).
+    DnsFirst,
+    /// By resolving the name that each request or connection asks for: its Host, or the server name of TLS (Istio:
+    /// `DYNAMIC_DNS`).
+    DynamicDns,
 }
 
 /// Whether a service belongs to the mesh (Istio: ServiceEntry `location`).

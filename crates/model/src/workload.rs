@@ -53,6 +53,9 @@ pub struct ServicePorts {
     pub ports: BTreeMap<u16, u16>,
     /// Whether it takes new requests.
     pub health: Health,
+    /// The workload's own name below a headless service's, such as a StatefulSet's `web-0` (Kubernetes: the endpoint's
+    /// `hostname`); absent: none.
+    pub hostname: Option<Str>,
 }
 
 /// State of an endpoint.

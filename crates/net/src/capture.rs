@@ -13,13 +13,17 @@
 //! to the inbound side. The inbound side in turn calls the application from 127.0.0.6 (or `::6`),
 //! so that this is not captured again.
 //!
+//! Where DNS is captured, the application's questions to the machine's resolvers go to a server beside it. The proxy's own
+//! go on untracked: one that happened to have the port of an earlier question of the application would else be taken for
+//! that and come back.
+//!
 //! It does not open the ports, and does not touch routes or other tables.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::nft::{Base, Batch, ChainKind, Family, Field, Hook, NftError, Rule, Verdict};
+use crate::nft::{Base, Batch, ChainKind, Family, Field, Hook, NftError, Protocol, Rule, Verdict};
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +34,10 @@ pub const TABLE: &str = "lateen-capture";
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Where inbound connections go unless told otherwise. Istio: `InboundCapturePort`.
 pub const INBOUND_PORT: u16 = 15006;
+/// Where the application's DNS questions go, by UDP and TCP. Istio: the agent's DNS port.
+pub const DNS_PORT: u16 = 15053;
+/// The port of DNS.
+const ASKED_PORT: u16 = 53;
 /// The proxy's user and group, and the mark on its sockets.
 pub const PROXY_ID: u32 = 1337;
 /// Source of the proxy's connections to the application, so that they are not captured again.
@@ -87,6 +95,19 @@ pub struct CaptureRules {
     pub excluded_outbound_ports: Vec<u16>,
     /// `traffic.sidecar.istio.io/excludeInterfaces`: left alone in both directions.
     pub excluded_interfaces: Vec<String>,
+    /// Whose DNS questions go to [`DNS_PORT`]. Istio: `ISTIO_META_DNS_CAPTURE`.
+    pub dns: Dns,
+}
+
+/// Which questions to DNS servers are captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dns {
+    /// None.
+    None,
+    /// Those to these servers. Istio: to those of `/etc/resolv.conf`.
+    Servers(Vec<IpAddr>),
+    /// All. Istio: `--capture-all-dns`.
+    All,
 }
 
 impl Default for CaptureRules {
@@ -104,6 +125,7 @@ impl Default for CaptureRules {
             included_outbound_ports: Vec::new(),
             excluded_outbound_ports: Vec::new(),
             excluded_interfaces: Vec::new(),
+            dns: Dns::None,
         }
     }
 }
@@ -218,6 +240,7 @@ fn outbound(batch: &mut Batch, rules: &CaptureRules) {
         let rule = rule.port_in(Field::DestinationPort, &rules.excluded_outbound_ports);
         batch.add_rule(CHAIN, &rule.then(Verdict::Return));
     }
+    dns(batch, CHAIN, rules);
     loopback(batch, CHAIN, rules);
     for own in own_sockets(rules) {
         batch.add_rule(CHAIN, &own.then(Verdict::Return));
@@ -241,6 +264,53 @@ fn outbound(batch: &mut Batch, rules: &CaptureRules) {
                 batch.add_rule(CHAIN, &within(*network).tcp().then(capture.clone()));
             }
         }
+    }
+}
+
+/// Questions to DNS servers, before anything else is said about their ports and addresses.
+fn dns(batch: &mut Batch, chain: &str, rules: &CaptureRules) {
+    const TO_DNS: &str = "to-dns";
+    const UNTRACKED: &str = "own-dns";
+    const UNTRACKED_ANSWERS: &str = "own-dns-answers";
+    const RAW: i32 = -300;
+    let (servers, answering): (Vec<Rule>, Vec<Rule>) = match &rules.dns {
+        Dns::None => return,
+        Dns::All => (vec![Rule::new()], vec![Rule::new()]),
+        Dns::Servers(servers) => {
+            let both = |ip: &IpAddr| (Rule::new().to(*ip), Rule::new().from(*ip));
+            servers.iter().map(both).unzip()
+        }
+    };
+    batch.add_chain(TO_DNS);
+    for own in own_sockets(rules) {
+        batch.add_rule(TO_DNS, &own.then(Verdict::Return));
+    }
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let redirect = Rule::new().protocol(protocol).redirect(DNS_PORT);
+        batch.add_rule(TO_DNS, &redirect);
+        for server in &servers {
+            let asks = server.clone().protocol(protocol);
+            let asks = asks.is(Field::DestinationPort, ASKED_PORT);
+            batch.add_rule(chain, &asks.then(Verdict::Jump(TO_DNS.to_owned())));
+        }
+    }
+    let raw = |hook| Base {
+        kind: ChainKind::Filter,
+        hook,
+        priority: RAW,
+    };
+    batch.add_base_chain(UNTRACKED, raw(Hook::Output));
+    // Answers to it would else begin a connection that clashes with the application's.
+    batch.add_base_chain(UNTRACKED_ANSWERS, raw(Hook::Prerouting));
+    for from in answering {
+        let answers = from.protocol(Protocol::Udp);
+        let answers = answers.is(Field::SourcePort, ASKED_PORT);
+        batch.add_rule(UNTRACKED_ANSWERS, &answers.untracked());
+    }
+    for own in own_sockets(rules) {
+        let asks = own.protocol(Protocol::Udp);
+        let asks = asks.is(Field::DestinationPort, ASKED_PORT);
+        batch.add_rule(UNTRACKED, &asks.untracked());
     }
 }
 

@@ -4,6 +4,7 @@ use crate::listen::tune;
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
@@ -67,7 +68,7 @@ static MARKING_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Marks a socket so that capture leaves it alone. Without the right to do so nothing happens:
 /// capture then exempts us by user.
-pub fn exempt(socket: &TcpSocket) {
+pub fn exempt(socket: &impl AsFd) {
     if MARKING_REFUSED.load(Ordering::Relaxed) {
         return;
     }

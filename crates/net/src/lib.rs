@@ -12,6 +12,7 @@ pub mod capture;
 pub mod copy;
 pub mod detect;
 pub mod dial;
+pub mod dns;
 pub mod http;
 pub mod listen;
 pub mod memory;

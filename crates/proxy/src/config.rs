@@ -5,6 +5,7 @@ use lateen_identity::ca::KeyKind;
 use lateen_identity::source;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::resource::Resource;
+use lateen_net::dns;
 use lateen_net::http::Limits;
 use lateen_net::memory::Bounds;
 use lateen_telemetry::logging::LogLevel;
@@ -45,6 +46,10 @@ pub struct Config {
     pub memory: MemoryBound,
     /// How the destination of captured connections is found.
     pub destinations: Destinations,
+    /// Port on loopback on which the application's DNS questions are answered, by UDP and TCP; absent: they are not.
+    pub dns: Option<u16>,
+    /// How names are resolved.
+    pub names: dns::Settings,
     /// Version told to the control plane and shown in `istio_build`.
     pub version: String,
     /// Lets `/logging` change the level; absent: that page answers 501.
@@ -70,6 +75,8 @@ impl Config {
             connections: None,
             memory: MemoryBound::Container,
             destinations: Destinations::Kernel,
+            dns: None,
+            names: dns::Settings::system(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_level: None,
         }

@@ -15,6 +15,7 @@ mod body;
 mod config;
 mod connection;
 mod control;
+mod dns;
 mod drain;
 mod exchange;
 mod external;

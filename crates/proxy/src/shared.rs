@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::{MeshSettings, Scope};
+use lateen_net::dns::{Counts, Resolver};
 use lateen_net::http::Limits;
 use lateen_telemetry::access_log::Format;
 use lateen_telemetry::metrics::Metrics;
@@ -46,6 +47,10 @@ pub(crate) struct Shared {
     /// TLS settings towards endpoints outside of the mesh.
     pub(crate) origins: Origins,
     pub(crate) drain: Drain,
+    /// What became of the application's DNS questions.
+    pub(crate) dns: Arc<Counts>,
+    /// Resolves names of endpoints and of hosts that clients ask for.
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) metrics: Metrics,
     pub(crate) log: LogWriter,
 }

@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::config::{Config, Ports};
 use crate::control::{self, Control};
+use crate::dns::Sockets;
 use crate::drain::{Drain, Stage};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
@@ -12,6 +13,7 @@ use crate::worker::{self, Command, Entry};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::mesh::Role;
+use lateen_net::dns::Resolver;
 use lateen_net::listen::{ListenError, listen, listen_everywhere};
 use lateen_telemetry::metrics::Metrics;
 use lateen_telemetry::writer::LogWriter;
@@ -46,6 +48,8 @@ pub struct Addresses {
     pub outbound: Option<SocketAddr>,
     /// Captured inbound connections; absent at a gateway.
     pub inbound: Option<SocketAddr>,
+    /// The application's DNS questions; absent: they are not answered.
+    pub dns: Option<SocketAddr>,
     /// Administration.
     pub admin: SocketAddr,
     /// Readiness, merged metrics, `/quitquitquit`.
@@ -91,6 +95,8 @@ impl Proxy {
             servers: Servers::default(),
             origins: Origins::default(),
             drain: Drain::new(),
+            dns: Arc::default(),
+            resolver: Arc::new(Resolver::new(config.names.clone())),
             metrics: Metrics::new(&config.version, EXPIRE),
             log: LogWriter::start(log)?,
             scope: config.scope.clone(),
@@ -109,7 +115,13 @@ impl Proxy {
             addresses,
             captured,
             servers,
+            dns,
         } = plan;
+        if let Some(sockets) = dns {
+            let (shared, settings) = (Arc::clone(&shared), config.names.clone());
+            let thread = std::thread::Builder::new().name("dns".to_owned());
+            threads.push(thread.spawn(move || crate::dns::run(&shared, sockets, &settings))?);
+        }
         let drain = shared.drain.clone();
         let admin = Admin::new(&shared, &config, addresses);
         let updates = channel(control::QUEUE);
@@ -225,6 +237,7 @@ struct Plan {
     addresses: Addresses,
     captured: control::Captured,
     servers: control::Servers,
+    dns: Option<Sockets>,
 }
 
 impl Plan {
@@ -252,7 +265,9 @@ impl Plan {
             ready: open_all(ports, ports.ready)?,
             metrics: open_all(ports, ports.metrics)?,
         };
+        let dns = config.dns.map(Sockets::open).transpose()?;
         let addresses = Addresses {
+            dns: dns.as_ref().map(|sockets| sockets.address),
             outbound: places.get(&Entry::Outbound).copied(),
             inbound: places.get(&Entry::Inbound).copied(),
             admin: first(&servers.admin)?,
@@ -264,6 +279,7 @@ impl Plan {
             addresses,
             captured,
             servers,
+            dns,
         })
     }
 }

@@ -60,7 +60,12 @@ pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed:
             // The server name may have changed the plan since the call was made.
             let dialed = match dialed.filter(|d| d.cluster.name == cluster.name) {
                 Some(dialed) => Ok(dialed),
-                None => conn.worker.upstream.dial(&cluster, &conn.facts).await,
+                None => {
+                    let upstream = &conn.worker.upstream;
+                    upstream
+                        .dial(&cluster, &conn.facts, &conn.server_name)
+                        .await
+                }
             };
             match dialed {
                 Ok(dialed) => copy(&conn, &mut open, (&mut client, held.as_ref()), dialed).await,

@@ -18,6 +18,7 @@ mod jwt;
 mod member;
 mod mesh;
 mod mtls;
+mod names;
 mod origination;
 mod overload;
 mod resilience;

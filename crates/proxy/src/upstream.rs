@@ -31,14 +31,15 @@ pub(crate) use send::{Order, Sent, UNREACHED};
 use crate::live::Watchlist;
 use crate::shared::Shared;
 use balance::Turns;
-use dns::Names;
+pub(crate) use dns::Names;
 use lateen_base::Str;
 use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery};
 use lateen_model::identity::SpiffeId;
+use lateen_model::matching::host_covers;
 use lateen_model::workload::Workload;
 use loads::Loads;
 use pool::{Connection, Place, Pool};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub(crate) struct Upstream {
     pool: Rc<Pool>,
     loads: Loads,
     turns: Turns,
-    names: Names,
+    names: Rc<Names>,
 }
 
 /// A chosen endpoint.
@@ -92,7 +93,7 @@ impl Upstream {
             pool: Rc::new(Pool::new(shared, watchlist)),
             loads: Loads::default(),
             turns: Turns::default(),
-            names: Names::default(),
+            names: Names::new(&shared.resolver, &shared.scope.addresses),
         }
     }
 
@@ -158,6 +159,23 @@ impl Upstream {
                     ..unknown(address, found.len() > 1)
                 })
             }
+            Discovery::DnsFirst(named) => {
+                let found = self.names.one(&named.host).await;
+                let address = SocketAddr::new(*found.first()?, named.port);
+                (!tried.contains(&address)).then(|| Picked {
+                    security: inside(cluster, named.mutual, named.identity.clone(), host),
+                    ..unknown(address, false)
+                })
+            }
+            Discovery::DynamicDns(port) => {
+                let name = asked_name(cluster, host?)?;
+                let port = port.unwrap_or(original.port());
+                let found = self.names.one(&name).await;
+                let untried = |ip: &&IpAddr| !tried.contains(&SocketAddr::new(**ip, port));
+                let mut left = found.iter().filter(untried);
+                let address = SocketAddr::new(*left.next()?, port);
+                Some(unknown(address, left.next().is_some()))
+            }
         }
     }
 
@@ -187,6 +205,17 @@ impl Upstream {
             more: false,
         }
     }
+}
+
+/// The name that a client asks for, as it may be resolved: the service's host covers it. Whoever can send requests chooses
+/// it.
+fn asked_name(cluster: &Cluster, host: &str) -> Option<String> {
+    let name = lateen_model::decide::host::canonical(host);
+    let is_covered = match &cluster.service {
+        Some(service) => host_covers(&service.key.hostname, &name),
+        None => true,
+    };
+    (is_covered && !name.is_empty()).then(|| name.into_owned())
 }
 
 /// How an endpoint of the mesh is called; `mutual`: it takes mutual TLS.

@@ -56,6 +56,7 @@ pub fn endpoint_slice(inputs: Inputs<'_>) -> Translated {
                 ServicePorts {
                     ports: ports.clone(),
                     health: health(endpoint.conditions.as_ref()),
+                    hostname: endpoint.hostname.as_deref().map(Str::from),
                 },
             )]),
         })

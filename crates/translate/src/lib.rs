@@ -49,14 +49,17 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
         Object::DestinationRule(config) => {
             destination_rule::destination_rule(destination_rule::Inputs { config, mesh })
         }
-        Object::ServiceEntry(config) => {
-            service_entry::service_entry(service_entry::Inputs { config, mesh })
-        }
+        Object::ServiceEntry(config) => service_entry::service_entry(service_entry::Inputs {
+            config,
+            allocated: &service_entry::Allocated::new(),
+            mesh,
+        }),
         Object::Sidecar(config) => sidecar::sidecar(sidecar::Inputs { config, mesh }),
         Object::WorkloadEntry(config) => workload_entry::workload_entry(workload_entry::Inputs {
             config,
             service_entries: &[],
             services: &[],
+            health: lateen_model::workload::Health::Ready,
             mesh,
         }),
         Object::PeerAuthentication(config) => {

@@ -190,7 +190,8 @@ fn forward_client_cert(written: ForwardClientCertDetails) -> ForwardClientCert {
     }
 }
 
-/// The model's outbound mode; `field` is named in a notice when the mode is not in force yet.
+/// The model's outbound mode, of the mesh or of a Sidecar object. `field` is named in a notice when the mode cannot be
+/// had there (Istio: ALLOW_ANY_DYNAMIC_DNS is for MeshConfig only).
 pub(crate) fn outbound_mode(
     mode: Written,
     field: &str,
@@ -200,8 +201,12 @@ pub(crate) fn outbound_mode(
     match mode {
         Written::RegistryOnly => OutboundMode::RegistryOnly,
         Written::AllowAny => OutboundMode::AllowAny,
+        Written::AllowAnyDynamicDns if subject.kind != "Sidecar" => {
+            OutboundMode::AllowAnyDynamicDns
+        }
         Written::AllowAnyDynamicDns => {
-            let message = "ALLOW_ANY_DYNAMIC_DNS works as ALLOW_ANY for now";
+            let message =
+                "ALLOW_ANY_DYNAMIC_DNS is for MeshConfig only, and works as ALLOW_ANY here";
             notices.push(Notice::new(Severity::Warning, subject, field, message));
             OutboundMode::AllowAny
         }

@@ -49,6 +49,8 @@ pub fn service(inputs: Inputs<'_>) -> Translated {
         name: name.into(),
         origin: origin("Service", &service.metadata),
         addresses: addresses(&spec),
+        allocated: Vec::new(),
+        sans: Vec::new(),
         ports,
         resolution: if external.is_some() {
             Resolution::Dns
@@ -210,6 +212,7 @@ fn external_workload(key: &ServiceKey, name: &str, target: &str, ports: &[Port])
             ServicePorts {
                 ports: ports.collect(),
                 health: Health::Ready,
+                hostname: None,
             },
         )]),
     }

@@ -4,9 +4,8 @@ use crate::mesh::Mesh;
 use crate::names::{labels, origin, visibility};
 use crate::workload::{Described, entry_takes_mtls};
 use crate::{Translated, protocol, service};
-use lateen_api::fields::Port as WrittenPort;
 use lateen_api::meta::{Config, Meta};
-use lateen_api::notice::{Notice, Subject, any_error};
+use lateen_api::notice::{Notice, Severity, Subject, any_error};
 use lateen_api::service_entry::{Location as WrittenLocation, Resolution as Written, ServiceEntry};
 use lateen_api::validate;
 use lateen_api::workload_entry::WorkloadEntry;
@@ -23,33 +22,48 @@ use std::net::IpAddr;
 pub struct Inputs<'a> {
     /// The ServiceEntry.
     pub config: &'a Config<ServiceEntry>,
+    /// Addresses that were allocated to its hosts, as [`allocatable`] names them; empty: none yet.
+    pub allocated: &'a Allocated,
     /// The mesh.
     pub mesh: &'a Mesh,
+}
+
+/// Addresses by host, as written in the ServiceEntry.
+pub type Allocated = BTreeMap<String, Vec<IpAddr>>;
+
+/// Label that forbids allocating addresses (Istio: `networking.istio.io/enable-autoallocate-ip`).
+const AUTOALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
+
+/// Hosts of a ServiceEntry that get an address of their own: without addresses in it, not with resolution NONE, unless a
+/// label forbids it; wildcards never do (Istio: automatic allocation of addresses).
+pub fn allocatable(config: &Config<ServiceEntry>) -> impl Iterator<Item = &str> {
+    let spec = &config.spec;
+    let label = config.meta.labels.get(AUTOALLOCATE);
+    let is_forbidden = label.is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    let is_none = matches!(spec.resolution, None | Some(Written::None));
+    let wanted = !is_forbidden && !is_none && spec.addresses.is_empty();
+    let hosts = spec.hosts.iter().filter(move |_| wanted);
+    hosts
+        .map(String::as_str)
+        .filter(|host| !host.starts_with('*'))
 }
 
 /// Translates a ServiceEntry: its services, and its listed endpoints as workloads. Workloads that it selects by
 /// labels are translated with [`crate::workload::pod`] and [`mod@crate::workload_entry`].
 pub fn service_entry(inputs: Inputs<'_>) -> Translated {
-    let Inputs { config, mesh } = inputs;
+    let Inputs {
+        config,
+        allocated,
+        mesh,
+    } = inputs;
     let spec = &config.spec;
     let mut notices = validate::service_entry(config);
     if any_error(&notices) {
         return (Vec::new(), notices);
     }
     let subject = Subject::new("ServiceEntry", &config.meta);
-    let ports = ports(&spec.ports, &subject, &mut notices);
-    if spec.resolution == Some(Written::DynamicDns) {
-        let message =
-            "DYNAMIC_DNS works as NONE for now: connections go to their original destination";
-        notices.push(Notice::warning(&subject, "spec.resolution", message));
-    }
-    if !spec.subject_alt_names.is_empty() {
-        notices.push(Notice::warning(
-            &subject,
-            "spec.subjectAltNames",
-            crate::NOT_YET,
-        ));
-    }
+    let ports = ports(spec, &subject, &mut notices);
+    about_addresses(config, &ports, &mut notices);
     let services = spec.hosts.iter().map(|host| {
         let key = key(&config.meta.namespace, host);
         Resource::Service(Service {
@@ -57,6 +71,12 @@ pub fn service_entry(inputs: Inputs<'_>) -> Translated {
             key,
             origin: origin("ServiceEntry", &config.meta),
             addresses: spec.addresses.iter().filter_map(|a| address(a)).collect(),
+            allocated: allocated.get(host).cloned().unwrap_or_default(),
+            sans: spec
+                .subject_alt_names
+                .iter()
+                .map(|n| Str::from(&**n))
+                .collect(),
             ports: ports.clone(),
             resolution: resolution(spec.resolution),
             location: match spec.location {
@@ -72,7 +92,19 @@ pub fn service_entry(inputs: Inputs<'_>) -> Translated {
         })
     });
     let mut resources = services.collect::<Vec<_>>();
+    if spec.resolution == Some(Written::DynamicDns) && !spec.endpoints.is_empty() {
+        let message =
+            "are not used: with DYNAMIC_DNS the name that each request asks for is resolved";
+        notices.push(Notice::warning(&subject, "spec.endpoints", message));
+        return (resources, notices);
+    }
     for (i, endpoint) in spec.endpoints.iter().enumerate() {
+        about_network(
+            &subject,
+            &format!("spec.endpoints[{i}].network"),
+            endpoint,
+            &mut notices,
+        );
         let Some(place) = place(endpoint) else {
             let message = "sockets and networks cannot be reached yet, so this endpoint is left out: give an IP address or a name";
             let field = format!("spec.endpoints[{i}].address");
@@ -116,7 +148,11 @@ pub(crate) fn served(
             let ports = ports.clone();
             (
                 key(&config.meta.namespace, host),
-                ServicePorts { ports, health },
+                ServicePorts {
+                    ports,
+                    health,
+                    hostname: None,
+                },
             )
         })
         .collect()
@@ -177,15 +213,57 @@ fn endpoint_workload(
 
 fn resolution(written: Option<Written>) -> Resolution {
     match written {
-        None | Some(Written::None | Written::DynamicDns) => Resolution::None,
+        None | Some(Written::None) => Resolution::None,
         Some(Written::Static) => Resolution::Static,
-        Some(Written::Dns | Written::DnsRoundRobin) => Resolution::Dns,
+        Some(Written::Dns) => Resolution::Dns,
+        Some(Written::DnsRoundRobin) => Resolution::DnsFirst,
+        Some(Written::DynamicDns) => Resolution::DynamicDns,
     }
 }
 
-fn ports(written: &[WrittenPort], subject: &Subject, notices: &mut Vec<Notice>) -> Vec<Port> {
+/// Says which TCP ports no client can reach by an address of the service. A port alone never takes connections: others
+/// may listen on it.
+fn about_addresses(config: &Config<ServiceEntry>, ports: &[Port], notices: &mut Vec<Notice>) {
+    let has_bytes = ports.iter().any(|p| p.protocol == Protocol::Tcp);
+    let spec = &config.spec;
+    if !has_bytes || !spec.addresses.is_empty() {
+        return;
+    }
+    let subject = Subject::new("ServiceEntry", &config.meta);
+    let gets_one: Vec<&str> = allocatable(config).collect();
+    if gets_one.len() == spec.hosts.len() {
+        let message = "is empty: TCP ports are reached by allocated addresses (status.addresses), which clients learn from the proxy's DNS (proxyMetadata ISTIO_META_DNS_CAPTURE)";
+        notices.push(Notice::new(
+            Severity::Info,
+            &subject,
+            "spec.addresses",
+            message,
+        ));
+        return;
+    }
+    let message = "is empty, and none is allocated to wildcards, to resolution NONE, or against the label networking.istio.io/enable-autoallocate-ip: connections to TCP ports are treated as to unknown destinations, so give addresses";
+    notices.push(Notice::warning(&subject, "spec.addresses", message));
+}
+
+/// Says that there is one network only.
+pub(crate) fn about_network(
+    subject: &Subject,
+    field: &str,
+    entry: &WorkloadEntry,
+    notices: &mut Vec<Notice>,
+) {
+    let network = entry.network.as_deref().unwrap_or_default();
+    if !network.is_empty() && place(entry).is_some() {
+        let message =
+            "has no effect yet: the mesh is one network, and the address is called directly";
+        notices.push(Notice::warning(subject, field, message));
+    }
+}
+
+fn ports(spec: &ServiceEntry, subject: &Subject, notices: &mut Vec<Notice>) -> Vec<Port> {
+    let is_dynamic = spec.resolution == Some(Written::DynamicDns);
     let mut ports = Vec::new();
-    for (i, port) in written.iter().enumerate() {
+    for (i, port) in spec.ports.iter().enumerate() {
         let Some(number) = narrow(port.number) else {
             continue;
         };
@@ -198,6 +276,12 @@ fn ports(written: &[WrittenPort], subject: &Subject, notices: &mut Vec<Notice>) 
             }
             Protocol::Detect
         });
+        if is_dynamic && matches!(protocol, Protocol::Tcp | Protocol::Udp) {
+            let message = "DYNAMIC_DNS is for HTTP and TLS, which name whom they ask for: the port is left out";
+            let field = format!("spec.ports[{i}].protocol");
+            notices.push(Notice::warning(subject, field, message));
+            continue;
+        }
         ports.push(Port {
             number,
             name: port.name.as_deref().unwrap_or_default().into(),

@@ -209,6 +209,7 @@ fn services(inputs: Inputs<'_>, labels: &BTreeMap<Str, Str>) -> BTreeMap<Service
         let served = ServicePorts {
             ports: slice_ports(*backing),
             health: health(endpoint.conditions.as_ref()),
+            hostname: endpoint.hostname.as_deref().map(Str::from),
         };
         services
             .entry(service::key(&backing.service.metadata, inputs.mesh))

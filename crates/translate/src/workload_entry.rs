@@ -26,13 +26,20 @@ pub struct Inputs<'a> {
     pub service_entries: &'a [&'a Config<ServiceEntry>],
     /// Kubernetes Services of its namespace; those that do not select it are passed over.
     pub services: &'a [&'a core::Service],
+    /// Whether it is healthy, as its status says.
+    pub health: Health,
     /// The mesh.
     pub mesh: &'a Mesh,
 }
 
 /// Translates a WorkloadEntry.
 pub fn workload_entry(inputs: Inputs<'_>) -> Translated {
-    let Inputs { config, mesh, .. } = inputs;
+    let Inputs {
+        config,
+        mesh,
+        health,
+        ..
+    } = inputs;
     let entry = &config.spec;
     let mut notices = validate::workload_entry(config);
     if any_error(&notices) {
@@ -44,21 +51,20 @@ pub fn workload_entry(inputs: Inputs<'_>) -> Translated {
         notices.push(Notice::warning(&subject, "spec.address", message));
         return (Vec::new(), notices);
     };
+    let subject = Subject::new("WorkloadEntry", &config.meta);
+    service_entry::about_network(&subject, "spec.network", entry, &mut notices);
     // Istio: a workload's labels are those of the entry's spec and of the object.
     let mut all = labels(&config.meta.labels);
     all.extend(labels(&entry.labels));
     let mut services = BTreeMap::new();
     for selecting in inputs.service_entries.iter().filter(|s| selects(s, &all)) {
-        services.extend(service_entry::served(
-            selecting,
-            &entry.ports,
-            Health::Ready,
-        ));
+        services.extend(service_entry::served(selecting, &entry.ports, health));
     }
     for selecting in inputs.services.iter().filter(|s| service_selects(s, &all)) {
         let ports = ServicePorts {
             ports: service_ports(selecting, &entry.ports),
-            health: Health::Ready,
+            health,
+            hostname: None,
         };
         services.insert(service::key(&selecting.metadata, mesh), ports);
     }

@@ -167,6 +167,9 @@ pub struct ProxyArgs {
     /// The application's probes that this proxy makes, as JSON (written by injection)
     #[arg(long, env = "ISTIO_KUBE_APP_PROBERS", hide = true)]
     pub app_probes: Option<String>,
+    /// Whether the application's DNS questions are answered: true or false
+    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value = "")]
+    pub dns_capture: String,
     /// ProxyConfig as JSON or YAML (written by injection)
     #[arg(long, env = "PROXY_CONFIG", hide = true)]
     pub proxy_config: Option<String>,
@@ -196,6 +199,12 @@ pub struct CaptureArgs {
     /// Outbound ports to leave alone
     #[arg(long, short = 'o', default_value = "")]
     pub exclude_outbound_ports: String,
+    /// Sends the application's DNS questions to the servers of /etc/resolv.conf to the proxy
+    #[arg(long)]
+    pub redirect_dns: bool,
+    /// Sends DNS questions to any server to the proxy, with --redirect-dns
+    #[arg(long)]
+    pub capture_all_dns: bool,
     /// Removes the rules instead
     #[arg(long)]
     pub remove: bool,

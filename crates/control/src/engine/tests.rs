@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::source::{Books, Delta, Event, Id, IstioKind, Seen, slim};
 use crate::status::Wishes;
 use crate::webhook::NamespaceLabels;
+use lateen_model::resource::Kind;
 use lateen_xds::server::Store;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ struct Running {
     views: Views,
     metrics: Arc<Metrics>,
     namespaces: NamespaceLabels,
+    wishes: Wishes,
 }
 
 impl Running {
@@ -35,10 +37,11 @@ impl Running {
         let (keys, key_reports) = mpsc::channel(8);
         let (credentials, credential_reports) = mpsc::channel(8);
         let store = Store::new();
+        let wishes = Wishes::default();
         let (engine, views) = Engine::new(Parts {
             store: store.clone(),
             metrics: Arc::clone(&metrics),
-            wishes: Wishes::default(),
+            wishes: wishes.clone(),
             namespaces: Arc::clone(&namespaces),
             injection: Settings::default(),
             debounce_quiet: Duration::from_millis(10),
@@ -55,6 +58,7 @@ impl Running {
             views,
             metrics,
             namespaces,
+            wishes,
         }
     }
 
@@ -179,6 +183,60 @@ async fn an_edit_of_metadata_pushes_nothing() {
     assert_eq!(running.pushes(), before);
     let status = running.page(Page::PushStatus).await;
     assert_eq!(status["pushes"], before);
+}
+
+/// A ServiceEntry `shop/db` with this status.
+fn db(status: Value) -> Event {
+    let written = slim::written(json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+        "metadata": { "name": "db", "namespace": "shop" },
+        "spec": {
+            "hosts": ["db.example"], "resolution": "DNS",
+            "ports": [{ "number": 5432, "name": "tcp", "protocol": "TCP" }],
+        },
+    }));
+    assert!(written.object.is_some(), "{:?}", written.notices);
+    let books = Books {
+        status,
+        ..Books::default()
+    };
+    let delta = Delta::Set(Id::new("shop", "db"), (written, books));
+    Event::Istio(IstioKind::ServiceEntry, delta)
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_allocated_and_written_down() {
+    let running = Running::start();
+    running.sync().await;
+    let allocated = async || {
+        let page = running.page(Page::Resources(Kind::Service)).await;
+        page[0]["Service"]["allocated"].clone()
+    };
+    running.send(db(Value::Null)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let drawn = allocated().await;
+    assert_eq!(drawn.as_array().map(Vec::len), Some(2), "{drawn}");
+    let wish = running.wishes.take().expect("a status to write");
+    assert_eq!(wish.event, None);
+    let told = &wish.patch["status"]["addresses"];
+    assert_eq!(told[0], json!({ "value": drawn[0], "host": "db.example" }));
+
+    // What is written down is not written again, and counts after a restart.
+    let kept = json!({ "addresses": [{ "value": "240.240.9.9", "host": "db.example" }] });
+    let restarted = Running::start();
+    restarted.almost_sync().await;
+    restarted.send(db(kept)).await;
+    let pods = Event::Pod(Box::new(Delta::Replace(Vec::new())));
+    restarted.send(pods).await;
+    let mut synced = restarted.views.synced.clone();
+    synced.wait_for(|synced| *synced).await.expect("it runs");
+    let page = restarted.page(Page::Resources(Kind::Service)).await;
+    let kept = &page[0]["Service"]["allocated"];
+    assert_eq!(kept[0], "240.240.9.9", "{page}");
+    running.send(db(wish.patch["status"].clone())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.wishes.take(), None);
+    assert_eq!(allocated().await, drawn);
 }
 
 #[tokio::test(start_paused = true)]

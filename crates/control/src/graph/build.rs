@@ -16,10 +16,12 @@ use lateen_api::validate;
 use lateen_base::Str;
 use lateen_collections::{Collection, Fetch, Graph, Held, Index, Value};
 use lateen_model::resource::{Key, Resource};
+use lateen_model::workload::Health;
 use lateen_translate::mesh::Mesh;
+use lateen_translate::service_entry::Allocated;
 use lateen_translate::workload::Backing;
 use lateen_translate::{
-    Translated, analyze, endpoint_slice, mesh, service, workload, workload_entry,
+    Translated, analyze, endpoint_slice, mesh, service, service_entry, workload, workload_entry,
 };
 use security::Means;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,7 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         mesh_text: graph.source("mesh config text"),
         keys: graph.source("keys of token issuers"),
         credentials: graph.source("credentials found"),
+        allocated: graph.source("allocated addresses"),
         istio: IstioKind::ALL.map(|kind| graph.source(kind.name())),
     };
     let (mesh, mesh_outcome) = mesh_of(graph, sources.mesh_text, domain);
@@ -70,12 +73,14 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         pods(graph, &sources, entries, mesh),
         slices(graph, &sources, mesh),
         workload_entries(graph, &sources, entries, mesh),
+        service_entries(graph, &sources, mesh),
     ];
     outcomes.push(routes::tables(graph, &sources, mesh));
-    // What depends on other objects is translated above.
-    let alone = IstioKind::ALL
-        .into_iter()
-        .filter(|kind| !matches!(kind, IstioKind::WorkloadEntry | IstioKind::VirtualService));
+    // What depends on other objects, or on its addresses, is translated above.
+    let alone = IstioKind::ALL.into_iter().filter(|kind| {
+        use IstioKind::{ServiceEntry, VirtualService, WorkloadEntry};
+        !matches!(kind, WorkloadEntry | VirtualService | ServiceEntry)
+    });
     outcomes.extend(alone.map(|kind| istio(graph, &sources, kind, mesh)));
     let outcomes = graph.join("outcomes", &outcomes);
     // An object that is broken now keeps what it meant when it was last in order.
@@ -194,7 +199,7 @@ fn istio(
         IstioKind::Gateway => "gateways meant",
         IstioKind::VirtualService => "route tables",
         IstioKind::DestinationRule => "traffic policies",
-        IstioKind::ServiceEntry => "service entries meant",
+        IstioKind::ServiceEntry => "service entries",
         IstioKind::Sidecar => "sidecar scopes",
         IstioKind::WorkloadEntry => "workload entries meant",
         IstioKind::PeerAuthentication => "modes of mutual TLS",
@@ -218,10 +223,12 @@ fn istio(
     )
 }
 
-/// What an object that stands alone means. WorkloadEntries and VirtualServices do not.
+/// What an object that stands alone means. WorkloadEntries, VirtualServices and ServiceEntries do not.
 fn meaning(object: &Object, mesh: &Mesh) -> Translated {
     match object {
-        Object::WorkloadEntry(_) | Object::VirtualService(_) => Translated::default(),
+        Object::WorkloadEntry(_) | Object::VirtualService(_) | Object::ServiceEntry(_) => {
+            Translated::default()
+        }
         object => lateen_translate::alone(object, mesh),
     }
 }
@@ -365,6 +372,33 @@ fn slices(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> O
     )
 }
 
+fn service_entries(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> Outcomes {
+    let kind = IstioKind::ServiceEntry;
+    let allocated = sources.allocated;
+    graph.derive(
+        "service entries meant",
+        sources.istio(kind),
+        move |fetch, id, written| {
+            let Some(mesh) = fetch.get(mesh, &()) else {
+                return Vec::new();
+            };
+            let none = Allocated::new();
+            let allocated = fetch.get(allocated, id).unwrap_or(&none);
+            let outcome = with_notices(written, |object| {
+                let Object::ServiceEntry(config) = object else {
+                    return Translated::default();
+                };
+                service_entry::service_entry(service_entry::Inputs {
+                    config,
+                    allocated,
+                    mesh,
+                })
+            });
+            vec![(ObjectId::istio(kind, id.clone()), Outcome::from(outcome))]
+        },
+    )
+}
+
 fn workload_entries(
     graph: &mut Graph,
     sources: &Sources,
@@ -390,6 +424,10 @@ fn workload_entries(
                 config,
                 service_entries: &service_entries,
                 services: &services,
+                health: match written.healthy {
+                    true => Health::Ready,
+                    false => Health::Unready,
+                },
                 mesh,
             })
         }))

@@ -77,6 +77,22 @@ impl World {
             .take(source, Delta::Set(Id::new("shop", name), written));
     }
 
+    /// A WorkloadEntry `vm` that its status calls healthy or not.
+    fn workload_entry(&mut self, is_healthy: bool) {
+        let object = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+            "metadata": { "name": "vm", "namespace": "shop" },
+            "spec": { "address": "192.0.2.1", "labels": { "app": "vm" } },
+            "status": { "conditions": [
+                { "type": "Healthy", "status": if is_healthy { "True" } else { "False" } },
+            ] },
+        });
+        let kind = IstioKind::WorkloadEntry;
+        let (id, (written, _)) = slim::istio(kind, serde_json::from_value(object).expect("valid"));
+        let source = self.graph.sources.istio(kind);
+        self.graph.take(source, Delta::Set(id, written));
+    }
+
     fn route(&mut self, name: &str, host: &str) {
         self.object(
             IstioKind::VirtualService,
@@ -283,4 +299,27 @@ fn mesh_config_reaches_proxies_and_survives_a_mistake() {
         "RegistryOnly"
     );
     assert_eq!(set("outboundTrafficPolicy: ["), "RegistryOnly");
+}
+
+#[test]
+fn a_workload_entry_drops_out_while_it_is_unhealthy() {
+    let mut world = World::new();
+    let spec = json!({
+        "hosts": ["vm.example"], "resolution": "STATIC", "addresses": ["192.0.2.9"],
+        "ports": [{ "number": 80, "name": "http", "protocol": "HTTP" }],
+        "workloadSelector": { "labels": { "app": "vm" } },
+    });
+    world.object(IstioKind::ServiceEntry, "vm", spec);
+    let health = |world: &mut World, is_healthy: bool| {
+        world.workload_entry(is_healthy);
+        let changes = world.graph.commit();
+        let health = changes.changed.iter().find_map(|resource| match resource {
+            Resource::Workload(w) if &*w.name == "vm" => w.services.values().next(),
+            _ => None,
+        });
+        health.map(|served| format!("{:?}", served.health))
+    };
+    assert_eq!(health(&mut world, true).as_deref(), Some("Ready"));
+    assert_eq!(health(&mut world, false).as_deref(), Some("Unready"));
+    assert_eq!(health(&mut world, true).as_deref(), Some("Ready"));
 }

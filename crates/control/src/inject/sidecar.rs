@@ -48,6 +48,16 @@ fn init(facts: &Facts<'_>, image: String) -> Result<Option<Container>, InjectErr
     }
     let mut args = vec!["capture".to_owned()];
     args.extend(facts.annotations.capture_options()?);
+    // Istio: ISTIO_META_DNS_CAPTURE.
+    let metadata = &facts.proxy_config.proxy_metadata;
+    let captures = |name: &str| {
+        metadata
+            .get(name)
+            .is_some_and(|v| v.eq_ignore_ascii_case("true"))
+    };
+    if captures("ISTIO_META_DNS_CAPTURE") {
+        args.push("--redirect-dns".to_owned());
+    }
     Ok(Some(Container {
         name: INIT.to_owned(),
         image: Some(image),

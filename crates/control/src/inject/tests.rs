@@ -329,6 +329,19 @@ fn proxy_config_reaches_the_proxy() {
 }
 
 #[test]
+fn dns_is_captured_where_it_is_asked_for() {
+    let config = "proxyMetadata:\n  ISTIO_META_DNS_CAPTURE: \"true\"\n";
+    let annotations = json!({ "proxy.istio.io/config": config });
+    let out = injected(&pod(json!({ "annotations": annotations }), app()));
+    let init = container(&out, "istio-init");
+    assert_eq!(init["args"], json!(["capture", "--redirect-dns"]));
+    let proxy = container(&out, "istio-proxy");
+    assert_eq!(env(proxy, "ISTIO_META_DNS_CAPTURE"), "true");
+    let out = injected(&pod(json!({}), app()));
+    assert_eq!(container(&out, "istio-init")["args"], json!(["capture"]));
+}
+
+#[test]
 fn bad_annotations_are_refused_by_name() {
     let refusal = |key: &str, value: &str| {
         let pod = pod(json!({ "annotations": { key: value } }), app());

@@ -119,7 +119,25 @@ pub(crate) fn istio(kind: IstioKind, object: DynamicObject) -> (Id, (Written, Bo
             .to_owned(),
         status: value["status"].take(),
     };
-    (id, (written(value), books))
+    let healthy = kind != IstioKind::WorkloadEntry || is_healthy(&value, &books.status);
+    let written = Written {
+        healthy,
+        ..written(value)
+    };
+    (id, (written, books))
+}
+
+/// What a WorkloadEntry's condition `Healthy` says. Without one it is healthy, unless health checks are enabled for it
+/// (Istio: `proxy.istio.io/health-checks-enabled`), which then have not passed yet.
+fn is_healthy(object: &Value, status: &Value) -> bool {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    match conditions.find(|condition| condition["type"] == "Healthy") {
+        Some(condition) => condition["status"] == "True",
+        None => {
+            let annotation = "proxy.istio.io/health-checks-enabled";
+            object["metadata"]["annotations"][annotation] != "true"
+        }
+    }
 }
 
 /// Decodes an object and keeps of its metadata what means something.
@@ -145,6 +163,7 @@ pub(crate) fn written(mut value: Value) -> Written {
     Written {
         object,
         notices,
+        healthy: true,
         broken,
     }
 }
@@ -215,6 +234,31 @@ mod tests {
         assert!(!touched(
             json!({ "labels": labels, "annotations": { "galley.istio.io/analyze-suppress": "*" } })
         ));
+    }
+
+    #[test]
+    fn a_status_says_whether_a_workload_entry_is_healthy() {
+        let healthy = |annotations: Value, status: Value| {
+            let object = json!({
+                "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+                "metadata": { "name": "vm", "namespace": "shop", "annotations": annotations },
+                "spec": { "address": "192.0.2.1" }, "status": status,
+            });
+            let object = serde_json::from_value(object).expect("valid");
+            istio(IstioKind::WorkloadEntry, object).1.0.healthy
+        };
+        let says =
+            |status: &str| json!({ "conditions": [{ "type": "Healthy", "status": status }] });
+        let checked = json!({ "proxy.istio.io/health-checks-enabled": "true" });
+        assert!(healthy(json!({}), Value::Null));
+        assert!(healthy(json!({}), says("True")));
+        assert!(!healthy(json!({}), says("False")));
+        assert!(
+            !healthy(checked.clone(), Value::Null),
+            "no check has passed yet"
+        );
+        assert!(healthy(checked.clone(), says("True")));
+        assert!(!healthy(checked, says("Unknown")));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Wishes {
         self.waiting.lock().remove(&(kind, id.clone()));
     }
 
-    fn take(&self) -> Option<Wish> {
+    pub(crate) fn take(&self) -> Option<Wish> {
         self.waiting.lock().pop_first().map(|(_, wish)| wish)
     }
 

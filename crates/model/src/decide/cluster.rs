@@ -78,6 +78,11 @@ pub enum Discovery {
     OriginalDestination,
     /// Addresses that these names resolve to (ServiceEntry `DNS`).
     Dns(Vec<NamedEndpoint>),
+    /// The first address of the name's current answer (ServiceEntry `DNS_ROUND_ROBIN`).
+    DnsFirst(NamedEndpoint),
+    /// What the name that the client asks for resolves to, as far as the service's host covers it, on this port;
+    /// absent: the port that the client chose (ServiceEntry `DYNAMIC_DNS`).
+    DynamicDns(Option<u16>),
     /// This address only: the application beside an inbound proxy.
     Fixed(SocketAddr),
 }

@@ -65,7 +65,10 @@ impl Discovery {
         match self {
             Self::Endpoints(list) => list.is_empty(),
             Self::Dns(names) => names.is_empty(),
-            Self::OriginalDestination | Self::Fixed(_) => false,
+            Self::OriginalDestination
+            | Self::Fixed(_)
+            | Self::DnsFirst(_)
+            | Self::DynamicDns(_) => false,
         }
     }
 }
@@ -200,7 +203,7 @@ impl Part<'_> {
         let settings = self.settings.ports.get(&port.number);
         let settings = settings.unwrap_or(self.settings);
         let subset = self.subset.map_or("", |s| s);
-        let tls = tls(seen, settings.tls.as_ref(), || {
+        let tls = tls(seen, settings.tls.as_ref(), &service.sans, || {
             let host = &service.key.hostname;
             format!("outbound_.{}_.{subset}_.{host}", port.number)
         });
@@ -215,11 +218,19 @@ impl Part<'_> {
             Resolution::None if visible.is_headless() => endpoints(seen, port, &tls, &chosen),
             Resolution::None => Discovery::OriginalDestination,
             Resolution::Static => endpoints(seen, port, &tls, &chosen),
-            Resolution::Dns => {
+            Resolution::DynamicDns => {
+                Discovery::DynamicDns(Some(port.target.unwrap_or(port.number)))
+            }
+            Resolution::Dns | Resolution::DnsFirst => {
                 let mut named = names(seen, port, &tls, &chosen);
                 let alone = named.is_empty() && self.subset.is_none();
                 named.extend(own_name(visible, port).filter(|_| alone));
-                Discovery::Dns(named)
+                match service.resolution {
+                    Resolution::DnsFirst if !named.is_empty() => {
+                        Discovery::DnsFirst(named.swap_remove(0))
+                    }
+                    _ => Discovery::Dns(named),
+                }
             }
         };
         Cluster {
@@ -347,10 +358,19 @@ pub(super) fn passthrough(name: &str, mutual: bool) -> Arc<Cluster> {
             required: false,
         },
     };
+    alone(name, Discovery::OriginalDestination, tls)
+}
+
+/// A cluster without service that sends to what the asked name resolves to.
+pub(super) fn dynamic(name: &str) -> Arc<Cluster> {
+    alone(name, Discovery::DynamicDns(None), ClusterTls::Plain)
+}
+
+fn alone(name: &str, discovery: Discovery, tls: ClusterTls) -> Arc<Cluster> {
     Arc::new(Cluster {
         name: name.into(),
         service: None,
-        discovery: Discovery::OriginalDestination,
+        discovery,
         balancer: Balancer::Passthrough,
         connect_timeout: CONNECT_TIMEOUT,
         protocol: Protocol::Detect,

@@ -11,10 +11,11 @@ use super::routes;
 use super::snapshot::Snapshot;
 use super::virtual_hosts::VirtualHost;
 use crate::mesh::OutboundMode;
-use crate::service::{Port, Protocol};
+use crate::service::{Port, Protocol, Resolution};
 use std::sync::Arc;
 
-/// Plan for a new connection: by virtual address, else by endpoint address, else by port alone.
+/// Plan for a new connection: by virtual address, else by endpoint address. The port alone says only how to look at it:
+/// what is neither HTTP nor TLS is never taken for a service because of its port.
 pub(super) fn connection(
     snapshot: &Snapshot,
     facts: &ConnectionFacts,
@@ -33,13 +34,7 @@ pub(super) fn connection(
     let Some(used) = registry.port_use.get(&number) else {
         return ConnectionPlan::Tcp(unknown(snapshot, facts));
     };
-    let rest = match &used.tcp {
-        Some(visible) => match visible.port(number) {
-            Some(port) => service_plan(snapshot, facts, (visible, port), dice),
-            None => unknown(snapshot, facts),
-        },
-        None => unknown(snapshot, facts),
-    };
+    let rest = unknown(snapshot, facts);
     match (used.http, used.tls) {
         // Istio: HTTP ports listen on every address and let what is not HTTP pass.
         (true, _) => ConnectionPlan::Detect(rest),
@@ -64,8 +59,27 @@ fn service_plan(
     (visible, port): (&Arc<Visible>, &Port),
     dice: u64,
 ) -> TcpPlan {
-    ruled(snapshot, facts, visible, dice)
-        .unwrap_or_else(|| forward(&snapshot.clusters.of_port(visible, port.number)))
+    if let Some(ruled) = ruled(snapshot, facts, visible, dice) {
+        return ruled;
+    }
+    // Bytes name nobody whose address could be looked up.
+    if visible.service.resolution == Resolution::DynamicDns {
+        return unknown(snapshot, facts);
+    }
+    forward(&snapshot.clusters.of_port(visible, port.number))
+}
+
+/// TLS that names a server, to a known service port.
+fn named_plan(
+    snapshot: &Snapshot,
+    facts: &ConnectionFacts,
+    (visible, port): (&Arc<Visible>, &Port),
+    dice: u64,
+) -> TcpPlan {
+    match visible.service.resolution {
+        Resolution::DynamicDns => forward(&snapshot.clusters.of_port(visible, port.number)),
+        _ => service_plan(snapshot, facts, (visible, port), dice),
+    }
 }
 
 /// Bytes to an endpoint's own address: TCP routes of a headless service, else that very endpoint.
@@ -124,7 +138,7 @@ fn unknown(snapshot: &Snapshot, facts: &ConnectionFacts) -> TcpPlan {
         return forward(target);
     }
     match snapshot.outbound {
-        OutboundMode::AllowAny => TcpPlan::Forward {
+        OutboundMode::AllowAny | OutboundMode::AllowAnyDynamicDns => TcpPlan::Forward {
             cluster: snapshot.passthrough.clone(),
             origin: None,
         },
@@ -156,13 +170,13 @@ pub(super) fn server_name(
     }
     let registry = &snapshot.registry;
     if let Some(addressed) = registry.by_address(ip, number) {
-        return service_plan(snapshot, facts, addressed, dice);
+        return named_plan(snapshot, facts, addressed, dice);
     }
     if let Some(addressed) = registry.by_endpoint(ip, number) {
         return endpoint_plan(snapshot, facts, addressed, dice);
     }
     match registry.by_server_name(sni, number) {
-        Some(named) => service_plan(snapshot, facts, named, dice),
+        Some(named) => named_plan(snapshot, facts, named, dice),
         None => match connection(snapshot, facts, dice) {
             ConnectionPlan::Tcp(plan)
             | ConnectionPlan::Detect(plan)
@@ -246,6 +260,10 @@ fn undeclared(snapshot: &Snapshot, facts: &ConnectionFacts, host: &str) -> Reque
         OutboundMode::AllowAny => {
             let target = Target::Cluster(snapshot.passthrough.clone());
             routes::default_plan(&target, &names.allow_any, &snapshot.no_retries)
+        }
+        OutboundMode::AllowAnyDynamicDns => {
+            let target = Target::Cluster(snapshot.dynamic.clone());
+            routes::default_plan(&target, &names.allow_any_dynamic_dns, &snapshot.no_retries)
         }
         OutboundMode::RegistryOnly => RequestPlan::Refuse(not_in_registry(host.to_owned())),
     }

@@ -44,15 +44,12 @@ impl Visible {
 }
 
 /// What listens on a port beyond single addresses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PortUse {
     /// Some service declares HTTP on it, or is undeclared and has no address.
     pub http: bool,
     /// Some service without address speaks TLS on it: found by server name.
     pub tls: bool,
-    /// The oldest ServiceEntry without address that declares TCP on it: it takes every address
-    /// (Istio: a listener on `0.0.0.0:port`).
-    pub tcp: Option<Arc<Visible>>,
 }
 
 /// Index of visible services.
@@ -131,6 +128,10 @@ impl Registry {
                     .push((address.ip, address.prefix, visible.clone()));
             }
         }
+        for ip in &service.allocated {
+            let here = self.by_address.entry(*ip).or_default();
+            here.push(visible.clone());
+        }
         for port in visible.ports() {
             let used = self.port_use.entry(port.number).or_default();
             let no_address = service.addresses.is_empty();
@@ -138,15 +139,6 @@ impl Registry {
                 protocol if protocol.is_http() => used.http = true,
                 Protocol::Detect if no_address => used.http = true,
                 Protocol::Tls if no_address => used.tls = true,
-                Protocol::Tcp if no_address && !visible.is_headless() => {
-                    let older = used
-                        .tcp
-                        .as_ref()
-                        .is_none_or(|t| service.origin.created < t.service.origin.created);
-                    if older {
-                        used.tcp = Some(visible.clone());
-                    }
-                }
                 _ => {}
             }
         }

@@ -1,11 +1,12 @@
 //! Everything one proxy decides from, compiled from the resources it holds: immutable, swapped as one.
 
 use super::cluster::Cluster;
-use super::clusters::{Clusters, Target, View, passthrough};
+use super::clusters::{Clusters, Target, View, dynamic, passthrough};
 use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
 use super::l4::{L4Rule, SniTable};
+use super::names::NameTable;
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
 use super::resources::ResourceSet;
@@ -18,7 +19,7 @@ use crate::workload::Workload;
 use lateen_base::Str;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Compiled configuration of one proxy.
 #[derive(Debug)]
@@ -41,10 +42,14 @@ pub struct Snapshot {
     pub(super) egress_proxy: Option<Target>,
     pub(super) inbound_passthrough: Arc<Cluster>,
     black_hole: Arc<Cluster>,
+    /// Plain HTTP to unknown hosts under ALLOW_ANY_DYNAMIC_DNS.
+    pub(super) dynamic: Arc<Cluster>,
     pub(super) default_retries: Arc<RetryPolicy>,
     pub(super) no_retries: Arc<RetryPolicy>,
     pub(super) names: RouteNames,
     pub(super) security: Security,
+    /// Made when somebody asks: most proxies answer no DNS.
+    by_name: OnceLock<NameTable>,
 }
 
 /// Names of routes that no user wrote.
@@ -52,6 +57,7 @@ pub struct Snapshot {
 pub(super) struct RouteNames {
     pub default: Str,
     pub allow_any: Str,
+    pub allow_any_dynamic_dns: Str,
 }
 
 impl Snapshot {
@@ -99,12 +105,15 @@ impl Snapshot {
             Role::Sidecar => inbound::ports(set, scope, sidecar),
             Role::Gateway => HashMap::new(),
         };
+        let keep = |pick: fn(&Self) -> &Arc<Cluster>, new: Arc<Cluster>| match previous
+            .map(pick)
+            .filter(|old| **old == new)
+        {
+            Some(old) => old.clone(),
+            None => new,
+        };
         let fixed = |pick: fn(&Self) -> &Arc<Cluster>, name: &str, mutual: bool| {
-            let new = passthrough(name, mutual);
-            match previous.map(pick).filter(|old| **old == new) {
-                Some(old) => old.clone(),
-                None => new,
-            }
+            keep(pick, passthrough(name, mutual))
         };
         let auto_mtls = mesh.auto_mtls;
         Self {
@@ -123,16 +132,19 @@ impl Snapshot {
                 "InboundPassthroughCluster",
                 false,
             ),
+            dynamic: keep(|p| &p.dynamic, dynamic("AllowAnyDynamicDNSCluster")),
             black_hole: fixed(|p| &p.black_hole, "BlackHoleCluster", false),
             no_retries: Arc::new(RetryPolicy::none()),
             names: RouteNames {
                 default: "default".into(),
                 allow_any: "allow_any".into(),
+                allow_any_dynamic_dns: "allow_any_dynamic_dns".into(),
             },
             default_retries: retries,
             registry,
             clusters,
             security,
+            by_name: OnceLock::new(),
         }
     }
 
@@ -158,6 +170,9 @@ impl Snapshot {
             &self.inbound_passthrough,
             &self.black_hole,
         ];
+        let fixed = fixed
+            .into_iter()
+            .chain((self.outbound == OutboundMode::AllowAnyDynamicDns).then_some(&self.dynamic));
         self.clusters
             .by_name
             .values()
@@ -178,6 +193,12 @@ impl Snapshot {
     /// The workload that has this address, for metric labels of peers.
     pub fn workload_at(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
         self.registry.by_workload.get(&ip)
+    }
+
+    /// Addresses by name, for DNS.
+    pub(super) fn names(&self) -> &NameTable {
+        self.by_name
+            .get_or_init(|| NameTable::build(&self.registry, &self.scope))
     }
 
     /// Ports that a gateway opens, in order of port; empty for a sidecar.

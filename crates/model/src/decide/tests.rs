@@ -1,12 +1,14 @@
 //! Calls against small meshes: text in, plan out. The language is told in [`mesh`].
 
 mod effects;
+mod egress;
 mod gateway;
 mod hosts;
 mod inbound;
 mod index;
 mod l4;
 mod mesh;
+mod names;
 mod policy;
 mod routes;
 mod security;
@@ -40,7 +42,7 @@ fn check(config: &str, cases: &[(&str, &str)]) {
 /// GET http://host[:port]/path    may GET http://…    the route; what policies say
 /// open IP:PORT   admit IP:PORT                       the plan for a connection; what policies say of bytes
 /// sni NAME IP:PORT   tls NAME|- IP:PORT   inside NAME IP:PORT
-/// mode IP:PORT   secured ALPN IP:PORT
+/// mode IP:PORT   secured ALPN IP:PORT   who NAME     the last: DNS
 /// ```
 fn answer(snapshot: &Snapshot, call: &str) -> String {
     let call = Spoken::read(call);
@@ -62,10 +64,27 @@ fn answer(snapshot: &Snapshot, call: &str) -> String {
             show_connection(&plan)
         }
         "open" => show_connection(&connection(snapshot, facts, dice)),
+        "who" => show_known(super::known(snapshot, words[1], &SEARCH.map(str::to_owned))),
         "sni" => show_tcp(&server_name(snapshot, facts, words[1], dice)),
         "may" => call.asked(snapshot, words[1], words[2]),
         method => call.asked(snapshot, method, words[1]),
     }
+}
+
+/// Domains that the application's resolver searches.
+const SEARCH: [&str; 3] = [
+    "default.svc.cluster.local",
+    "svc.cluster.local",
+    "cluster.local",
+];
+
+fn show_known(known: Option<super::Known>) -> String {
+    let Some(known) = known else {
+        return "-".to_owned();
+    };
+    let addresses: Vec<_> = known.addresses.iter().map(ToString::to_string).collect();
+    let alias = known.alias.map(|alias| format!("{alias}: "));
+    format!("{}{}", alias.unwrap_or_default(), addresses.join(" "))
 }
 
 /// A call in its parts.
@@ -244,7 +263,37 @@ fn show_cluster(cluster: &super::cluster::Cluster) -> String {
     match cluster.discovery {
         Discovery::OriginalDestination if cluster.service.is_some() => format!("{name} @original"),
         Discovery::Fixed(address) => format!("{name} @{address}"),
+        Discovery::DynamicDns(_) => format!("{name} @asked"),
         _ => name,
+    }
+}
+
+/// How a cluster is called: `plain`, `mesh sni=… [required] [to ID]` (of its first endpoint), or `origin MODE [sans=…]`.
+fn cluster_tls(snapshot: &Snapshot, name: &str) -> String {
+    use super::cluster::{ClusterTls, Discovery};
+    let cluster = snapshot.cluster(name).expect("a cluster");
+    match &cluster.tls {
+        ClusterTls::Plain => "plain".to_owned(),
+        ClusterTls::Mesh {
+            server_name,
+            required,
+            ..
+        } => {
+            let first = match &cluster.discovery {
+                Discovery::Endpoints(list) => list.first().and_then(|e| e.identity.as_ref()),
+                _ => None,
+            };
+            let required = if *required { " required" } else { "" };
+            let to = first.map(|id| format!(" to {id}")).unwrap_or_default();
+            format!("mesh sni={server_name}{required}{to}")
+        }
+        ClusterTls::Origin(settings) => {
+            let sans = match &settings.sans[..] {
+                [] => String::new(),
+                sans => format!(" sans={}", sans.join(",")),
+            };
+            format!("origin {:?}{sans}", settings.mode)
+        }
     }
 }
 

@@ -172,16 +172,24 @@ impl RuleCache {
 /// Hosts under which clients address a service (Istio: virtual host domains), ports stripped.
 pub(super) fn domains(visible: &Visible, scope: &Scope) -> Vec<String> {
     let service = &visible.service;
-    let mut names = vec![service.key.hostname.to_string()];
-    names.extend(service.aliases.iter().map(ToString::to_string));
-    if service.key.namespace == scope.namespace && !service.aliases.is_empty() {
-        names.push(service.name.to_string());
-    }
+    let mut names = own_names(visible, scope);
     if visible.is_headless() {
         // Pods of a StatefulSet are addressed by names below the service's.
         let below: Vec<_> = names.iter().map(|name| format!("*.{name}")).collect();
         names.extend(below);
     }
     names.extend(service.addresses.iter().map(|a| a.ip.to_string()));
+    names.extend(service.allocated.iter().map(ToString::to_string));
+    names
+}
+
+/// Names of a service itself, as clients in this scope may write them.
+pub(super) fn own_names(visible: &Visible, scope: &Scope) -> Vec<String> {
+    let service = &visible.service;
+    let mut names = vec![service.key.hostname.to_string()];
+    names.extend(service.aliases.iter().map(ToString::to_string));
+    if service.key.namespace == scope.namespace && !service.aliases.is_empty() {
+        names.push(service.name.to_string());
+    }
     names
 }

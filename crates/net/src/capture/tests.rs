@@ -4,6 +4,8 @@
 //! The cases run in a copy of the test program inside fresh namespaces, so that nothing is left
 //! behind and no right is needed on the machine itself.
 
+mod names;
+
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;

@@ -258,6 +258,7 @@ pub(super) enum Step {
         into: Option<Target>,
     },
     SetMark,
+    NoTrack,
     Nat {
         destination: bool,
         version: Field,
@@ -317,6 +318,7 @@ impl Step {
             Step::Hash { .. } => "hash",
             Step::Lookup { .. } => "lookup",
             Step::SetMark => "meta",
+            Step::NoTrack => "notrack",
             Step::Nat { .. } => "nat",
             Step::Redirect => "redir",
             Step::Masquerade => "masq",
@@ -387,7 +389,7 @@ impl Step {
                 body.number(5, register(*port_slot));
             }
             Step::Redirect => body.number(1, register(0)),
-            Step::Masquerade | Step::Counter => {}
+            Step::Masquerade | Step::Counter | Step::NoTrack => {}
             Step::Reject(Reject::TcpReset) => {
                 body.number(1, 1);
                 body.bytes(2, &[0]);

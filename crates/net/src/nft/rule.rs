@@ -183,6 +183,12 @@ impl Rule {
         self
     }
 
+    /// Keeps connection tracking, and with it translation, away from the packet; only in hooks before it.
+    pub fn untracked(mut self) -> Rule {
+        self.steps.push(Step::NoTrack);
+        self
+    }
+
     /// Ends with a verdict.
     pub fn then(mut self, verdict: Verdict) -> Rule {
         self.steps.push(Step::Decide(verdict));

@@ -44,6 +44,12 @@ pub struct Service {
     pub visible_to: ::core::option::Option<Namespaces>,
     #[prost(string, repeated, tag = "9")]
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Chosen by the control plane; each 4 or 16 bytes.
+    #[prost(bytes = "vec", repeated, tag = "10")]
+    pub allocated: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Names that certificates may carry; none: nothing is said.
+    #[prost(string, repeated, tag = "11")]
+    pub sans: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Address {
@@ -117,6 +123,9 @@ pub struct ServedService {
     pub ports: ::prost::alloc::collections::BTreeMap<u32, u32>,
     #[prost(enumeration = "Health", tag = "3")]
     pub health: i32,
+    /// Name below a headless service's; empty: none.
+    #[prost(string, tag = "25")]
+    pub hostname: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StringMatch {
@@ -1041,6 +1050,8 @@ pub enum Resolution {
     Static = 1,
     None = 2,
     Dns = 3,
+    DnsFirst = 4,
+    DynamicDns = 5,
 }
 impl Resolution {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1053,6 +1064,8 @@ impl Resolution {
             Self::Static => "RESOLUTION_STATIC",
             Self::None => "RESOLUTION_NONE",
             Self::Dns => "RESOLUTION_DNS",
+            Self::DnsFirst => "RESOLUTION_DNS_FIRST",
+            Self::DynamicDns => "RESOLUTION_DYNAMIC_DNS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1062,6 +1075,8 @@ impl Resolution {
             "RESOLUTION_STATIC" => Some(Self::Static),
             "RESOLUTION_NONE" => Some(Self::None),
             "RESOLUTION_DNS" => Some(Self::Dns),
+            "RESOLUTION_DNS_FIRST" => Some(Self::DnsFirst),
+            "RESOLUTION_DYNAMIC_DNS" => Some(Self::DynamicDns),
             _ => None,
         }
     }
@@ -1310,6 +1325,7 @@ pub enum OutboundMode {
     Unspecified = 0,
     AllowAny = 1,
     RegistryOnly = 2,
+    AllowAnyDynamicDns = 3,
 }
 impl OutboundMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1321,6 +1337,7 @@ impl OutboundMode {
             Self::Unspecified => "OUTBOUND_MODE_UNSPECIFIED",
             Self::AllowAny => "OUTBOUND_MODE_ALLOW_ANY",
             Self::RegistryOnly => "OUTBOUND_MODE_REGISTRY_ONLY",
+            Self::AllowAnyDynamicDns => "OUTBOUND_MODE_ALLOW_ANY_DYNAMIC_DNS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1329,6 +1346,7 @@ impl OutboundMode {
             "OUTBOUND_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "OUTBOUND_MODE_ALLOW_ANY" => Some(Self::AllowAny),
             "OUTBOUND_MODE_REGISTRY_ONLY" => Some(Self::RegistryOnly),
+            "OUTBOUND_MODE_ALLOW_ANY_DYNAMIC_DNS" => Some(Self::AllowAnyDynamicDns),
             _ => None,
         }
     }

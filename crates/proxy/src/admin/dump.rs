@@ -51,7 +51,10 @@ fn cluster(cluster: &Cluster) -> Value {
             .iter()
             .map(|named| json!({ "address": format!("{}:{}", named.host, named.port) }))
             .collect(),
-        Discovery::OriginalDestination => Vec::new(),
+        Discovery::DnsFirst(named) => {
+            vec![json!({ "address": format!("{}:{}", named.host, named.port) })]
+        }
+        Discovery::OriginalDestination | Discovery::DynamicDns(_) => Vec::new(),
     };
     let service = cluster.service.as_ref();
     json!({

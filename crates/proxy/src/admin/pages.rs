@@ -192,6 +192,8 @@ pub(super) fn discovery(cluster: &Cluster) -> &'static str {
         Discovery::Endpoints(_) => "EDS",
         Discovery::OriginalDestination => "ORIGINAL_DST",
         Discovery::Dns(_) => "STRICT_DNS",
+        Discovery::DnsFirst(_) => "LOGICAL_DNS",
+        Discovery::DynamicDns(_) => "DYNAMIC_FORWARD_PROXY",
         Discovery::Fixed(_) => "STATIC",
     }
 }

@@ -62,6 +62,11 @@ impl Admin {
         for (name, kind, value) in self.shared.overload.figures() {
             let _ = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
         }
+        if self.addresses.dns.is_some() {
+            for (name, value) in crate::dns::figures(&self.shared.dns) {
+                let _ = writeln!(out, "# TYPE {name} counter\n{name} {value}");
+            }
+        }
         let panics = lateen_net::panics::count();
         let _ = writeln!(
             out,

@@ -84,7 +84,8 @@ async fn listen(
                 if cluster.tls != ClusterTls::Plain {
                     tokio::time::sleep(GRACE).await;
                 }
-                conn.worker.upstream.dial(cluster, &conn.facts).await.ok()
+                let upstream = &conn.worker.upstream;
+                upstream.dial(cluster, &conn.facts, "").await.ok()
             }
             // Nothing to call: HTTP clients are told why, others are reset once they have spoken.
             _ => std::future::pending().await,

@@ -81,6 +81,8 @@ pub(super) fn service(name: &str, vip: &str, port: u16, protocol: Protocol) -> R
             format!("{name}.{NAMESPACE}").into(),
             format!("{name}.{NAMESPACE}.svc").into(),
         ],
+        allocated: Vec::new(),
+        sans: Vec::new(),
     })
 }
 
@@ -113,6 +115,7 @@ pub(super) fn pod(name: &str, version: &str, port: u16, address: SocketAddr) -> 
             ServicePorts {
                 ports,
                 health: Health::Ready,
+                hostname: None,
             },
         )]),
     })

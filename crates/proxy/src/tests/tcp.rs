@@ -162,11 +162,13 @@ fn unknown_destinations_are_passed_on_or_reset() {
     });
 }
 
-/// A ClientHello with this server name of two letters, and nothing else.
+/// A ClientHello with this server name, of at most a hundred letters, and nothing else.
 pub(super) fn hello(name: &str) -> Vec<u8> {
     let mut hello = vec![3, 3];
     hello.extend([9; 32]);
-    hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2]);
+    let n = name.len() as u8;
+    hello.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    hello.extend([0, n + 9, 0, 0, 0, n + 5, 0, n + 3, 0, 0, n]);
     hello.extend(name.as_bytes());
     let length = hello.len() as u8;
     let mut bytes = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];

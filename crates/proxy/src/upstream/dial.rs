@@ -49,17 +49,22 @@ impl Dialed {
 }
 
 impl Upstream {
-    /// Connects to an endpoint of `cluster`; as long as connecting fails, to the next.
+    /// Connects to an endpoint of `cluster`; as long as connecting fails, to the next. `name` is the server name that the
+    /// client asks for; empty: none.
     pub(crate) async fn dial(
         &self,
         cluster: &Arc<Cluster>,
         facts: &ConnectionFacts,
+        name: &str,
     ) -> Result<Dialed, Failed> {
+        // It says where to, never how.
+        let is_dynamic = matches!(cluster.discovery, Discovery::DynamicDns(_));
+        let host = (is_dynamic && !name.is_empty()).then_some(name);
         let mut tried = Vec::new();
         let mut failed = Failed::new(FaultReason::NoEndpoint);
         let mut again = true;
         while tried.len() < MOST_ENDPOINTS {
-            let picked = self.pick(cluster, facts.destination, None, &tried).await;
+            let picked = self.pick(cluster, facts.destination, host, &tried).await;
             let Some(picked) = picked else {
                 break;
             };

@@ -22,7 +22,7 @@ impl Own {
             Some(at.ready),
             Some(at.metrics),
         ];
-        let captured = [at.outbound, at.inbound];
+        let captured = [at.outbound, at.inbound, at.dns];
         Self {
             listeners: all.into_iter().chain(captured).flatten().collect(),
             addresses: addresses.to_vec(),
@@ -67,6 +67,7 @@ mod tests {
         let addresses = Addresses {
             outbound: Some(at(15001)),
             inbound: Some(at(15006)),
+            dns: Some("127.0.0.1:15053".parse().unwrap()),
             admin: "127.0.0.1:15000".parse().unwrap(),
             merged: at(15020),
             ready: at(15021),
@@ -84,6 +85,7 @@ mod tests {
                 ("[::ffff:127.0.0.1]:15000", true),
                 ("0.0.0.0:15000", true),
                 ("127.0.0.1:15020", true),
+                ("127.0.0.1:15053", true),
                 ("127.0.0.9:15020", true),
                 ("10.0.0.7:15006", true),
                 ("127.0.0.1:8080", false),

@@ -107,7 +107,7 @@ fn external_name() {
         "",
         "{type: ExternalName, externalName: Example.com., ports: [{name: https, port: 443}]}",
         expect![[r#"
-            Service/ns/web Some("example.com") {ServiceKey { namespace: "ns", hostname: "web.ns.svc.cluster.local" }: ServicePorts { ports: {443: 443}, health: Ready }}
+            Service/ns/web Some("example.com") {ServiceKey { namespace: "ns", hostname: "web.ns.svc.cluster.local" }: ServicePorts { ports: {443: 443}, health: Ready, hostname: None }}
             ns/web.ns.svc.cluster.local Dns External Public
               443 "https" Tls -> Some(443)
         "#]],

@@ -17,8 +17,13 @@ fn check(spec: &str, want: Expect) {
             panic!("not a ServiceEntry");
         };
         let mesh = Mesh::default();
+        let from = ["240.240.0.7".parse().expect("an address")];
+        let given = allocatable(&config)
+            .map(|host| (host.to_owned(), from.to_vec()))
+            .collect();
         let (resources, notices) = service_entry(Inputs {
             config: &config,
+            allocated: &given,
             mesh: &mesh,
         });
         for resource in resources {
@@ -29,8 +34,21 @@ fn check(spec: &str, want: Expect) {
                         .iter()
                         .map(|a| format!("{}/{}", a.ip, a.prefix))
                         .collect::<Vec<_>>();
-                    writeln!(said, "{} {:?} {:?} {at:?}", s.key, s.resolution, s.location)
-                        .expect("text");
+                    let more = [
+                        (" allocated ", format!("{:?}", s.allocated)),
+                        (" sans ", format!("{:?}", s.sans)),
+                    ];
+                    let more: String = more
+                        .iter()
+                        .filter(|(_, list)| list != "[]")
+                        .map(|(name, list)| format!("{name}{list}"))
+                        .collect();
+                    writeln!(
+                        said,
+                        "{} {:?} {:?} {at:?}{more}",
+                        s.key, s.resolution, s.location
+                    )
+                    .expect("text");
                     for p in &s.ports {
                         writeln!(
                             said,
@@ -67,10 +85,10 @@ fn external_by_name() {
     check(
         "{hosts: [www.Example.com, b.example.com], ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: https, protocol: HTTPS, targetPort: 8443}], resolution: DNS}",
         expect![[r#"
-            ns/www.example.com Dns External []
+            ns/www.example.com Dns External [] allocated [240.240.0.7]
               80 http Http -> Some(80)
               443 https Tls -> Some(8443)
-            ns/b.example.com Dns External []
+            ns/b.example.com Dns External [] allocated [240.240.0.7]
               80 http Http -> Some(80)
               443 https Tls -> Some(8443)
         "#]],
@@ -107,9 +125,8 @@ fn pass_through_is_the_default() {
     check(
         "{hosts: ['*.a.b'], ports: [{number: 80, name: h, protocol: HTTP}], resolution: DYNAMIC_DNS}",
         expect![[r#"
-            ns/*.a.b None External []
+            ns/*.a.b DynamicDns External []
               80 h Http -> Some(80)
-            Warning: spec.resolution: DYNAMIC_DNS works as NONE for now: connections go to their original destination
         "#]],
     );
 }
@@ -121,5 +138,68 @@ fn errors_refuse() {
         expect![[r#"
         Error: spec.hosts[0]: "*" would take every host: use *.suffix or full names
     "#]],
+    );
+}
+
+#[test]
+fn who_gets_an_allocated_address() {
+    check(
+        "{hosts: [db.example, '*.db.example'], ports: [{number: 5432, name: t, protocol: TCP}], resolution: DNS, endpoints: [{address: db.example}]}",
+        expect![[r#"
+            ns/db.example Dns External [] allocated [240.240.0.7]
+              5432 t Tcp -> Some(5432)
+            ns/*.db.example Dns External []
+              5432 t Tcp -> Some(5432)
+            ServiceEntry/ns/a/0 [] Some("db.example") a  weight 1
+              ns/*.db.example {5432: 5432} Ready
+              ns/db.example {5432: 5432} Ready
+            Warning: spec.addresses: is empty, and none is allocated to wildcards, to resolution NONE, or against the label networking.istio.io/enable-autoallocate-ip: connections to TCP ports are treated as to unknown destinations, so give addresses
+        "#]],
+    );
+    check(
+        "{hosts: [db.example], ports: [{number: 5432, name: t, protocol: TCP}], resolution: STATIC}",
+        expect![[r#"
+            ns/db.example Static External [] allocated [240.240.0.7]
+              5432 t Tcp -> Some(5432)
+            Info: spec.addresses: is empty: TCP ports are reached by allocated addresses (status.addresses), which clients learn from the proxy's DNS (proxyMetadata ISTIO_META_DNS_CAPTURE)
+        "#]],
+    );
+    check(
+        "{hosts: [db.example], ports: [{number: 5432, name: t, protocol: TCP}]}",
+        expect![[r#"
+            ns/db.example None External []
+              5432 t Tcp -> Some(5432)
+            Warning: spec.addresses: is empty, and none is allocated to wildcards, to resolution NONE, or against the label networking.istio.io/enable-autoallocate-ip: connections to TCP ports are treated as to unknown destinations, so give addresses
+        "#]],
+    );
+    check(
+        "{hosts: [db.example], addresses: [192.0.2.1], ports: [{number: 5432, name: t, protocol: TCP}], resolution: DNS}",
+        expect![[r#"
+            ns/db.example Dns External ["192.0.2.1/32"]
+              5432 t Tcp -> Some(5432)
+        "#]],
+    );
+}
+
+#[test]
+fn names_resolved_as_asked_for() {
+    check(
+        "{hosts: ['*.example.com'], ports: [{number: 443, name: s, protocol: TLS}, {number: 5432, name: t, protocol: TCP}], resolution: DYNAMIC_DNS, endpoints: [{address: 192.0.2.1}]}",
+        expect![[r#"
+            ns/*.example.com DynamicDns External []
+              443 s Tls -> Some(443)
+            Warning: spec.ports[1].protocol: DYNAMIC_DNS is for HTTP and TLS, which name whom they ask for: the port is left out
+            Warning: spec.endpoints: are not used: with DYNAMIC_DNS the name that each request asks for is resolved
+        "#]],
+    );
+    check(
+        "{hosts: [a.example.com], ports: [{number: 443, name: s, protocol: TLS}], resolution: DNS_ROUND_ROBIN, subjectAltNames: [a.example.com], endpoints: [{address: b.example.com, network: far}]}",
+        expect![[r#"
+            ns/a.example.com DnsFirst External [] allocated [240.240.0.7] sans ["a.example.com"]
+              443 s Tls -> Some(443)
+            ServiceEntry/ns/a/0 [] Some("b.example.com") a  weight 1
+              ns/a.example.com {443: 443} Ready
+            Warning: spec.endpoints[0].network: has no effect yet: the mesh is one network, and the address is called directly
+        "#]],
     );
 }

@@ -96,7 +96,7 @@ fn fields_without_effect_are_named() {
             Warning: spec.ingress[0].connectionPool: is not in force yet: it has no effect
             Warning: spec.egress[0].bind: is not in force yet: it has no effect
             Warning: spec.egress[0].captureMode: is not in force yet: it has no effect
-            Warning: spec.outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS works as ALLOW_ANY for now
+            Warning: spec.outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS is for MeshConfig only, and works as ALLOW_ANY here
             Warning: spec.ingress[0].defaultEndpoint: sockets are not called, so the listener is left out: use 127.0.0.1:port
         "#]],
     );

@@ -258,5 +258,5 @@ fn endpoints_without_a_pod() {
         w.locality,
         w.services.values().next()
     );
-    expect!["EndpointSlice/ns/ext-1/0 [192.0.2.1] /z1 Some(ServicePorts { ports: {80: 8080}, health: Ready })"].assert_eq(&said);
+    expect!["EndpointSlice/ns/ext-1/0 [192.0.2.1] /z1 Some(ServicePorts { ports: {80: 8080}, health: Ready, hostname: None })"].assert_eq(&said);
 }

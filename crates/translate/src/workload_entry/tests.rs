@@ -41,6 +41,7 @@ spec: {selector: {app: db}, ports: [{name: sql, port: 5000, targetPort: 1}, {nam
         config: &entry.expect("an entry"),
         service_entries: &service_entries.iter().collect::<Vec<_>>(),
         services: &services.iter().collect::<Vec<_>>(),
+        health: Health::Ready,
         mesh: &Mesh::default(),
     });
     assert_eq!(notices, []);
@@ -68,6 +69,7 @@ spec: {selector: {app: db}, ports: [{name: sql, port: 5000, targetPort: 1}, {nam
                     3306: 3307,
                 },
                 health: Ready,
+                hostname: None,
             },
             ServiceKey {
                 namespace: "ns",
@@ -78,6 +80,7 @@ spec: {selector: {app: db}, ports: [{name: sql, port: 5000, targetPort: 1}, {nam
                     5001: 5002,
                 },
                 health: Ready,
+                hostname: None,
             },
         }
     "#]]

@@ -16,6 +16,7 @@ pub(super) fn mode(from: Option<OutboundMode>) -> i32 {
         None => proto::OutboundMode::Unspecified,
         Some(OutboundMode::AllowAny) => proto::OutboundMode::AllowAny,
         Some(OutboundMode::RegistryOnly) => proto::OutboundMode::RegistryOnly,
+        Some(OutboundMode::AllowAnyDynamicDns) => proto::OutboundMode::AllowAnyDynamicDns,
     }
     .into()
 }
@@ -26,6 +27,9 @@ pub(super) fn read_mode(from: i32) -> Read<Option<OutboundMode>> {
         Some(proto::OutboundMode::Unspecified) => Some(None),
         Some(proto::OutboundMode::AllowAny) => Some(Some(OutboundMode::AllowAny)),
         Some(proto::OutboundMode::RegistryOnly) => Some(Some(OutboundMode::RegistryOnly)),
+        Some(proto::OutboundMode::AllowAnyDynamicDns) => {
+            Some(Some(OutboundMode::AllowAnyDynamicDns))
+        }
     };
     known(mode, from, "outbound")
 }

@@ -1,8 +1,8 @@
 //! Services.
 
 use super::parts::{
-    Read, each, ip, key, known, named, optional_port, origin, port, read_address, read_key,
-    read_origin, read_visibility, strs, text, texts, visibility,
+    Read, each, ip, key, known, named, optional_port, origin, port, read_address, read_ip,
+    read_key, read_origin, read_visibility, strs, text, texts, visibility,
 };
 use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
 use lateen_proto::mesh as proto;
@@ -25,6 +25,8 @@ pub(super) fn encode(from: &Service) -> proto::Service {
             Resolution::Static => proto::Resolution::Static,
             Resolution::None => proto::Resolution::None,
             Resolution::Dns => proto::Resolution::Dns,
+            Resolution::DnsFirst => proto::Resolution::DnsFirst,
+            Resolution::DynamicDns => proto::Resolution::DynamicDns,
         }
         .into(),
         location: match from.location {
@@ -34,6 +36,8 @@ pub(super) fn encode(from: &Service) -> proto::Service {
         .into(),
         visible_to: visibility(&from.visibility),
         aliases: texts(&from.aliases),
+        allocated: from.allocated.iter().map(|a| ip(*a)).collect(),
+        sans: texts(&from.sans),
     }
 }
 
@@ -52,6 +56,8 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         proto::Resolution::Static => Some(Resolution::Static),
         proto::Resolution::None => Some(Resolution::None),
         proto::Resolution::Dns => Some(Resolution::Dns),
+        proto::Resolution::DnsFirst => Some(Resolution::DnsFirst),
+        proto::Resolution::DynamicDns => Some(Resolution::DynamicDns),
     };
     let location = match from.location() {
         proto::Location::Unspecified => None,
@@ -68,6 +74,8 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         location: known(location, from.location, "location")?,
         visibility: read_visibility(from.visible_to),
         aliases: strs(from.aliases),
+        allocated: each(from.allocated, "allocated", |a| read_ip(&a, ""))?,
+        sans: strs(from.sans),
     })
 }
 

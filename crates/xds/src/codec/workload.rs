@@ -41,6 +41,7 @@ fn encode_served((service, from): (&ServiceKey, &ServicePorts)) -> proto::Served
             Health::Unready => proto::Health::Unready,
         }
         .into(),
+        hostname: from.hostname.as_ref().map(text).unwrap_or_default(),
     }
 }
 
@@ -85,5 +86,10 @@ fn decode_served(from: proto::ServedService) -> Read<(ServiceKey, ServicePorts)>
         Ok((number, port(target, &field)?))
     });
     let ports = ports.collect::<Read<_>>()?;
-    Ok((read_key(from.key)?, ServicePorts { ports, health }))
+    let served = ServicePorts {
+        ports,
+        health,
+        hostname: (!from.hostname.is_empty()).then(|| from.hostname.into()),
+    };
+    Ok((read_key(from.key)?, served))
 }

@@ -6,13 +6,15 @@ use crate::decide::security;
 use crate::identity::SpiffeId;
 use crate::tls::{ClientTls, ClientTlsMode};
 use crate::workload::Workload;
+use lateen_base::Str;
 use std::sync::Arc;
 
 /// How connections are secured: as the DestinationRule says, else mutual TLS where it can be had. A name of Istio's
-/// form is made by `name`.
+/// form is made by `name`; `sans` are the names that the service itself gives, for rules that give none.
 pub(super) fn tls(
     seen: &View<'_>,
     wanted: Option<&ClientTls>,
+    sans: &[Str],
     name: impl FnOnce() -> String,
 ) -> ClusterTls {
     let mesh = |wanted: Option<&ClientTls>| ClusterTls::Mesh {
@@ -20,7 +22,10 @@ pub(super) fn tls(
             Some(sni) => sni,
             None => name().into(),
         },
-        sans: wanted.map(|w| w.sans.clone()).unwrap_or_default(),
+        sans: match wanted {
+            Some(wanted) if !wanted.sans.is_empty() => wanted.sans.clone(),
+            _ => sans.to_vec(),
+        },
         required: wanted.is_some(),
     };
     match wanted {
@@ -30,7 +35,11 @@ pub(super) fn tls(
             ClientTlsMode::Disable => ClusterTls::Plain,
             ClientTlsMode::IstioMutual => mesh(Some(tls)),
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {
-                ClusterTls::Origin(Arc::new(tls.clone()))
+                let mut tls = tls.clone();
+                if tls.sans.is_empty() {
+                    tls.sans = sans.to_vec();
+                }
+                ClusterTls::Origin(Arc::new(tls))
             }
         },
     }

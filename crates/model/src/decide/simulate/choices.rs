@@ -42,6 +42,16 @@ impl Choice {
                 .iter()
                 .map(|named| format!("{}:{} by DNS", named.host, named.port))
                 .collect(),
+            Discovery::DnsFirst(named) => {
+                vec![format!(
+                    "{}:{} by DNS, its first address",
+                    named.host, named.port
+                )]
+            }
+            Discovery::DynamicDns(port) => {
+                let port = port.map_or_else(|| "the same port".to_owned(), |p| format!("port {p}"));
+                vec![format!("the name that the client asks for, by DNS, {port}")]
+            }
             Discovery::Fixed(address) => vec![address.to_string()],
         };
         Self {

@@ -98,10 +98,14 @@ pub(super) fn resolve(
         .usable(None)
         .cloned();
     let (ip, port, kind) = match (
-        service.addresses.first(),
+        service
+            .addresses
+            .first()
+            .map(|a| a.ip)
+            .or(service.allocated.first().copied()),
         target.map(|c| c.discovery.clone()),
     ) {
-        (Some(address), _) => (address.ip, url.port, "virtual address"),
+        (Some(ip), _) => (ip, url.port, "virtual address"),
         (None, Ok(Discovery::Endpoints(list))) if !list.is_empty() => (
             list[0].address.ip(),
             list[0].address.port(),

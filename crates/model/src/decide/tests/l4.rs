@@ -87,18 +87,150 @@ entry default/only.example 10.1.2.3 tcp:5000 none
 }
 
 #[test]
-fn a_tcp_entry_without_address_takes_its_port() {
+fn a_tcp_entry_without_address_takes_nothing() {
+    let entries = "
+entry default/db.example - tcp:5432 dns
+entry default/any.example - tcp:5433 none
+";
+    check(
+        entries,
+        &[
+            ("open 203.0.113.1:5432", "tcp PassthroughCluster"),
+            ("open 203.0.113.1:5433", "tcp PassthroughCluster"),
+        ],
+    );
+    check(
+        &format!("mesh registry-only\n{entries}"),
+        &[(
+            "open 203.0.113.1:5432",
+            "tcp NotInRegistry 203.0.113.1:5432",
+        )],
+    );
+}
+
+#[test]
+fn allocated_addresses_are_exact() {
+    check(
+        "
+entry default/db.example - tcp:5432 dns vip=240.240.0.7,2001:2::7
+entry default/later.example - tcp:5432 dns vip=240.240.0.8,2001:2::8
+entry default/api.example - tls:443 dns vip=240.240.0.9,2001:2::9
+entry default/web.example - http:80 dns vip=240.240.0.10,2001:2::a
+",
+        &[
+            ("open 240.240.0.7:5432", "tcp outbound|5432||db.example"),
+            ("open [2001:2::8]:5432", "tcp outbound|5432||later.example"),
+            ("open 240.240.0.9:5432", "tcp PassthroughCluster"),
+            ("open 203.0.113.1:5432", "tcp PassthroughCluster"),
+            ("open 240.240.0.9:443", "sni outbound|443||api.example"),
+            // Clients that resolve the host themselves are known by what they ask for.
+            (
+                "sni api.example 203.0.113.1:443",
+                "outbound|443||api.example",
+            ),
+            (
+                "GET http://web.example/ to=203.0.113.1:80",
+                "outbound|80||web.example (default)",
+            ),
+            (
+                "GET http://240.240.0.10/",
+                "outbound|80||web.example (default)",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn names_as_asked_for() {
     check(
         "
 mesh registry-only
-entry default/db.example - tcp:5432 dns
-entry default/later.example - tcp:5432 dns
+entry default/*.example.com - http:80 tls:443 tcp:5432 dynamic
+entry default/*.at.example.com 192.0.2.1 tls:8443 tcp:5432 dynamic
 ",
         &[
-            ("open 203.0.113.1:5432", "tcp outbound|5432||db.example"),
             (
-                "open 203.0.113.1:5433",
-                "tcp NotInRegistry 203.0.113.1:5433",
+                "GET http://a.example.com/ to=203.0.113.1:80",
+                "outbound|80||*.example.com @asked (default)",
+            ),
+            (
+                "sni a.example.com 203.0.113.1:443",
+                "outbound|443||*.example.com @asked",
+            ),
+            (
+                "sni example.org 203.0.113.1:443",
+                "NotInRegistry 203.0.113.1:443",
+            ),
+            (
+                "sni a.at.example.com 192.0.2.1:8443",
+                "outbound|8443||*.at.example.com @asked",
+            ),
+            // Bytes ask for nobody.
+            (
+                "open 203.0.113.1:5432",
+                "tcp NotInRegistry 203.0.113.1:5432",
+            ),
+            ("open 192.0.2.1:5432", "tcp NotInRegistry 192.0.2.1:5432"),
+        ],
+    );
+}
+
+#[test]
+fn unknown_http_hosts_by_dynamic_dns() {
+    check(
+        "
+mesh dynamic
+service default/web 10.96.0.1 http:80
+",
+        &[
+            (
+                "GET http://example.com/ to=203.0.113.1:80",
+                "AllowAnyDynamicDNSCluster @asked (allow_any_dynamic_dns)",
+            ),
+            ("sni example.com 203.0.113.1:443", "PassthroughCluster"),
+            ("open 203.0.113.1:80", "detect PassthroughCluster"),
+        ],
+    );
+}
+
+#[test]
+fn both_families() {
+    check(
+        "
+service default/web 10.96.0.1,fd00:10:96::1 http:80 tcp:5432 any:7000
+pod default/web-0 fd00:10:244::5 serves=web
+entry default/db.example 192.0.2.1,2001:db8::1 tcp:5432 none
+entry default/near.example 2001:db8:1::/48 tcp:5432 none
+",
+        &[
+            (
+                "open [fd00:10:96::1]:5432",
+                "tcp outbound|5432||web.default",
+            ),
+            ("open 10.96.0.1:5432", "tcp outbound|5432||web.default"),
+            (
+                "open [fd00:10:96::1]:7000",
+                "detect outbound|7000||web.default",
+            ),
+            (
+                "GET http://web/ to=[fd00:10:96::1]:80",
+                "outbound|80||web.default (default)",
+            ),
+            (
+                "GET http://[fd00:10:96::1]/",
+                "outbound|80||web.default (default)",
+            ),
+            (
+                "open [fd00:10:244::5]:5432",
+                "tcp outbound|5432||web.default @original",
+            ),
+            (
+                "open [2001:db8::1]:5432",
+                "tcp outbound|5432||db.example @original",
+            ),
+            (
+                "open [2001:db8:1:2::9]:5432",
+                "tcp outbound|5432||near.example @original",
             ),
         ],
     );

@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! me sidecar|gateway NS/POD IP k=v…
-//! mesh [registry-only] [plain] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
+//! mesh [registry-only|dynamic] [plain] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
 //! service NS/NAME IP|- proto:port[>target]…  [export=NS]
-//! entry NS/HOST IP|- proto:port… [dns|none]
-//! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain]
+//! entry NS/HOST IP,…|- proto:port… [dns|first|dynamic|none] [vip=IP,…] [san=NAME]
+//! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain] [named]
 //! policy NS/NAME host=H [rr|random|passthrough] [tls=MODE] [sni=NAME] [san=NAME] [at=PORT:TLSMODE]…
 //!        [subset=NAME:k=v[:rr][:tls=MODE]]… [select=k=v] [export=NS]
 //! peers NS/NAME [MODE] [select=k=v] [at=PORT:MODE]…
@@ -195,7 +195,8 @@ fn service(kind: &str, rest: &[&str], age: u64) -> Service {
         })
     });
     let addresses = rest[1].split(',').filter_map(|text| {
-        let (ip, prefix) = text.split_once('/').unwrap_or((text, "32"));
+        let whole = if text.contains(':') { "128" } else { "32" };
+        let (ip, prefix) = text.split_once('/').unwrap_or((text, whole));
         Some(Address {
             ip: ip.parse().ok()?,
             prefix: prefix.parse().ok()?,
@@ -216,9 +217,16 @@ fn service(kind: &str, rest: &[&str], age: u64) -> Service {
             age,
         ),
         addresses: addresses.collect(),
+        allocated: option(rest, "vip")
+            .into_iter()
+            .flat_map(|list| list.split(','))
+            .map(|ip| ip.parse().expect("an address"))
+            .collect(),
         ports: ports.collect(),
         resolution: match rest {
             r if r.contains(&"dns") => Resolution::Dns,
+            r if r.contains(&"first") => Resolution::DnsFirst,
+            r if r.contains(&"dynamic") => Resolution::DynamicDns,
             r if r.contains(&"none") => Resolution::None,
             _ => Resolution::Static,
         },
@@ -235,6 +243,7 @@ fn service(kind: &str, rest: &[&str], age: u64) -> Service {
             ],
             false => Vec::new(),
         },
+        sans: option(rest, "san").into_iter().map(Str::from).collect(),
         name,
     }
 }
@@ -256,7 +265,14 @@ fn pod(rest: &[&str], services: &[Service]) -> Workload {
             .iter()
             .filter_map(|p| Some((p.number, p.target?)));
         let ports = ports.collect();
-        Some((service.key.clone(), ServicePorts { ports, health }))
+        Some((
+            service.key.clone(),
+            ServicePorts {
+                ports,
+                health,
+                hostname: rest.contains(&"named").then(|| name.clone()),
+            },
+        ))
     });
     Workload {
         uid: format!("Pod/{namespace}/{name}").into(),
@@ -358,6 +374,7 @@ fn settings(rest: &[&str]) -> MeshSettings {
     MeshSettings {
         outbound: match rest.contains(&"registry-only") {
             true => OutboundMode::RegistryOnly,
+            false if rest.contains(&"dynamic") => OutboundMode::AllowAnyDynamicDns,
             false => OutboundMode::AllowAny,
         },
         auto_mtls: !rest.contains(&"plain"),

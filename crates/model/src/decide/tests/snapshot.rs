@@ -16,6 +16,7 @@ fn endpoints(config: &str, cluster: &str) -> Vec<String> {
     let snapshot = snapshot(config);
     match &snapshot.cluster(cluster).expect("cluster").discovery {
         Discovery::Endpoints(list) => list.iter().map(|e| e.address.to_string()).collect(),
+        Discovery::DnsFirst(one) => vec![format!("first of {}:{}", one.host, one.port)],
         Discovery::Dns(names) => names
             .iter()
             .map(|n| format!("{}:{}", n.host, n.port))

@@ -110,14 +110,21 @@ fn service() -> impl Strategy<Value = Service> {
             target,
         },
     );
-    let resolution = select(vec![Resolution::Static, Resolution::None, Resolution::Dns]);
+    let resolution = select(vec![
+        Resolution::Static,
+        Resolution::None,
+        Resolution::Dns,
+        Resolution::DnsFirst,
+        Resolution::DynamicDns,
+    ]);
     let location = select(vec![Location::Internal, Location::External]);
     (
         (key(), name(), origin(), vec(address, 0..3)),
         (vec(port, 0..4), resolution, location),
         (visibility(), vec(name(), 0..3)),
+        (vec(ip(), 0..3), vec(name(), 0..3)),
     )
-        .prop_map(|(a, b, c)| Service {
+        .prop_map(|(a, b, c, d)| Service {
             key: a.0,
             name: a.1,
             origin: a.2,
@@ -127,13 +134,20 @@ fn service() -> impl Strategy<Value = Service> {
             location: b.2,
             visibility: c.0,
             aliases: c.1,
+            allocated: d.0,
+            sans: d.1,
         })
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
     let health = select(vec![Health::Ready, Health::Draining, Health::Unready]);
-    let served = (btree_map(port(), port(), 0..3), health)
-        .prop_map(|(ports, health)| ServicePorts { ports, health });
+    let served = (btree_map(port(), port(), 0..3), health, option::of(name())).prop_map(
+        |(ports, health, hostname)| ServicePorts {
+            ports,
+            health,
+            hostname,
+        },
+    );
     (
         (name(), name(), name(), vec(ip(), 0..3), option::of(name())),
         (labels(), text(), text(), text(), text()),
@@ -257,7 +271,11 @@ fn gateway() -> impl Strategy<Value = Gateway> {
 }
 
 fn mode() -> impl Strategy<Value = OutboundMode> {
-    select(vec![OutboundMode::AllowAny, OutboundMode::RegistryOnly])
+    select(vec![
+        OutboundMode::AllowAny,
+        OutboundMode::AllowAnyDynamicDns,
+        OutboundMode::RegistryOnly,
+    ])
 }
 
 fn scope() -> impl Strategy<Value = SidecarScope> {
