@@ -8,5 +8,6 @@ mod names;
 mod resilience;
 mod security;
 mod seeds;
+mod servers;
 mod user;
 mod verbs;
