@@ -6,6 +6,7 @@ use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
 use super::l4::{L4Rule, SniTable};
+use super::limits::Limits;
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
 use super::resources::ResourceSet;
@@ -43,6 +44,7 @@ pub struct Snapshot {
     pub(super) no_retries: Arc<RetryPolicy>,
     pub(super) names: RouteNames,
     pub(super) security: Security,
+    pub(super) limits: Limits,
 }
 
 /// Names of routes that no user wrote.
@@ -71,6 +73,7 @@ impl Snapshot {
         let registry = Registry::build(set, scope, sidecar, &tables);
         let policies = Policies::build(set, scope, root);
         let security = Security::build(set, scope, &mesh, previous.map(|p| &p.security));
+        let limits = Limits::build(set, scope, root);
         let seen = View {
             registry: &registry,
             policies: &policies,
@@ -132,6 +135,7 @@ impl Snapshot {
             registry,
             clusters,
             security,
+            limits,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Strategies for any valid resource.
 
+mod limit;
 mod mesh;
 mod policy;
 mod security;
@@ -34,6 +35,7 @@ pub fn resource() -> impl Strategy<Value = Resource> {
         mesh::settings().prop_map(Resource::MeshSettings),
         security::resource(),
         policy::policy().prop_map(Resource::AuthorizationPolicy),
+        limit::policy().prop_map(Resource::RateLimitPolicy),
     ]
 }
 
