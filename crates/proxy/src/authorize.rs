@@ -68,6 +68,8 @@ pub(crate) struct Passed {
     pub(crate) routing: Option<HeaderMap>,
     /// The request as it was looked at, where it asks for a tunnel: that outlives the policies of now.
     pub(crate) tunnel: Option<Box<Tunnel>>,
+    /// The verified token.
+    pub(crate) token: Option<Arc<Token>>,
 }
 
 /// A request that was let in and may become a tunnel, kept for looking at it again when policies change.
@@ -188,6 +190,7 @@ pub(crate) async fn check(mut asked: Asked<'_>) -> Result<Passed, Refusal> {
     let token = asked.authenticate()?;
     let ruling = asked.decide(token.as_deref(), authz::authorize);
     asked.noticed().write(&ruling);
+    passed.token.clone_from(&token);
     let tunnel = asked.tunnel(token);
     asked.obey(ruling.verdict, &mut passed).await?;
     passed.tunnel = tunnel.map(|tunnel| {

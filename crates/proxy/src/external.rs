@@ -2,11 +2,13 @@
 //! own way out.
 
 mod grpc;
+pub(crate) mod quota;
 
 use crate::authorize::{Asked, Refusal};
 use crate::connection::Conn;
 use crate::head;
 use crate::upstream::{Lease, Order, Replay};
+use crate::worker::Worker;
 use bytes::Bytes;
 use http::{HeaderMap, request};
 use http_body_util::{BodyExt, Limited};
@@ -199,7 +201,7 @@ async fn answer(
 /// One check, ready to be sent.
 struct Check<'a> {
     provider: &'a AuthzProvider,
-    way: Way<'a>,
+    way: Way,
     message: Message<'a>,
     body: Option<&'a Excerpt<Bytes>>,
 }
@@ -296,24 +298,37 @@ async fn whole(body: Incoming) -> Result<Bytes, Unavailable> {
 }
 
 /// The way to a provider.
-struct Way<'a> {
-    conn: &'a Conn,
+struct Way {
+    worker: Rc<Worker>,
+    facts: ConnectionFacts,
     cluster: Arc<Cluster>,
     deadline: Instant,
 }
 
-impl<'a> Way<'a> {
-    fn to(conn: &'a Conn, provider: &AuthzProvider) -> Result<Self, Unavailable> {
-        let name = format!("outbound|{}||{}", provider.port, provider.host);
-        let live = conn.worker.shared.live.load();
+impl Way {
+    fn to(conn: &Conn, provider: &AuthzProvider) -> Result<Self, Unavailable> {
+        let place = (&*provider.host, provider.port);
+        Self::at(&conn.worker, conn.facts, place, provider.timeout)
+    }
+
+    /// The way to a host and port of the mesh.
+    fn at(
+        worker: &Rc<Worker>,
+        facts: ConnectionFacts,
+        (host, port): (&str, u16),
+        timeout: Duration,
+    ) -> Result<Self, Unavailable> {
+        let name = format!("outbound|{port}||{host}");
+        let live = worker.shared.live.load();
         let cluster = live.snapshot.cluster(&name).map(Arc::clone);
         let cluster = cluster.ok_or_else(|| {
             Unavailable("no such service and port is known to this proxy".to_owned())
         })?;
         Ok(Self {
-            conn,
+            worker: Rc::clone(worker),
+            facts,
             cluster,
-            deadline: Instant::now() + provider.timeout,
+            deadline: Instant::now() + timeout,
         })
     }
 
@@ -323,7 +338,6 @@ impl<'a> Way<'a> {
         body: Bytes,
         grpc: bool,
     ) -> Result<(http::Response<Incoming>, Lease), Unavailable> {
-        let conn = self.conn;
         let plan = ForwardPlan {
             route: RouteFacts::default(),
             cluster: Arc::clone(&self.cluster),
@@ -341,7 +355,7 @@ impl<'a> Way<'a> {
         // A check goes out, whichever way the request goes.
         let facts = ConnectionFacts {
             direction: Direction::Outbound,
-            ..conn.facts
+            ..self.facts
         };
         let order = Order {
             plan: &plan,
@@ -353,7 +367,7 @@ impl<'a> Way<'a> {
             upgrade: false,
             deadline: Some(self.deadline),
         };
-        match conn.worker.upstream.send(order).await {
+        match self.worker.upstream.send(order).await {
             Ok(sent) => Ok((sent.response, sent.lease)),
             Err(failed) => Err(Unavailable(crate::fault::cause(&failed))),
         }

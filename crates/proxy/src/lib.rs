@@ -22,6 +22,7 @@ mod fault;
 mod head;
 mod identity;
 mod labels;
+mod limits;
 mod live;
 mod overload;
 mod security;

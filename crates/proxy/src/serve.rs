@@ -1,7 +1,7 @@
 //! The spine: one request from its head to its response. HTTP versions differ only below this.
 //!
 //! ```text
-//! canonical head -> filters -> authorize -> decide::request -> rewrite, edits -> upstream::send
+//! canonical head -> filters -> authorize -> decide::request -> limits -> rewrite, edits -> upstream::send
 //!                -> filters, edits -> client
 //! ```
 
@@ -12,6 +12,7 @@ use crate::drain::Stage;
 use crate::exchange::{Kind, Open};
 use crate::fault;
 use crate::head;
+use crate::limits::{self, Counting};
 use crate::live::Review;
 use crate::upstream::{Failed, Order, Replay, Sent, UNREACHED};
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use lateen_model::mesh::PathNormalization;
 use lateen_model::route::HeaderEdit;
 use lateen_net::http::{Body, Busy, Incoming, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -75,6 +77,7 @@ pub(crate) async fn answer(
                         version,
                         client: upgraded,
                         authority: &authority,
+                        remote,
                         passed,
                     };
                     call.route(&mut cx, open, head, body).await
@@ -306,6 +309,8 @@ struct Call<'a> {
     version: Version,
     client: OnUpgrade,
     authority: &'a str,
+    /// The client's address as trusted proxies tell it.
+    remote: IpAddr,
     passed: Passed,
 }
 
@@ -315,7 +320,7 @@ impl Call<'_> {
         self,
         cx: &mut Context,
         open: Open,
-        head: request::Parts,
+        mut head: request::Parts,
         body: Replay,
     ) -> Response<Body> {
         let conn = self.conn;
@@ -328,6 +333,32 @@ impl Call<'_> {
             let dice = fastrand::u64(..);
             decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
         };
+        let counting = Counting {
+            conn,
+            head: &head,
+            authority: self.authority,
+            scheme: scheme(conn),
+            remote: self.remote,
+            token: self.passed.token.as_deref(),
+        };
+        let said = match limits::check(&counting, &plan).await {
+            Ok(said) => said,
+            Err(refusal) => return turn_away(conn, cx, open, &refusal),
+        };
+        said.on_request(&mut head.headers);
+        let mut answer = self.follow(cx, open, plan, (head, body)).await;
+        said.on_response(answer.headers_mut());
+        answer
+    }
+
+    async fn follow(
+        self,
+        cx: &mut Context,
+        open: Open,
+        plan: RequestPlan,
+        (head, body): (request::Parts, Replay),
+    ) -> Response<Body> {
+        let conn = self.conn;
         match plan {
             RequestPlan::Forward(plan) => self.forward(cx, open, &plan, (head, body)).await,
             RequestPlan::Redirect { redirect, route } => {

@@ -3,6 +3,7 @@
 use crate::config::{Destinations, Ports};
 use crate::drain::Drain;
 use crate::identity::Membership;
+use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::tls::{Origins, Servers};
 use crate::upstream::Own;
@@ -47,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) origins: Origins,
     pub(crate) drain: Drain,
     pub(crate) metrics: Metrics,
+    /// Local rate limits.
+    pub(crate) buckets: Buckets,
+    /// What rate limits did.
+    pub(crate) tally: Tally,
     pub(crate) log: LogWriter,
 }
 

@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Ports};
 use crate::control::{self, Control};
 use crate::drain::{Drain, Stage};
+use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
@@ -92,6 +93,8 @@ impl Proxy {
             origins: Origins::default(),
             drain: Drain::new(),
             metrics: Metrics::new(&config.version, EXPIRE),
+            buckets: Buckets::default(),
+            tally: Tally::default(),
             log: LogWriter::start(log)?,
             scope: config.scope.clone(),
         });

@@ -14,6 +14,7 @@ mod guarded;
 mod headers;
 mod http;
 mod jwt;
+mod limits;
 mod member;
 mod mesh;
 mod mtls;
