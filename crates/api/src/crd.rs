@@ -3,6 +3,7 @@
 use crate::authorization_policy::AuthorizationPolicy;
 use crate::kinds::{KINDS, Kind, Support};
 use crate::peer_authentication::PeerAuthentication;
+use crate::rate_limit_policy::RateLimitPolicy;
 use crate::request_authentication::RequestAuthentication;
 use crate::schema::structural;
 use crate::{destination_rule, gateway, service_entry, sidecar, virtual_service, workload_entry};
@@ -35,6 +36,10 @@ static SPECS: LazyLock<BTreeMap<&'static str, Value>> = LazyLock::new(|| {
         (
             "AuthorizationPolicy",
             keeping_unknown(structural::<AuthorizationPolicy>()),
+        ),
+        (
+            "RateLimitPolicy",
+            keeping_unknown(structural::<RateLimitPolicy>()),
         ),
     ])
 });

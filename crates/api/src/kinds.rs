@@ -192,6 +192,9 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const SECURITY: &str = "security.istio.io";
 const EXTENSIONS: &str = "extensions.istio.io";
 
+/// The API group of Lateen's own kinds.
+pub const LATEEN: &str = "networking.lateen.dev";
+
 /// Every kind that Lateen knows.
 pub static KINDS: &[Kind] = &[
     Kind {
@@ -287,6 +290,17 @@ pub static KINDS: &[Kind] = &[
         singular: "requestauthentication",
         short_names: &["ra"],
         ..SECURE
+    },
+    Kind {
+        group: LATEEN,
+        versions: &["v1alpha1"],
+        storage: "v1alpha1",
+        kind: "RateLimitPolicy",
+        plural: "ratelimitpolicies",
+        singular: "ratelimitpolicy",
+        short_names: &["rlp"],
+        categories: &["lateen"],
+        ..ISTIO
     },
     later(
         NETWORKING,

@@ -23,6 +23,7 @@ pub mod notice;
 pub mod object;
 pub mod path;
 pub mod peer_authentication;
+pub mod rate_limit_policy;
 pub mod request_authentication;
 pub mod schema;
 pub mod service_entry;

@@ -9,6 +9,7 @@ use crate::kinds::{self, Kind, Support};
 use crate::meta::{Config, Meta};
 use crate::notice::{Notice, Subject, any_error};
 use crate::peer_authentication::PeerAuthentication;
+use crate::rate_limit_policy::RateLimitPolicy;
 use crate::request_authentication::RequestAuthentication;
 use crate::service_entry::ServiceEntry;
 use crate::sidecar::Sidecar;
@@ -38,6 +39,8 @@ pub enum Object {
     RequestAuthentication(Config<RequestAuthentication>),
     /// An AuthorizationPolicy.
     AuthorizationPolicy(Config<AuthorizationPolicy>),
+    /// A RateLimitPolicy.
+    RateLimitPolicy(Config<RateLimitPolicy>),
     /// An object of a Kubernetes kind.
     Kubernetes(Untyped),
     /// An object of a kind that has no effect yet, or that Lateen does not know.
@@ -70,6 +73,7 @@ impl Object {
             Self::PeerAuthentication(_) => "PeerAuthentication",
             Self::RequestAuthentication(_) => "RequestAuthentication",
             Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
+            Self::RateLimitPolicy(_) => "RateLimitPolicy",
             Self::Kubernetes(object) | Self::Unsupported(object) => &object.kind,
         }
     }
@@ -86,6 +90,7 @@ impl Object {
             Self::PeerAuthentication(object) => &object.meta,
             Self::RequestAuthentication(object) => &object.meta,
             Self::AuthorizationPolicy(object) => &object.meta,
+            Self::RateLimitPolicy(object) => &object.meta,
             Self::Kubernetes(object) | Self::Unsupported(object) => &object.meta,
         }
     }
@@ -197,7 +202,7 @@ fn frame(value: &Value, subject: &Subject) -> Vec<Notice> {
 /// meant: `rules: [{form: …}]` would match everything.
 fn unknown(kind: &Kind) -> Unknown {
     match kind.group {
-        "security.istio.io" => Unknown::Error,
+        "security.istio.io" | kinds::LATEEN => Unknown::Error,
         _ => Unknown::Warning,
     }
 }
@@ -243,6 +248,7 @@ fn typed(
         "PeerAuthentication" => decode(meta, spec).map(Object::PeerAuthentication),
         "RequestAuthentication" => decode(meta, spec).map(Object::RequestAuthentication),
         "AuthorizationPolicy" => decode(meta, spec).map(Object::AuthorizationPolicy),
+        "RateLimitPolicy" => decode(meta, spec).map(Object::RateLimitPolicy),
         _ => decode(meta, spec).map(Object::WorkloadEntry),
     };
     match object {

@@ -7,6 +7,7 @@ mod authorization_policy;
 mod destination_rule;
 mod gateway;
 mod peer_authentication;
+mod rate_limit_policy;
 mod request_authentication;
 mod service_entry;
 mod sidecar;
@@ -16,6 +17,7 @@ pub use authorization_policy::{authorization_policy, condition_key};
 pub use destination_rule::destination_rule;
 pub use gateway::gateway;
 pub use peer_authentication::peer_authentication;
+pub use rate_limit_policy::rate_limit_policy;
 pub use request_authentication::request_authentication;
 pub use service_entry::{service_entry, workload_entry};
 pub use sidecar::sidecar;
@@ -44,6 +46,7 @@ pub fn validate(object: &Object) -> Vec<Notice> {
         Object::PeerAuthentication(config) => peer_authentication(config),
         Object::RequestAuthentication(config) => request_authentication(config),
         Object::AuthorizationPolicy(config) => authorization_policy(config),
+        Object::RateLimitPolicy(config) => rate_limit_policy(config),
         Object::Kubernetes(_) | Object::Unsupported(_) => Vec::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 mod roles;
 
-pub use roles::{CaptureArgs, ControlArgs, Proxy, ProxyArgs};
+pub use roles::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, RateLimitArgs, WhenUncounted};
 
 use clap::{Args, Parser, Subcommand};
 use roles::duration;
@@ -54,6 +54,8 @@ pub enum Command {
     Proxy(Proxy),
     /// Writes or removes the rules that capture a pod's traffic
     Capture(CaptureArgs),
+    /// Runs the rate-limit service (envoy.service.ratelimit.v3)
+    Ratelimit(RateLimitArgs),
     /// Runs a sample application
     #[command(subcommand)]
     Sample(Sample),

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 /// sandbox starts inherit the setting, so the sandbox itself leaves it alone.
 fn keep_small() {
     let role = std::env::args().nth(1).unwrap_or_default();
-    if ["control", "proxy", "sample"].contains(&role.as_str()) {
+    if ["control", "proxy", "ratelimit", "sample"].contains(&role.as_str()) {
         // A kernel without the setting only costs memory.
         let _ = nix::sys::prctl::set_thp_disable(true);
     }
@@ -76,6 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Control(args) => roles::control(&args),
         Command::Proxy(proxy) => roles::proxy(proxy),
         Command::Capture(args) => roles::capture(&args),
+        Command::Ratelimit(args) => roles::ratelimit(args),
         Command::Sample(sample) => roles::sample(sample),
         Command::Bench(Bench::Load { url, rate, seconds }) => {
             runtime()?.block_on(bench::load::run(&url, rate, seconds))

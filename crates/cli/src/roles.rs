@@ -1,6 +1,8 @@
 //! The long-running roles: what they are told by the pod's environment, turned into their configurations.
 
-use crate::args::{CaptureArgs, ControlArgs, Proxy, ProxyArgs, Sample};
+use crate::args::{
+    CaptureArgs, ControlArgs, Proxy, ProxyArgs, RateLimitArgs, Sample, WhenUncounted,
+};
 use crate::local;
 use anyhow::{Context as _, Result};
 use lateen_apps::{bookinfo, ext_authz, helloworld, http, httpbin, tcp_echo, websocket};
@@ -75,14 +77,52 @@ pub fn control(args: &ControlArgs) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let stop = lateen_apps::stop_signal()?;
-        let asked = shutdown.clone();
-        tokio::spawn(async move {
-            stop.await;
-            asked.cancel();
-        });
-        lateen_control::run(config, shutdown)
+        lateen_control::run(config, until_stopped()?)
+            .await
+            .map_err(Into::into)
+    })
+}
+
+/// Cancelled when the process is asked to stop.
+fn until_stopped() -> Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let stop = lateen_apps::stop_signal()?;
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        stop.await;
+        asked.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// Runs the rate-limit service until it is told to stop.
+///
+/// # Errors
+/// A port is taken, or the limits make no sense.
+pub fn ratelimit(args: RateLimitArgs) -> Result<()> {
+    let _level = logging::start(&log_level())?;
+    let at = |port| std::net::SocketAddr::new(args.bind, port);
+    let config = lateen_ratelimit::Config {
+        listen: at(args.port),
+        admin: at(args.admin_port),
+        limits: args.config,
+        redis: args
+            .redis
+            .filter(|address| !address.is_empty())
+            .map(|address| lateen_ratelimit::store::redis::Settings {
+                address,
+                password: args.redis_password.filter(|word| !word.is_empty()),
+                timeout: Duration::from_millis(args.redis_timeout),
+            }),
+        fail_open: args.when_uncounted == WhenUncounted::Pass,
+        counters: args.max_counters,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        lateen_ratelimit::run(config, until_stopped()?)
             .await
             .map_err(Into::into)
     })

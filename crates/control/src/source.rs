@@ -62,10 +62,11 @@ pub(crate) enum IstioKind {
     PeerAuthentication,
     RequestAuthentication,
     AuthorizationPolicy,
+    RateLimitPolicy,
 }
 
 impl IstioKind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Gateway,
         Self::VirtualService,
         Self::DestinationRule,
@@ -75,6 +76,7 @@ impl IstioKind {
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
+        Self::RateLimitPolicy,
     ];
 
     /// The kind as users write it.
@@ -89,6 +91,7 @@ impl IstioKind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::RateLimitPolicy => "RateLimitPolicy",
         }
     }
 
@@ -101,9 +104,10 @@ impl IstioKind {
     }
 
     fn group(self) -> &'static str {
-        match self.is_security() {
-            true => "security.istio.io",
-            false => "networking.istio.io",
+        match self {
+            Self::RateLimitPolicy => kinds::LATEEN,
+            kind if kind.is_security() => "security.istio.io",
+            _ => "networking.istio.io",
         }
     }
 

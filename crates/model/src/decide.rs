@@ -10,6 +10,7 @@
 //! gateway_decrypted(&Snapshot, &ConnectionFacts, sni, dice) --> ConnectionPlan
 //! authz::admit(&Snapshot, &ConnectionFacts, &Peer) --> Ruling             (bytes; HTTP is authorized by request)
 //! authz::authorize(&Snapshot, &ConnectionFacts, &Peer, &RequestFacts) --> Ruling
+//! limits::met(&Snapshot, &ConnectionFacts, &Peer, &LimitFacts) --> Vec<Met>
 //! request(&Snapshot, &ConnectionFacts, &Peer, &RequestHead, dice) --> RequestPlan
 //! known(&Snapshot, name, search) --> Known?                               (DNS)
 //! ```
@@ -25,6 +26,7 @@ pub mod host;
 mod inbound;
 pub mod jwt;
 mod l4;
+pub mod limits;
 mod matcher;
 mod names;
 mod outbound;

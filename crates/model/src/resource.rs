@@ -1,6 +1,7 @@
 //! The resources that travel from control plane to proxies: a closed set, each with a kind and a name.
 
 use crate::gateway::Gateway;
+use crate::limit::RateLimitPolicy;
 use crate::mesh::{MeshSettings, SidecarScope};
 use crate::name::Origin;
 use crate::route::RouteTable;
@@ -40,6 +41,8 @@ pub enum Resource {
     TrustBundle(TrustBundle),
     /// Certificates of a secret.
     Credential(Credential),
+    /// A RateLimitPolicy.
+    RateLimitPolicy(RateLimitPolicy),
 }
 
 /// Kinds of [`Resource`], in the order in which a proxy should receive them.
@@ -67,19 +70,22 @@ pub enum Kind {
     AuthorizationPolicy,
     /// [`Resource::Credential`].
     Credential,
+    /// [`Resource::RateLimitPolicy`].
+    RateLimitPolicy,
     /// [`Resource::Gateway`].
     Gateway,
 }
 
 impl Kind {
     /// Every kind, in push order: what is referred to comes before what refers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MeshSettings,
         Self::TrustBundle,
         Self::PeerAuthentication,
         Self::RequestAuthentication,
         Self::AuthorizationPolicy,
         Self::Credential,
+        Self::RateLimitPolicy,
         Self::Service,
         Self::Workload,
         Self::TrafficPolicy,
@@ -116,6 +122,7 @@ impl Resource {
             Self::RequestAuthentication(r) => (Kind::RequestAuthentication, of(&r.origin)),
             Self::AuthorizationPolicy(a) => (Kind::AuthorizationPolicy, of(&a.origin)),
             Self::Credential(c) => (Kind::Credential, of(&c.origin)),
+            Self::RateLimitPolicy(r) => (Kind::RateLimitPolicy, of(&r.origin)),
         };
         Key { kind, name }
     }

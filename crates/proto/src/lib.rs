@@ -50,6 +50,18 @@ pub mod ca;
 #[path = "gen/envoy.service.auth.v3.rs"]
 pub mod authorization;
 
+/// The rate-limit service (Envoy: `envoy.service.ratelimit.v3`), in the part that is used.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::too_many_lines,
+    reason = "generated code: documented in the .proto file"
+)]
+#[rustfmt::skip]
+#[path = "gen/envoy.service.ratelimit.v3.rs"]
+pub mod ratelimit;
+
 /// The SPIFFE Workload API, X.509 profile. The standard gives it no package.
 #[allow(
     missing_docs,

@@ -2,11 +2,13 @@
 //! own way out.
 
 mod grpc;
+pub(crate) mod quota;
 
 use crate::authorize::{Asked, Refusal};
 use crate::connection::Conn;
 use crate::head;
 use crate::upstream::{Bound, Lease, Order, Replay};
+use crate::worker::Worker;
 use bytes::Bytes;
 use http::{HeaderMap, request};
 use http_body_util::{BodyExt, Limited};
@@ -196,7 +198,7 @@ async fn answer(
 /// One check, ready to be sent.
 struct Check<'a> {
     provider: &'a AuthzProvider,
-    way: Way<'a>,
+    way: Way,
     message: Message<'a>,
     body: Option<&'a Excerpt<Bytes>>,
 }
@@ -293,24 +295,37 @@ async fn whole(body: Incoming) -> Result<Bytes, Unavailable> {
 }
 
 /// The way to a provider.
-struct Way<'a> {
-    conn: &'a Conn,
+struct Way {
+    worker: Rc<Worker>,
+    facts: ConnectionFacts,
     cluster: Arc<Cluster>,
     patience: Duration,
 }
 
-impl<'a> Way<'a> {
-    fn to(conn: &'a Conn, provider: &AuthzProvider) -> Result<Self, Unavailable> {
-        let name = format!("outbound|{}||{}", provider.port, provider.host);
-        let live = conn.worker.shared.live.load();
+impl Way {
+    fn to(conn: &Conn, provider: &AuthzProvider) -> Result<Self, Unavailable> {
+        let place = (&*provider.host, provider.port);
+        Self::at(&conn.worker, conn.facts, place, provider.timeout)
+    }
+
+    /// The way to a host and port of the mesh.
+    fn at(
+        worker: &Rc<Worker>,
+        facts: ConnectionFacts,
+        (host, port): (&str, u16),
+        timeout: Duration,
+    ) -> Result<Self, Unavailable> {
+        let name = format!("outbound|{port}||{host}");
+        let live = worker.shared.live.load();
         let cluster = live.snapshot.cluster(&name).map(Arc::clone);
         let cluster = cluster.ok_or_else(|| {
             Unavailable("no such service and port is known to this proxy".to_owned())
         })?;
         Ok(Self {
-            conn,
+            worker: Rc::clone(worker),
+            facts,
             cluster,
-            patience: provider.timeout,
+            patience: timeout,
         })
     }
 
@@ -320,14 +335,13 @@ impl<'a> Way<'a> {
         body: Bytes,
         grpc: bool,
     ) -> Result<(http::Response<Incoming>, Lease), Unavailable> {
-        let conn = self.conn;
         let retries = Arc::new(RetryPolicy::none());
         let plan = ForwardPlan::to(Arc::clone(&self.cluster), retries);
         let body = Replay::full(body);
         // A check goes out, whichever way the request goes.
         let facts = ConnectionFacts {
             direction: Direction::Outbound,
-            ..conn.facts
+            ..self.facts
         };
         let order = Order {
             plan: &plan,
@@ -339,7 +353,7 @@ impl<'a> Way<'a> {
             grpc,
             upgrade: false,
         };
-        match conn.worker.upstream.send(order).await {
+        match self.worker.upstream.send(order).await {
             Ok(sent) => Ok((sent.response, sent.lease)),
             Err(failed) => Err(Unavailable(crate::fault::cause(&failed))),
         }

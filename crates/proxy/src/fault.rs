@@ -95,6 +95,8 @@ fn body(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::Unauthenticated
         | FaultReason::AuthzRefused
         | FaultReason::AuthzUnavailable
+        | FaultReason::RateLimited
+        | FaultReason::RateLimitUnavailable
         // No HTTP client gets to hear of these.
         | FaultReason::NotMutualTls
         | FaultReason::HandshakeFailed
@@ -152,6 +154,8 @@ fn details(reason: FaultReason, transport: &str) -> String {
         FaultReason::Unauthenticated => "jwt_authn_access_denied".to_owned(),
         FaultReason::AuthzRefused => "ext_authz_denied".to_owned(),
         FaultReason::AuthzUnavailable => "ext_authz_error".to_owned(),
+        FaultReason::RateLimited => "request_rate_limited".to_owned(),
+        FaultReason::RateLimitUnavailable => "rate_limiter_error".to_owned(),
         FaultReason::NotMutualTls | FaultReason::HandshakeFailed => String::new(),
     }
 }
@@ -207,6 +211,8 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::Unauthenticated => format!("a request's token was refused: {subject}"),
         FaultReason::AuthzRefused => format!("the provider {subject} refused a request"),
         FaultReason::AuthzUnavailable => format!("the provider {subject}"),
+        FaultReason::RateLimited => format!("a request was too much for {subject}"),
+        FaultReason::RateLimitUnavailable => format!("the rate-limit service {subject}"),
         FaultReason::NotMutualTls => {
             format!("{subject} is not the mesh's mutual TLS, which is required")
         }

@@ -23,6 +23,7 @@ mod fault;
 mod head;
 mod identity;
 mod labels;
+mod limits;
 mod live;
 mod overload;
 mod security;

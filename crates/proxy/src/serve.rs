@@ -1,7 +1,7 @@
 //! The spine: one request from its head to its response. HTTP versions differ only below this.
 //!
 //! ```text
-//! canonical head -> filters -> authorize -> decide::request -> rewrite, edits -> upstream::send
+//! canonical head -> filters -> authorize -> decide::request -> limits -> rewrite, edits -> upstream::send
 //!                -> filters, edits -> client
 //! ```
 
@@ -74,6 +74,7 @@ pub(crate) async fn answer(
                         version,
                         client: upgraded,
                         authority: &authority,
+                        remote,
                         passed,
                     };
                     call.route(&mut cx, open, head, body).await

@@ -3,6 +3,7 @@
 use crate::config::{Destinations, Ports};
 use crate::drain::Drain;
 use crate::identity::Membership;
+use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::tls::{Origins, Servers};
 use crate::upstream::Own;
@@ -52,6 +53,10 @@ pub(crate) struct Shared {
     /// Resolves names of endpoints and of hosts that clients ask for.
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) metrics: Metrics,
+    /// Local rate limits.
+    pub(crate) buckets: Buckets,
+    /// What rate limits did.
+    pub(crate) tally: Tally,
     pub(crate) log: LogWriter,
 }
 

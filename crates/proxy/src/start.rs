@@ -5,6 +5,7 @@ use crate::config::{Config, Ports};
 use crate::control::{self, Control};
 use crate::dns::Sockets;
 use crate::drain::{Drain, Stage};
+use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
@@ -98,6 +99,8 @@ impl Proxy {
             dns: Arc::default(),
             resolver: Arc::new(Resolver::new(config.names.clone())),
             metrics: Metrics::new(&config.version, EXPIRE),
+            buckets: Buckets::default(),
+            tally: Tally::default(),
             log: LogWriter::start(log)?,
             scope: config.scope.clone(),
         });

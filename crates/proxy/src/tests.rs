@@ -15,6 +15,7 @@ mod guarded;
 mod headers;
 mod http;
 mod jwt;
+mod limits;
 mod member;
 mod mesh;
 mod mtls;

@@ -4,6 +4,7 @@ use crate::authorize::Guard;
 use crate::connection;
 use crate::exchange::Ledger;
 use crate::labels::Labels;
+use crate::limits::Leases;
 use crate::live::Watchlist;
 use crate::shared::Shared;
 use crate::upstream::Upstream;
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     /// Connections that are looked at again when policies change.
     pub(crate) watchlist: Rc<Watchlist>,
     pub(crate) guard: Guard,
+    /// What rate-limit services granted and refused.
+    pub(crate) leases: RefCell<Leases>,
     said: RefCell<HashMap<(Option<FaultReason>, String), Instant>>,
 }
 
@@ -126,6 +129,7 @@ fn work(runtime: &LocalRuntime, shared: Arc<Shared>, commands: UnboundedReceiver
         ledger: Ledger::new(&shared),
         labels: Labels::new(&shared.scope),
         guard: Guard::default(),
+        leases: RefCell::default(),
         said: RefCell::default(),
         shared,
     });

@@ -168,6 +168,7 @@ fn built_in() -> Vec<Image> {
     let mut all = vec![
         entry("lateen/pilot", &[SELF, "control"], &[]),
         entry("istio/pilot", &[SELF, "control"], &[]),
+        entry("lateen/ratelimit", &[SELF, "ratelimit"], &[]),
         entry("lateen/proxyv2", &[SELF], &[]),
         entry("istio/proxyv2", &[SELF], &[]),
         entry("curlimages/curl", &["curl"], &[]),

@@ -17,6 +17,7 @@ pub mod names;
 pub mod peer_authentication;
 pub mod policy;
 pub mod protocol;
+pub mod rate_limit_policy;
 pub mod request_authentication;
 pub mod service;
 pub mod service_entry;
@@ -76,6 +77,9 @@ pub fn alone(object: &Object, mesh: &Mesh) -> Translated {
                 config,
                 mesh,
             })
+        }
+        Object::RateLimitPolicy(config) => {
+            rate_limit_policy::rate_limit_policy(rate_limit_policy::Inputs { config, mesh })
         }
         Object::Kubernetes(_) | Object::Unsupported(_) => Translated::default(),
     }

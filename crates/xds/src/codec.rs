@@ -2,6 +2,7 @@
 //! refuses what it cannot mean in full: unknown enum values, missing parts, bad addresses and regexes.
 
 mod gateway;
+mod limit;
 mod mesh;
 mod parts;
 mod policy;
@@ -40,6 +41,7 @@ pub fn type_url(kind: Kind) -> &'static str {
         Kind::RequestAuthentication => "type.googleapis.com/lateen.mesh.v1.RequestAuthentication",
         Kind::AuthorizationPolicy => "type.googleapis.com/lateen.mesh.v1.AuthorizationPolicy",
         Kind::Credential => "type.googleapis.com/lateen.mesh.v1.Credential",
+        Kind::RateLimitPolicy => "type.googleapis.com/lateen.mesh.v1.RateLimitPolicy",
     }
 }
 
@@ -90,6 +92,7 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::AuthorizationPolicy(v) => policy::encode(v).encode_to_vec(),
         Resource::TrustBundle(v) => security::encode_bundle(v).encode_to_vec(),
         Resource::Credential(v) => security::encode_credential(v).encode_to_vec(),
+        Resource::RateLimitPolicy(v) => limit::encode(v).encode_to_vec(),
     };
     bytes.into()
 }
@@ -140,6 +143,7 @@ pub fn decode(type_url: &str, bytes: &[u8]) -> Result<Resource, DecodeError> {
         Kind::AuthorizationPolicy => {
             object(kind, bytes, policy::decode, Resource::AuthorizationPolicy)
         }
+        Kind::RateLimitPolicy => object(kind, bytes, limit::decode, Resource::RateLimitPolicy),
         Kind::Credential => object(
             kind,
             bytes,
@@ -172,7 +176,8 @@ of_object!(
     PeerAuthentication,
     RequestAuthentication,
     AuthorizationPolicy,
-    Credential
+    Credential,
+    RateLimitPolicy
 );
 
 fn object<M: OfObject, T>(

@@ -1,5 +1,6 @@
 //! Cases of `validate`: text in, observable result out.
 
+mod rate_limits;
 mod security;
 
 use super::*;
@@ -7,12 +8,14 @@ use expect_test::{Expect, expect};
 
 /// Validates `spec` (YAML, flow or block) of `kind`, and compares what is said.
 fn check(kind: &str, spec: &str, want: Expect) {
-    let group = match kind.ends_with("Authentication") || kind == "AuthorizationPolicy" {
-        true => "security.istio.io",
-        false => "networking.istio.io",
+    let version = match kind {
+        "RateLimitPolicy" => "networking.lateen.dev/v1alpha1",
+        "AuthorizationPolicy" => "security.istio.io/v1",
+        kind if kind.ends_with("Authentication") => "security.istio.io/v1",
+        _ => "networking.istio.io/v1",
     };
     let text = format!(
-        "apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, namespace: ns}}\nspec: {spec}\n"
     );
     let mut said = String::new();
     for document in crate::yaml::parse("f", &text) {

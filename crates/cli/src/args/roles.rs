@@ -209,3 +209,44 @@ pub struct CaptureArgs {
     #[arg(long)]
     pub remove: bool,
 }
+
+/// What the rate-limit service does when Redis cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenUncounted {
+    /// Requests pass
+    Pass,
+    /// Clients get an error, and decide themselves
+    Error,
+}
+
+/// The rate-limit service's settings.
+#[derive(Debug, Args)]
+pub struct RateLimitArgs {
+    /// YAML file with a domain's limits, or folder of such files; read again when it changes
+    #[arg(long, value_name = "PATH", default_value = "/etc/lateen/ratelimit")]
+    pub config: PathBuf,
+    /// Address to listen on
+    #[arg(long, value_name = "IP", default_value = "::")]
+    pub bind: std::net::IpAddr,
+    /// Port for gRPC
+    #[arg(long, default_value_t = 8081)]
+    pub port: u16,
+    /// Port for /metrics and /healthz
+    #[arg(long, default_value_t = 8080)]
+    pub admin_port: u16,
+    /// Counts in this Redis, which several servers share; default: in memory
+    #[arg(long, env = "REDIS_URL", value_name = "HOST:PORT")]
+    pub redis: Option<String>,
+    /// Password of Redis
+    #[arg(long, env = "REDIS_AUTH", hide_env_values = true)]
+    pub redis_password: Option<String>,
+    /// Time for an answer of Redis
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 100)]
+    pub redis_timeout: u64,
+    /// What happens to requests while Redis is away
+    #[arg(long, value_enum, default_value_t = WhenUncounted::Pass)]
+    pub when_uncounted: WhenUncounted,
+    /// Most counters in memory; those whose window ends first make room for others
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub max_counters: usize,
+}

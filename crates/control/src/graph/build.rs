@@ -205,6 +205,7 @@ fn istio(
         IstioKind::PeerAuthentication => "modes of mutual TLS",
         IstioKind::RequestAuthentication => "rules for tokens",
         IstioKind::AuthorizationPolicy => "authorization policies",
+        IstioKind::RateLimitPolicy => "rate limits",
     };
     let source = sources.istio(kind);
     translated(

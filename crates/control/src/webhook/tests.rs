@@ -181,14 +181,14 @@ async fn configuration_is_validated() {
     );
 
     // Valid, and without effect so far: stored with a warning.
-    let fault = json!({ "abort": { "httpStatus": 500, "percentage": { "value": 100 } } });
-    let rule = json!([{ "fault": fault, "route": destination }]);
+    let matched = json!([{ "uri": { "prefix": "/" }, "statPrefix": "x" }]);
+    let rule = json!([{ "match": matched, "route": destination }]);
     let later = route(json!({ "hosts": ["r"], "http": rule }));
     let later = server.review("/validate", kind, "shop", later).await;
     assert_eq!(later["allowed"], true);
     let warning = later["warnings"][0].as_str().unwrap_or_default();
     assert!(
-        warning.contains("spec.http[0].fault: is not in force yet"),
+        warning.contains("spec.http[0].match[0].statPrefix: is not in force yet"),
         "{warning}"
     );
 

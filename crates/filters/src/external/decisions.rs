@@ -34,6 +34,16 @@ impl Fingerprint {
         out.copy_from_slice(context.finish().as_ref());
         Self(out)
     }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Which of `count` parts it belongs to; below `count`.
+    pub fn part(&self, count: usize) -> usize {
+        usize::from(self.0[0]) % count.max(1)
+    }
 }
 
 /// Answers in use; one table per worker.

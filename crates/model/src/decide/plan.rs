@@ -304,6 +304,10 @@ pub enum FaultReason {
     BodyTooLarge,
     /// The connection's server name belongs to another server of the gateway than the request's Host (421, `NR`).
     Misdirected,
+    /// A RateLimitPolicy's limit is used up (its own status, `RL`).
+    RateLimited,
+    /// The rate-limit service cannot be asked, and has to be (500, `RLSE`).
+    RateLimitUnavailable,
 }
 
 impl Fault {
@@ -319,6 +323,8 @@ impl Fault {
             FaultReason::Misdirected => 421,
             FaultReason::Denied | FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => 403,
             FaultReason::Unauthenticated => 401,
+            FaultReason::RateLimited => 429,
+            FaultReason::RateLimitUnavailable => 500,
             _ => 503,
         }
     }
@@ -335,6 +341,8 @@ impl Fault {
             FaultReason::BadRequest => "DPE",
             FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => "UAEX",
             FaultReason::Overloaded => "OM",
+            FaultReason::RateLimited => "RL",
+            FaultReason::RateLimitUnavailable => "RLSE",
             FaultReason::HandshakeFailed | FaultReason::UpstreamProtocol => "UPE",
             FaultReason::NotInRegistry
             | FaultReason::TooLarge

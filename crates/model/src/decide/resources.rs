@@ -1,6 +1,7 @@
 //! The resources that a proxy holds, by kind and name: what it was sent, before any compilation.
 
 use crate::gateway::Gateway;
+use crate::limit::RateLimitPolicy;
 use crate::matching::labels_match;
 use crate::mesh::{MeshSettings, Role, Scope, SidecarScope};
 use crate::name::{ServiceKey, Visibility};
@@ -32,6 +33,7 @@ pub struct ResourceSet {
     pub(crate) authorization_policies: BTreeMap<Str, Arc<AuthorizationPolicy>>,
     pub(crate) trust_bundles: BTreeMap<Str, Arc<TrustBundle>>,
     pub(crate) credentials: BTreeMap<Str, Arc<Credential>>,
+    pub(crate) rate_limits: BTreeMap<Str, Arc<RateLimitPolicy>>,
 }
 
 impl ResourceSet {
@@ -72,6 +74,7 @@ impl ResourceSet {
             Resource::AuthorizationPolicy(v) => put(&mut self.authorization_policies, name, v),
             Resource::TrustBundle(v) => put(&mut self.trust_bundles, name, v),
             Resource::Credential(v) => put(&mut self.credentials, name, v),
+            Resource::RateLimitPolicy(v) => put(&mut self.rate_limits, name, v),
             Resource::SidecarScope(v) => put(&mut self.scopes, name, v),
             Resource::MeshSettings(v) => {
                 let differs = self.mesh.as_deref() != Some(&v);
@@ -94,6 +97,7 @@ impl ResourceSet {
             Kind::AuthorizationPolicy => self.authorization_policies.remove(name).is_some(),
             Kind::TrustBundle => self.trust_bundles.remove(name).is_some(),
             Kind::Credential => self.credentials.remove(name).is_some(),
+            Kind::RateLimitPolicy => self.rate_limits.remove(name).is_some(),
             Kind::SidecarScope => self.scopes.remove(name).is_some(),
             Kind::MeshSettings => self.mesh.take().is_some(),
         }
@@ -122,6 +126,7 @@ impl ResourceSet {
             Kind::AuthorizationPolicy => self.authorization_policies.len(),
             Kind::TrustBundle => self.trust_bundles.len(),
             Kind::Credential => self.credentials.len(),
+            Kind::RateLimitPolicy => self.rate_limits.len(),
             Kind::SidecarScope => self.scopes.len(),
             Kind::MeshSettings => usize::from(self.mesh.is_some()),
         }
@@ -190,6 +195,7 @@ impl ResourceSet {
         ));
         all.extend(copies(&self.authorization_policies, R::AuthorizationPolicy));
         all.extend(copies(&self.credentials, R::Credential));
+        all.extend(copies(&self.rate_limits, R::RateLimitPolicy));
         all.extend(copies(&self.services, R::Service));
         all.extend(copies(&self.workloads, R::Workload));
         all.extend(copies(&self.policies, R::TrafficPolicy));
@@ -252,6 +258,7 @@ impl Audience {
             Resource::Gateway(g) => Self::Gateways(g.selector.clone()),
             Resource::AuthorizationPolicy(a) => exported(&a.visibility, None),
             Resource::RequestAuthentication(r) => exported(&r.visibility, None),
+            Resource::RateLimitPolicy(r) => exported(&r.visibility, None),
             Resource::Credential(c) => Self::Accounts {
                 namespace: c.origin.namespace.clone(),
                 accounts: c.readers.clone(),

@@ -9,6 +9,7 @@ use super::authz::{self, RequestFacts, Ruling, Token, Verdict};
 use super::canonical::path;
 use super::cluster::Cluster;
 use super::host::canonical;
+use super::limits::{LimitFacts, met};
 use super::peers::{PeerMode, peer_mode};
 use super::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, RequestHead,
@@ -26,7 +27,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use url::{Url, own_address, parse, resolve};
-use words::{accepted, effects, mutual, route, secured_by, verdict};
+use words::{accepted, effects, limited, mutual, route, secured_by, verdict};
 
 pub use choices::Choice;
 pub use url::BadUrl;
@@ -136,6 +137,19 @@ struct Case<'a> {
     url: Url<'a>,
     dice: u64,
     peer: Peer,
+}
+
+impl<'a> Case<'a> {
+    fn request<'h>(&self, head: &RequestHead<'h>) -> RequestFacts<'h>
+    where
+        'a: 'h,
+    {
+        RequestFacts {
+            head: *head,
+            remote: self.call.caller.remote.unwrap_or(self.facts.source.ip()),
+            token: self.call.caller.token,
+        }
+    }
 }
 
 impl Simulation {
@@ -260,17 +274,16 @@ impl Simulation {
             self.choices = choices(rule);
         }
         let plan = request(snapshot, facts, &case.peer, &head, case.dice);
+        let limits = LimitFacts::of(case.request(&head), &plan);
+        let limits = met(snapshot, facts, &case.peer, &limits);
+        self.steps.extend(limits.iter().map(limited));
         self.describe(&plan, &head);
         self.request = Some(plan);
     }
 
     /// What policies say of a request; the refusal when they deny it.
     fn authorize(&mut self, case: &Case<'_>, head: &RequestHead<'_>) -> Option<Fault> {
-        let facts = RequestFacts {
-            head: *head,
-            remote: case.call.caller.remote.unwrap_or(case.facts.source.ip()),
-            token: case.call.caller.token,
-        };
+        let facts = case.request(head);
         if case.facts.direction == Direction::Outbound {
             return None;
         }

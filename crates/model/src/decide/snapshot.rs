@@ -6,6 +6,7 @@ use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
 use super::l4::{L4Rule, SniTable};
+use super::limits::Limits;
 use super::names::NameTable;
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
@@ -50,6 +51,7 @@ pub struct Snapshot {
     pub(super) security: Security,
     /// Made when somebody asks: most proxies answer no DNS.
     by_name: OnceLock<NameTable>,
+    pub(super) limits: Limits,
 }
 
 /// Names of routes that no user wrote.
@@ -79,6 +81,7 @@ impl Snapshot {
         let registry = Registry::build(set, scope, sidecar, &tables);
         let policies = Policies::build(set, scope, root);
         let security = Security::build(set, scope, &mesh, previous.map(|p| &p.security));
+        let limits = Limits::build(set, scope, root);
         let seen = View {
             registry: &registry,
             policies: &policies,
@@ -145,6 +148,7 @@ impl Snapshot {
             clusters,
             security,
             by_name: OnceLock::new(),
+            limits,
         }
     }
 

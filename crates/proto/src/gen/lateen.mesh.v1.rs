@@ -996,6 +996,101 @@ pub struct Cached {
     #[prost(bytes = "vec", tag = "4")]
     pub value: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimitPolicy {
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub selector: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(message, optional, tag = "3")]
+    pub visible_to: ::core::option::Option<Namespaces>,
+    #[prost(uint32, tag = "4")]
+    pub status: u32,
+    #[prost(bool, tag = "5")]
+    pub headers: bool,
+    #[prost(message, repeated, tag = "6")]
+    pub rules: ::prost::alloc::vec::Vec<LimitRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitRule {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub matches: ::prost::alloc::vec::Vec<LimitMatch>,
+    #[prost(message, repeated, tag = "5")]
+    pub descriptors: ::prost::alloc::vec::Vec<LimitDescriptor>,
+    #[prost(oneof = "limit_rule::Limiter", tags = "3, 4")]
+    pub limiter: ::core::option::Option<limit_rule::Limiter>,
+}
+/// Nested message and enum types in `LimitRule`.
+pub mod limit_rule {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Limiter {
+        #[prost(message, tag = "3")]
+        Local(super::LocalLimit),
+        #[prost(message, tag = "4")]
+        Global(super::LimitService),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitMatch {
+    #[prost(message, optional, tag = "1")]
+    pub http: ::core::option::Option<HttpMatch>,
+    /// Absent: any.
+    #[prost(string, optional, tag = "2")]
+    pub route: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalLimit {
+    /// Absent: the descriptors alone limit.
+    #[prost(message, optional, tag = "1")]
+    pub bucket: ::core::option::Option<TokenBucket>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenBucket {
+    #[prost(uint32, tag = "1")]
+    pub tokens: u32,
+    #[prost(message, optional, tag = "2")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "3")]
+    pub burst: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitService {
+    #[prost(string, tag = "1")]
+    pub domain: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(bool, tag = "4")]
+    pub fail_open: bool,
+    #[prost(message, optional, tag = "5")]
+    pub timeout: ::core::option::Option<Duration>,
+    #[prost(bool, tag = "6")]
+    pub leases: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LimitDescriptor {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<LimitEntry>,
+    /// There exactly when the rule is local.
+    #[prost(message, optional, tag = "2")]
+    pub limit: ::core::option::Option<TokenBucket>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitEntry {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(enumeration = "LimitEntrySource", tag = "2")]
+    pub source: i32,
+    /// HEADER: its name. CLAIM: names from the outermost on. LITERAL: the text. Else empty.
+    #[prost(string, repeated, tag = "3")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Protocol {
@@ -1555,6 +1650,50 @@ impl Attribute {
             "ATTRIBUTE_DESTINATION_IP" => Some(Self::DestinationIp),
             "ATTRIBUTE_DESTINATION_PORT" => Some(Self::DestinationPort),
             "ATTRIBUTE_SERVER_NAME" => Some(Self::ServerName),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LimitEntrySource {
+    Unspecified = 0,
+    Header = 1,
+    RemoteAddress = 2,
+    Route = 3,
+    Principal = 4,
+    Claim = 5,
+    Destination = 6,
+    Literal = 7,
+}
+impl LimitEntrySource {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIMIT_ENTRY_SOURCE_UNSPECIFIED",
+            Self::Header => "LIMIT_ENTRY_SOURCE_HEADER",
+            Self::RemoteAddress => "LIMIT_ENTRY_SOURCE_REMOTE_ADDRESS",
+            Self::Route => "LIMIT_ENTRY_SOURCE_ROUTE",
+            Self::Principal => "LIMIT_ENTRY_SOURCE_PRINCIPAL",
+            Self::Claim => "LIMIT_ENTRY_SOURCE_CLAIM",
+            Self::Destination => "LIMIT_ENTRY_SOURCE_DESTINATION",
+            Self::Literal => "LIMIT_ENTRY_SOURCE_LITERAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIMIT_ENTRY_SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIMIT_ENTRY_SOURCE_HEADER" => Some(Self::Header),
+            "LIMIT_ENTRY_SOURCE_REMOTE_ADDRESS" => Some(Self::RemoteAddress),
+            "LIMIT_ENTRY_SOURCE_ROUTE" => Some(Self::Route),
+            "LIMIT_ENTRY_SOURCE_PRINCIPAL" => Some(Self::Principal),
+            "LIMIT_ENTRY_SOURCE_CLAIM" => Some(Self::Claim),
+            "LIMIT_ENTRY_SOURCE_DESTINATION" => Some(Self::Destination),
+            "LIMIT_ENTRY_SOURCE_LITERAL" => Some(Self::Literal),
             _ => None,
         }
     }

@@ -52,6 +52,7 @@ impl Admin {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
         }
+        out += &self.shared.tally.render();
         self.refusal_metrics(&mut out);
         self.certificate_metrics(&mut out);
         out

@@ -192,19 +192,10 @@ pub(super) fn fingerprint<'c>(check: &'c CheckRequest, mut parts: Vec<&'c [u8]>)
 }
 
 /// Sends a check.
-pub(super) async fn ask(way: &Way<'_>, check: CheckRequest) -> Result<Said, Unavailable> {
-    let service = way.cluster.service.as_ref();
-    let origin = service.map_or_else(String::new, |s| {
-        format!("http://{}:{}", s.key.hostname, s.port)
-    });
-    let origin: Uri = origin.parse().unwrap_or_default();
-    let lease = Rc::new(RefCell::new(None));
-    let wire = Wire {
-        way,
-        lease: Rc::clone(&lease),
-    };
-    let mut client =
-        AuthorizationClient::with_origin(wire, origin).max_decoding_message_size(LARGEST_ANSWER);
+pub(super) async fn ask(way: &Way, check: CheckRequest) -> Result<Said, Unavailable> {
+    let (wire, lease) = Wire::over(way);
+    let mut client = AuthorizationClient::with_origin(wire, origin(way))
+        .max_decoding_message_size(LARGEST_ANSWER);
     let response = client
         .check(tonic::Request::new(check))
         .await
@@ -290,10 +281,32 @@ fn header(option: &HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
     ))
 }
 
+/// Where a service is called.
+pub(super) fn origin(way: &Way) -> Uri {
+    let service = way.cluster.service.as_ref();
+    let origin = service.map(|s| format!("http://{}:{}", s.key.hostname, s.port));
+    let origin = origin.and_then(|origin| origin.parse().ok());
+    origin.unwrap_or_default()
+}
+
+/// A connection that is given back once its answer is read.
+pub(super) type Held = Rc<RefCell<Option<Lease>>>;
+
 /// The mesh's way out in the form that generated clients want.
-struct Wire<'a> {
-    way: &'a Way<'a>,
-    lease: Rc<RefCell<Option<Lease>>>,
+pub(super) struct Wire<'a> {
+    way: &'a Way,
+    lease: Held,
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn over(way: &'a Way) -> (Self, Held) {
+        let lease = Held::default();
+        let wire = Self {
+            way,
+            lease: Rc::clone(&lease),
+        };
+        (wire, lease)
+    }
 }
 
 type Sending<'a> =

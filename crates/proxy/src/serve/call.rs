@@ -2,7 +2,7 @@
 
 use super::{
     aim, all, capture_request, direct, faults, finish_own, mirror, quote, refuse, refuse_with,
-    respond, scheme, too_large,
+    respond, scheme, too_large, turn_away,
 };
 use crate::authorize::Passed;
 use crate::body::ResponseBody;
@@ -10,6 +10,7 @@ use crate::connection::Conn;
 use crate::exchange::Open;
 use crate::fault;
 use crate::head;
+use crate::limits::{self, Counting};
 use crate::live::Review;
 use crate::upstream::{Bound, Failed, Order, Replay, Sent};
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use lateen_model::decide::plan::{
 use lateen_net::http::{Body, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
 use lateen_telemetry::record::Record;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ pub(super) struct Call<'a> {
     pub(super) version: Version,
     pub(super) client: OnUpgrade,
     pub(super) authority: &'a str,
+    /// The client's address as trusted proxies tell it.
+    pub(super) remote: IpAddr,
     pub(super) passed: Passed,
 }
 
@@ -39,8 +43,8 @@ impl Call<'_> {
     pub(super) async fn route(
         self,
         cx: &mut Context,
-        mut open: Open,
-        head: request::Parts,
+        open: Open,
+        mut head: request::Parts,
         body: Replay,
     ) -> Response<Body> {
         let conn = self.conn;
@@ -54,6 +58,32 @@ impl Call<'_> {
             let dice = fastrand::u64(..);
             decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
         };
+        let counting = Counting {
+            conn,
+            head: &head,
+            authority: self.authority,
+            scheme: scheme(conn),
+            remote: self.remote,
+            token: self.passed.token.as_deref(),
+        };
+        let said = match limits::check(&counting, &plan).await {
+            Ok(said) => said,
+            Err(refusal) => return turn_away(conn, cx, open, &refusal),
+        };
+        said.on_request(&mut head.headers);
+        let mut answer = self.follow(cx, open, plan, (head, body)).await;
+        said.on_response(answer.headers_mut());
+        answer
+    }
+
+    async fn follow(
+        self,
+        cx: &mut Context,
+        mut open: Open,
+        plan: RequestPlan,
+        (head, body): (request::Parts, Replay),
+    ) -> Response<Body> {
+        let conn = self.conn;
         if let Some(policy) = plan.route().and_then(|route| route.policy.clone()) {
             let route = plan.route().cloned().unwrap_or_default();
             if let Some(answer) = self.before(cx, &mut open, &policy, &head).await {

@@ -95,7 +95,7 @@ fn encode_http(from: &HttpRoute) -> proto::HttpRoute {
     }
 }
 
-fn encode_match(from: &HttpMatch) -> proto::HttpMatch {
+pub(super) fn encode_match(from: &HttpMatch) -> proto::HttpMatch {
     let one = |m: &Option<StringMatch>| m.as_ref().map(string_match);
     let all = |m: &BTreeMap<Str, StringMatch>| -> Matches {
         m.iter().map(|(k, v)| (text(k), string_match(v))).collect()
@@ -252,7 +252,7 @@ fn status(number: u32, range: std::ops::RangeInclusive<u16>, field: &str) -> Rea
     }
 }
 
-fn decode_match(from: proto::HttpMatch) -> Read<HttpMatch> {
+pub(super) fn decode_match(from: proto::HttpMatch) -> Read<HttpMatch> {
     let one = |m: Option<proto::StringMatch>, field: &str| {
         m.map(|m| read_string_match(m).within(field)).transpose()
     };

@@ -2,6 +2,7 @@
 
 use crate::decide::authz::{Ruling, Verdict};
 use crate::decide::cluster::{Cluster, ClusterTls, Discovery};
+use crate::decide::limits::{Check, Met, Values};
 use crate::decide::peers::PeerMode;
 use crate::decide::plan::{ConnectionPlan, Fault, FaultReason as R, MirrorPlan, RouteFacts};
 use crate::route::{AbortStatus, Share};
@@ -84,6 +85,47 @@ pub(super) fn verdict(who: &str, ruling: &Ruling) -> Vec<String> {
     lines
 }
 
+/// A limit that counts the request.
+pub(super) fn limited(met: &Met) -> String {
+    let values = |values: &Values| {
+        let pairs = values.iter().map(|(key, value)| format!("{key}={value}"));
+        pairs.collect::<Vec<_>>().join(", ")
+    };
+    let who = format!("{}, {}", met.origin(), met.name());
+    match &met.check {
+        Check::Local(counters) => {
+            let each = counters.iter().map(|counter| {
+                let bucket = &counter.bucket;
+                let apart = match &counter.values {
+                    Some((_, all)) => format!(" for {}", values(all)),
+                    None => String::new(),
+                };
+                format!(
+                    "{} requests in {:?}{apart}, {} at once",
+                    bucket.tokens, bucket.interval, bucket.burst
+                )
+            });
+            let each = each.collect::<Vec<_>>().join("; ");
+            format!("Rate limit of this proxy: {each} ({who}).")
+        }
+        Check::Global(descriptors) => {
+            let each = descriptors.iter().map(values);
+            let each = each.collect::<Vec<_>>().join("; ");
+            let at = met.service().map_or(String::new(), |service| {
+                let away = match service.fail_open {
+                    true => "passes",
+                    false => "is refused",
+                };
+                format!(
+                    "{}:{} is asked, domain {}, and without its answer the request {away}: ",
+                    service.host, service.port, service.domain
+                )
+            });
+            format!("Rate limit: {at}{each} ({who}).")
+        }
+    }
+}
+
 pub(super) fn route(facts: &RouteFacts) -> String {
     match (&facts.origin, facts.rule) {
         (Some(origin), Some(rule)) => {
@@ -160,6 +202,8 @@ pub fn sentence(fault: &Fault) -> String {
         }
         R::HandshakeFailed => format!("the TLS handshake failed: {subject}"),
         R::Misdirected => format!("the connection's server name is another server's: {subject}"),
+        R::RateLimited => format!("a limit is used up: {subject}"),
+        R::RateLimitUnavailable => format!("the rate-limit service cannot be asked: {subject}"),
         R::Overloaded => format!("the proxy is overloaded: {subject}"),
     };
     match &fault.origin {

@@ -1,5 +1,6 @@
 //! Strategies for any valid resource.
 
+mod limit;
 mod mesh;
 mod policy;
 mod routes;
@@ -36,6 +37,7 @@ pub fn resource() -> impl Strategy<Value = Resource> {
         mesh::settings().prop_map(Resource::MeshSettings),
         security::resource(),
         policy::policy().prop_map(Resource::AuthorizationPolicy),
+        limit::policy().prop_map(Resource::RateLimitPolicy),
     ]
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::time::Duration;
 
-fn http_match() -> impl Strategy<Value = HttpMatch> {
+pub(super) fn http_match() -> impl Strategy<Value = HttpMatch> {
     let one = || option::of(string_match());
     let all = || btree_map(name(), string_match(), 0..2);
     (
