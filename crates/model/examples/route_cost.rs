@@ -173,6 +173,7 @@ fn service(at: usize) -> Service {
         resolution: Resolution::Static,
         location: Location::Internal,
         visibility: Visibility::Public,
+        traffic_distribution: None,
         aliases: Vec::new(),
     }
 }

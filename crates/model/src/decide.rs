@@ -24,6 +24,7 @@ pub mod host;
 mod inbound;
 pub mod jwt;
 mod l4;
+mod locality;
 mod matcher;
 mod outbound;
 mod peers;

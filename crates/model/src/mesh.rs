@@ -2,6 +2,7 @@
 
 use crate::name::Origin;
 use crate::tls::TlsVersion;
+use crate::traffic::{ConnectionPool, Locality, OutlierDetection, TcpKeepalive};
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,6 +38,38 @@ pub struct MeshSettings {
     pub forward_client_cert: ForwardClientCert,
     /// Providers of external authorization, by name (Istio: `extensionProviders`).
     pub authz_providers: Vec<AuthzProvider>,
+    /// What holds where no DestinationRule says otherwise.
+    pub traffic: TrafficDefaults,
+}
+
+/// What holds where no DestinationRule says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrafficDefaults {
+    /// Preference for near endpoints (Istio: `localityLbSetting`).
+    pub locality: Locality,
+    /// Bound on connecting (Istio: `connectTimeout`).
+    pub connect_timeout: Duration,
+    /// Keep-alive probes (Istio: `tcpKeepalive`); absent: none.
+    pub keepalive: Option<TcpKeepalive>,
+    /// Whether HTTP/1.1 becomes HTTP/2 towards declared HTTP ports (Istio: `h2UpgradePolicy`).
+    pub h2_upgrade: bool,
+    /// Limits on connections (Istio: `defaultTrafficPolicy.connectionPool`).
+    pub pool: Option<ConnectionPool>,
+    /// When failing endpoints are left out (Istio: `defaultTrafficPolicy.outlierDetection`).
+    pub outlier: Option<OutlierDetection>,
+}
+
+impl Default for TrafficDefaults {
+    fn default() -> Self {
+        Self {
+            locality: Locality::default(),
+            connect_timeout: Duration::from_secs(10),
+            keepalive: None,
+            h2_upgrade: false,
+            pool: None,
+            outlier: None,
+        }
+    }
 }
 
 impl Default for MeshSettings {
@@ -55,6 +88,7 @@ impl Default for MeshSettings {
             trusted_proxies: 0,
             forward_client_cert: ForwardClientCert::SanitizeSet,
             authz_providers: Vec::new(),
+            traffic: TrafficDefaults::default(),
         }
     }
 }

@@ -29,6 +29,17 @@ pub struct Service {
     /// `reviews.default.svc`. The bare name (`reviews`) counts only for clients of the same namespace and is
     /// derived from `name`, not listed here. Empty for ServiceEntries.
     pub aliases: Vec<Str>,
+    /// Preference for near endpoints; absent: as DestinationRules and the mesh say.
+    pub traffic_distribution: Option<TrafficDistribution>,
+}
+
+/// Preference of a Service for near endpoints (Kubernetes: `trafficDistribution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum TrafficDistribution {
+    /// Endpoints of the client's zone first.
+    SameZone,
+    /// Endpoints of the client's node first, then of its zone.
+    SameNode,
 }
 
 /// A single virtual address or a range.

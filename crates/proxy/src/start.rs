@@ -7,7 +7,7 @@ use crate::drain::{Drain, Stage};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
-use crate::upstream::Own;
+use crate::upstream::{Own, States};
 use crate::worker::{self, Command, Entry};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
@@ -90,6 +90,7 @@ impl Proxy {
             })),
             servers: Servers::default(),
             origins: Origins::default(),
+            states: States::default(),
             drain: Drain::new(),
             metrics: Metrics::new(&config.version, EXPIRE),
             log: LogWriter::start(log)?,

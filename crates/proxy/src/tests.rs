@@ -5,6 +5,7 @@
 mod admin;
 mod attacks;
 mod authz;
+mod balance;
 mod captured;
 mod control;
 mod effects;
@@ -15,10 +16,12 @@ mod guarded;
 mod headers;
 mod http;
 mod jwt;
+mod limits;
 mod member;
 mod mesh;
 mod mtls;
 mod origination;
+mod outlier;
 mod overload;
 mod resilience;
 mod rotation;
@@ -120,7 +123,7 @@ impl Bench {
             ready: 0,
             metrics: 0,
         };
-        config.concurrency = 1;
+        config.concurrency = config.concurrency.max(1);
         config.drain = DrainTimes {
             least: Duration::ZERO,
             ..config.drain

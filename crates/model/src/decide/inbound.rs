@@ -111,6 +111,7 @@ fn cluster(facts: &ServiceFacts, protocol: Protocol, address: SocketAddr) -> Arc
         connect_timeout: CONNECT_TIMEOUT,
         protocol,
         tls: ClusterTls::Plain,
+        settings: Arc::default(),
     })
 }
 

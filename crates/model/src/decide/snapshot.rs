@@ -6,6 +6,7 @@ use super::gateway::{GatewayListener, GatewayPort};
 use super::host::HostTable;
 use super::inbound::{self, InboundPort};
 use super::l4::{L4Rule, SniTable};
+use super::locality::Client;
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
 use super::resources::ResourceSet;
@@ -71,11 +72,13 @@ impl Snapshot {
         let registry = Registry::build(set, scope, sidecar, &tables);
         let policies = Policies::build(set, scope, root);
         let security = Security::build(set, scope, &mesh, previous.map(|p| &p.security));
+        let client = Client::of(set, scope);
         let seen = View {
             registry: &registry,
             policies: &policies,
             modes: &security.modes,
             mesh: &mesh,
+            client: &client,
         };
         let clusters = Clusters::build(set, &seen, previous.map(|p| &p.clusters));
         let retries = Arc::new(default_retries());

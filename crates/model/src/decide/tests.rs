@@ -6,6 +6,7 @@ mod hosts;
 mod inbound;
 mod index;
 mod l4;
+mod locality;
 mod mesh;
 mod policy;
 mod routes;

@@ -4,7 +4,9 @@ use super::parts::{
     Read, each, ip, key, known, named, optional_port, origin, port, read_address, read_key,
     read_origin, read_visibility, strs, text, texts, visibility,
 };
-use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
+use lateen_model::service::{
+    Address, Location, Port, Protocol, Resolution, Service, TrafficDistribution,
+};
 use lateen_proto::mesh as proto;
 
 pub(super) fn encode(from: &Service) -> proto::Service {
@@ -34,6 +36,12 @@ pub(super) fn encode(from: &Service) -> proto::Service {
         .into(),
         visible_to: visibility(&from.visibility),
         aliases: texts(&from.aliases),
+        traffic_distribution: match from.traffic_distribution {
+            None => proto::TrafficDistribution::Unspecified,
+            Some(TrafficDistribution::SameZone) => proto::TrafficDistribution::SameZone,
+            Some(TrafficDistribution::SameNode) => proto::TrafficDistribution::SameNode,
+        }
+        .into(),
     }
 }
 
@@ -63,6 +71,12 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         proto::Resolution::None => Some(Resolution::None),
         proto::Resolution::Dns => Some(Resolution::Dns),
     };
+    // What a later version prefers is not worth refusing a service for.
+    let traffic_distribution = match from.traffic_distribution() {
+        proto::TrafficDistribution::Unspecified => None,
+        proto::TrafficDistribution::SameZone => Some(TrafficDistribution::SameZone),
+        proto::TrafficDistribution::SameNode => Some(TrafficDistribution::SameNode),
+    };
     let location = match from.location() {
         proto::Location::Unspecified => None,
         proto::Location::Internal => Some(Location::Internal),
@@ -78,6 +92,7 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         location: known(location, from.location, "location")?,
         visibility: read_visibility(from.visible_to),
         aliases: strs(from.aliases),
+        traffic_distribution,
     })
 }
 

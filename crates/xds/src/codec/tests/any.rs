@@ -5,6 +5,7 @@ mod policy;
 mod routes;
 mod security;
 mod tls;
+mod traffic;
 
 use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
@@ -12,8 +13,10 @@ use lateen_model::matching::{Pattern, StringMatch};
 use lateen_model::mesh::{EgressHost, OutboundMode, SidecarScope};
 use lateen_model::name::{Origin, ServiceKey, Visibility};
 use lateen_model::resource::Resource;
-use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
-use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use lateen_model::service::{
+    Address, Location, Port, Protocol, Resolution, Service, TrafficDistribution,
+};
+use lateen_model::traffic::{Subset, TrafficPolicy};
 use lateen_model::workload::{Health, ServicePorts, Workload};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -110,10 +113,14 @@ fn service() -> impl Strategy<Value = Service> {
     );
     let resolution = select(vec![Resolution::Static, Resolution::None, Resolution::Dns]);
     let location = select(vec![Location::Internal, Location::External]);
+    let near = select(vec![
+        TrafficDistribution::SameZone,
+        TrafficDistribution::SameNode,
+    ]);
     (
         (key(), name(), origin(), vec(address, 0..3)),
         (vec(port, 0..4), resolution, location),
-        (visibility(), vec(name(), 0..3)),
+        (visibility(), vec(name(), 0..3), option::of(near)),
     )
         .prop_map(|(a, b, c)| Service {
             key: a.0,
@@ -125,6 +132,7 @@ fn service() -> impl Strategy<Value = Service> {
             location: b.2,
             visibility: c.0,
             aliases: c.1,
+            traffic_distribution: c.2,
         })
 }
 
@@ -169,37 +177,16 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
     ]
 }
 
-fn traffic() -> impl Strategy<Value = TrafficSettings> {
-    let ports = btree_map(port(), port_traffic(), 0..3);
-    (port_traffic(), ports).prop_map(|(settings, ports)| TrafficSettings { ports, ..settings })
-}
-
-fn port_traffic() -> impl Strategy<Value = TrafficSettings> {
-    let balancer = select(vec![
-        Balancer::LeastRequest,
-        Balancer::RoundRobin,
-        Balancer::Random,
-        Balancer::Passthrough,
-    ]);
-    (option::of(balancer), duration(), option::of(tls::client())).prop_map(
-        |(balancer, connect_timeout, tls)| TrafficSettings {
-            balancer,
-            connect_timeout,
-            tls,
-            ports: BTreeMap::new(),
-        },
-    )
-}
-
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
-    let subset = (name(), labels(), traffic()).prop_map(|(name, labels, settings)| Subset {
-        name,
-        labels,
-        settings,
-    });
+    let subset =
+        (name(), labels(), traffic::settings()).prop_map(|(name, labels, settings)| Subset {
+            name,
+            labels,
+            settings,
+        });
     (
         (origin(), name(), visibility(), labels()),
-        (traffic(), vec(subset, 0..3)),
+        (traffic::settings(), vec(subset, 0..3)),
     )
         .prop_map(|(a, b)| TrafficPolicy {
             origin: a.0,
