@@ -85,7 +85,7 @@ impl Upstream {
             let load = self.loads.begin(picked.address);
             let place = self.place(cluster, &picked, facts);
             let timeout = patience(cluster, picked.more);
-            let connecting = self.open_bytes(cluster, &place, timeout);
+            let connecting = Box::pin(self.open_bytes(cluster, &place, timeout));
             let connected = self.unless_gone(cluster, picked.address, connecting).await;
             match connected.and_then(|c| c.watched(&self.shared, &self.watchlist)) {
                 Ok((stream, held)) => {

@@ -78,9 +78,17 @@ impl Pool {
         place: &Place,
         wish: &Wish<'_>,
     ) -> Result<Connection, ConnectError> {
+        let kept = match wish.version {
+            Version::Http1 => self.take_idle(place).filter(|_| !wish.fresh),
+            Version::Http2 => self.shared(place, wish),
+        };
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        // Opening is rare and its future large, and requests wait within requests.
         match wish.version {
-            Version::Http1 => self.http1(place, wish).await,
-            Version::Http2 => self.http2(place, wish).await,
+            Version::Http1 => Box::pin(self.http1(place, wish)).await,
+            Version::Http2 => Box::pin(self.http2(place, wish)).await,
         }
     }
 
@@ -89,9 +97,6 @@ impl Pool {
         place: &Place,
         wish: &Wish<'_>,
     ) -> Result<Connection, ConnectError> {
-        if let Some(kept) = self.take_idle(place).filter(|_| !wish.fresh) {
-            return Ok(kept);
-        }
         let Some(state) = wish.state else {
             return self.open(place, wish, None).await;
         };

