@@ -4,6 +4,10 @@
 pub mod providers;
 
 use crate::check::{Unknown, check};
+use crate::destination_rule::balancer::LocalityLbSetting;
+use crate::destination_rule::pool::{
+    ConnectionPoolSettings, H2UpgradePolicy, OutlierDetection, TcpKeepalive,
+};
 use crate::fields::{DurationText, Labels};
 use crate::gateway::TlsProtocol;
 use crate::meta::Meta;
@@ -42,6 +46,14 @@ pub struct MeshConfig {
     pub enable_auto_mtls: Option<bool>,
     /// Bound on connecting; 10s when absent.
     pub connect_timeout: Option<DurationText>,
+    /// Keep-alive probes towards endpoints; none when absent.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Whether HTTP/1.1 becomes HTTP/2 towards endpoints; DO_NOT_UPGRADE when absent.
+    pub h2_upgrade_policy: Option<H2UpgradePolicy>,
+    /// Preference for near endpoints; in force when absent.
+    pub locality_lb_setting: Option<LocalityLbSetting>,
+    /// What holds where no DestinationRule says otherwise.
+    pub default_traffic_policy: Option<DefaultTrafficPolicy>,
     /// Whether application metrics are merged with the proxy's; true when absent.
     pub enable_prometheus_merge: Option<bool>,
     /// Defaults for proxies.
@@ -59,6 +71,16 @@ pub struct MeshConfig {
     /// Services that policies refer to by name.
     #[schemars(length(max = 256))]
     pub extension_providers: Vec<ExtensionProvider>,
+}
+
+/// What holds where no DestinationRule says otherwise, block by block.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultTrafficPolicy {
+    /// Limits on connections and requests.
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    /// When failing endpoints are left out.
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// Settings of TLS.
@@ -164,13 +186,12 @@ pub enum ForwardClientCertDetails {
 }
 
 /// Fields that Istio has and Lateen does not use yet: they are named as such, not as mistakes.
-const LATER: [&str; 33] = [
+const LATER: [&str; 29] = [
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
     "hboneIdleTimeout",
     "protocolDetectionTimeout",
-    "tcpKeepalive",
     "dnsRefreshRate",
     "ingressClass",
     "ingressService",
@@ -180,11 +201,8 @@ const LATER: [&str; 33] = [
     "enableEnvoyAccessLogService",
     "disableEnvoyListenerLog",
     "inboundTrafficPolicy",
-    "h2UpgradePolicy",
     "defaultHttpRetryPolicy",
     "defaultInboundHttpRetryPolicy",
-    "defaultTrafficPolicy",
-    "localityLbSetting",
     "zoneAwareLbSetting",
     "discoverySelectors",
     "serviceSettings",

@@ -121,6 +121,8 @@ fn endpoint(snapshot: &Snapshot, story: &Simulation) -> Option<Endpoint> {
             let workload = snapshot.workload_at(address.ip())?.clone();
             let known = snapshot.identity_at(address);
             Some(Endpoint {
+                priority: 0,
+                locality_weight: 0,
                 address,
                 weight: 1,
                 health: lateen_model::workload::Health::Ready,

@@ -176,6 +176,7 @@ fn service(at: usize) -> Service {
         resolution: Resolution::Static,
         location: Location::Internal,
         visibility: Visibility::Public,
+        traffic_distribution: None,
         aliases: Vec::new(),
         allocated: Vec::new(),
         sans: Vec::new(),

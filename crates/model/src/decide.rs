@@ -27,6 +27,7 @@ mod inbound;
 pub mod jwt;
 mod l4;
 pub mod limits;
+mod locality;
 mod matcher;
 mod names;
 mod outbound;

@@ -4,6 +4,7 @@ use crate::name::Origin;
 use crate::route::Destination;
 use crate::service::Protocol;
 use crate::tls::TlsVersion;
+use crate::traffic::{ConnectionPool, Locality, OutlierDetection, TcpKeepalive};
 use lateen_base::Str;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,6 +42,38 @@ pub struct MeshSettings {
     pub forward_client_cert: ForwardClientCert,
     /// Providers of external authorization, by name (Istio: `extensionProviders`).
     pub authz_providers: Vec<AuthzProvider>,
+    /// What holds where no DestinationRule says otherwise.
+    pub traffic: TrafficDefaults,
+}
+
+/// What holds where no DestinationRule says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrafficDefaults {
+    /// Preference for near endpoints (Istio: `localityLbSetting`).
+    pub locality: Locality,
+    /// Bound on connecting (Istio: `connectTimeout`).
+    pub connect_timeout: Duration,
+    /// Keep-alive probes (Istio: `tcpKeepalive`); absent: none.
+    pub keepalive: Option<TcpKeepalive>,
+    /// Whether HTTP/1.1 becomes HTTP/2 towards declared HTTP ports (Istio: `h2UpgradePolicy`).
+    pub h2_upgrade: bool,
+    /// Limits on connections (Istio: `defaultTrafficPolicy.connectionPool`).
+    pub pool: Option<ConnectionPool>,
+    /// When failing endpoints are left out (Istio: `defaultTrafficPolicy.outlierDetection`).
+    pub outlier: Option<OutlierDetection>,
+}
+
+impl Default for TrafficDefaults {
+    fn default() -> Self {
+        Self {
+            locality: Locality::default(),
+            connect_timeout: Duration::from_secs(10),
+            keepalive: None,
+            h2_upgrade: false,
+            pool: None,
+            outlier: None,
+        }
+    }
 }
 
 impl Default for MeshSettings {
@@ -60,6 +93,7 @@ impl Default for MeshSettings {
             proxy_protocol: false,
             forward_client_cert: ForwardClientCert::SanitizeSet,
             authz_providers: Vec::new(),
+            traffic: TrafficDefaults::default(),
         }
     }
 }
@@ -178,10 +212,12 @@ pub struct SidecarScope {
     pub egress_proxy: Option<Destination>,
     /// Ports that the workload takes traffic on; absent: those of its services. Others are passed through.
     pub ingress: Option<Vec<IngressListener>>,
+    /// Limits on what comes to the workload; absent: those of the DestinationRule for its service.
+    pub inbound_pool: Option<ConnectionPool>,
 }
 
 /// A port of the workload that a Sidecar declares (Istio: `IstioIngressListener`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IngressListener {
     /// Port that clients call on the pod.
     pub port: u16,
@@ -189,6 +225,8 @@ pub struct IngressListener {
     pub protocol: Protocol,
     /// Where the application listens; absent: on that port of the pod's address.
     pub endpoint: Option<IngressEndpoint>,
+    /// Limits on what comes to this port; absent: those of the whole workload.
+    pub pool: Option<ConnectionPool>,
 }
 
 /// Where the application behind an [`IngressListener`] listens.

@@ -35,6 +35,8 @@ pub struct Service {
     /// Names that the servers' certificates may carry, where a DestinationRule asks for TLS and names none (Istio:
     /// ServiceEntry `subjectAltNames`). Empty: nothing is said.
     pub sans: Vec<Str>,
+    /// Preference for near endpoints; absent: as DestinationRules and the mesh say.
+    pub traffic_distribution: Option<TrafficDistribution>,
 }
 
 impl Service {
@@ -45,6 +47,15 @@ impl Service {
         let own = self.addresses.iter().filter(full).map(|a| a.ip);
         own.chain(self.allocated.iter().copied())
     }
+}
+
+/// Preference of a Service for near endpoints (Kubernetes: `trafficDistribution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum TrafficDistribution {
+    /// Endpoints of the client's zone first.
+    SameZone,
+    /// Endpoints of the client's node first, then of its zone.
+    SameNode,
 }
 
 /// A single virtual address or a range.

@@ -1,7 +1,7 @@
 //! Opening connections of our own: marked so that capture leaves them alone, bounded in time.
 
 use crate::listen::tune;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,6 +19,38 @@ pub struct Dial {
     pub timeout: Duration,
     /// Address to bind first; absent: the kernel chooses.
     pub source: Option<IpAddr>,
+    /// Keep-alive probes; absent: those of every connection of ours.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// Keep-alive probes; what is absent is the system's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Unanswered probes before a connection counts as dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe, to the second.
+    pub time: Option<Duration>,
+    /// Time between probes, to the second.
+    pub interval: Option<Duration>,
+}
+
+impl Keepalive {
+    // A kernel that knows no such probes has a connection without.
+    fn set(self, stream: &TcpStream) {
+        let mut settings = TcpKeepalive::new();
+        // Less than a second would be 0, which the kernel refuses.
+        let seconds = |time: Duration| time.max(Duration::from_secs(1));
+        if let Some(time) = self.time {
+            settings = settings.with_time(seconds(time));
+        }
+        if let Some(interval) = self.interval {
+            settings = settings.with_interval(seconds(interval));
+        }
+        if let Some(probes) = self.probes {
+            settings = settings.with_retries(probes);
+        }
+        let _ = SockRef::from(stream).set_tcp_keepalive(&settings);
+    }
 }
 
 /// A connection could not be opened.
@@ -94,6 +126,9 @@ pub async fn dial(address: SocketAddr, how: &Dial) -> Result<TcpStream, DialErro
         }
         let stream = socket.connect(address).await?;
         tune(&stream);
+        if let Some(keepalive) = how.keepalive {
+            keepalive.set(&stream);
+        }
         Ok(stream)
     };
     match tokio::time::timeout(how.timeout, connect).await {

@@ -21,7 +21,7 @@ pub mod server;
 mod violation;
 
 pub use body::{Body, BodyError};
-pub use client::{SendFailure, Sender, open};
+pub use client::{SendFailure, Sender, Terms, open, open_on};
 pub use hyper::body::Incoming;
 pub use hyper::upgrade::{OnUpgrade, Upgraded, on as upgrade};
 pub use limits::Limits;

@@ -236,6 +236,8 @@ fn publish(control: &Control, state: &mut State) {
         live.generation,
         state.resources.len()
     );
+    let now = tokio::time::Instant::now();
+    shared.states.observe(&live.snapshot, now);
     shared.live.store(Arc::new(live));
     // Trust comes with configuration: both are in force before anybody is told.
     let trust = state.keeper.as_mut().is_some_and(|k| k.refresh(shared));

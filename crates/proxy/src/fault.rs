@@ -17,7 +17,12 @@ pub(crate) struct Verdict {
 
 /// The answer to a refused request.
 pub(crate) fn reply(fault: &Fault, failed: Option<&Failed>, grpc: bool) -> Response<Body> {
-    told(fault.status(), &body(fault, failed), grpc)
+    let mut answer = told(fault.status(), &body(fault, failed), grpc);
+    if fault.reason == FaultReason::Overflow {
+        let yes = HeaderValue::from_static("true");
+        answer.headers_mut().insert("x-envoy-overloaded", yes);
+    }
+    answer
 }
 
 /// An answer of our own with a text. gRPC clients are told in their own way, with status 200 (Envoy: local replies).
@@ -83,6 +88,7 @@ fn body(fault: &Fault, failed: Option<&Failed>) -> String {
         }
         FaultReason::UpstreamReset => reset("connection termination"),
         FaultReason::UpstreamProtocol => reset("protocol error"),
+        FaultReason::Overflow => reset("overflow"),
         FaultReason::NoEndpoint => "no healthy upstream".to_owned(),
         FaultReason::Timeout => "upstream request timeout".to_owned(),
         FaultReason::BadRequest => "Bad Request".to_owned(),
@@ -115,6 +121,7 @@ pub(crate) fn verdict(fault: &Fault, failed: Option<&Failed>) -> Verdict {
     };
     let flags = match failed {
         Some(failed) if failed.exhausted => format!("{flag},URX").into(),
+        Some(failed) if failed.overflowed => format!("{flag},UO").into(),
         _ => Cow::Borrowed(flag),
     };
     let transport = failed.map(|f| f.transport.clone()).unwrap_or_default();
@@ -144,6 +151,7 @@ fn details(reason: FaultReason, transport: &str) -> String {
         FaultReason::UpstreamProtocol => {
             "upstream_reset_before_response_started{protocol_error}".to_owned()
         }
+        FaultReason::Overflow => "upstream_reset_before_response_started{overflow}".to_owned(),
         FaultReason::Timeout => "response_timeout".to_owned(),
         FaultReason::BadRequest => "http1.codec_error".to_owned(),
         FaultReason::TooLarge => "request_headers_too_large".to_owned(),
@@ -166,6 +174,7 @@ pub(crate) fn cause(failed: &Failed) -> String {
         FaultReason::NoEndpoint => "it has no endpoint that is ready".to_owned(),
         FaultReason::Timeout => "it did not answer in time".to_owned(),
         FaultReason::UpstreamProtocol => "its answer is no valid one".to_owned(),
+        FaultReason::Overflow => "its DestinationRule allows no more at once".to_owned(),
         FaultReason::ConnectFailed if !failed.transport.is_empty() => {
             format!("it cannot be reached: {}", failed.transport)
         }
@@ -198,6 +207,9 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::UpstreamReset => format!("{subject} ended the connection before it answered"),
         FaultReason::UpstreamProtocol => {
             format!("{subject} answered something that is no answer to what it was asked")
+        }
+        FaultReason::Overflow => {
+            format!("{subject} has as much under way as its DestinationRule allows")
         }
         FaultReason::Timeout => format!("{subject} did not answer in time"),
         FaultReason::BadRequest => format!("{subject} is no valid request"),

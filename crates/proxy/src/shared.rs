@@ -6,7 +6,7 @@ use crate::identity::Membership;
 use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::tls::{Origins, Servers};
-use crate::upstream::Own;
+use crate::upstream::{Own, States};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
 use lateen_model::decide::snapshot::Snapshot;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) servers: Servers,
     /// TLS settings towards endpoints outside of the mesh.
     pub(crate) origins: Origins,
+    /// What is known of clusters: what is under way there, and who fails.
+    pub(crate) states: States,
     pub(crate) drain: Drain,
     /// What became of the application's DNS questions.
     pub(crate) dns: Arc<Counts>,

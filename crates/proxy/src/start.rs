@@ -9,7 +9,7 @@ use crate::limits::{Buckets, Tally};
 use crate::overload::Overload;
 use crate::shared::{Live, Shared};
 use crate::tls::{Origins, Servers};
-use crate::upstream::Own;
+use crate::upstream::{Own, States};
 use crate::worker::{self, Command, Entry};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_model::decide::resources::ResourceSet;
@@ -95,6 +95,7 @@ impl Proxy {
             })),
             servers: Servers::default(),
             origins: Origins::default(),
+            states: States::default(),
             drain: Drain::new(),
             dns: Arc::default(),
             resolver: Arc::new(Resolver::new(config.names.clone())),

@@ -170,17 +170,30 @@ async fn copy(
             None => std::future::pending().await,
         }
     };
-    let mut idle = Idle::new(conn.worker.shared.limits.tcp_idle_time);
+    let pool = &dialed.cluster.settings.pool;
+    let idle = match pool.tcp_idle_timeout {
+        Some(time) if time.is_zero() => Duration::MAX,
+        Some(time) => time,
+        None => conn.worker.shared.limits.tcp_idle_time,
+    };
+    let mut idle = Idle::new(idle);
+    let life = pool.max_connection_duration.unwrap_or(Duration::MAX);
     let done = {
         let mut copying = pin!(streams(client, &mut dialed.stream, &counts));
         let mut cut = pin!(cut);
+        let mut over = pin!(tokio::time::sleep(life));
         loop {
             tokio::select! {
                 // Who may not come in any more is not heard first.
                 biased;
                 fault = cut.as_mut() => break Err(fault),
                 done = copying.as_mut() => break Ok(done),
-                () = tokio::time::sleep(REPORT.min(idle.limit)) => {
+                () = over.as_mut() => {
+                    open.record.flags = "DT".into();
+                    open.record.termination = "max_connection_duration".into();
+                    break Ok(Ok(()));
+                }
+                () = tokio::time::sleep(REPORT.min(idle.rest())) => {
                     report(open, &ledger, &counts);
                     if idle.is_over(counts.forward.get() + counts.back.get()) {
                         open.record.termination = "tcp_idle_timeout".into();
@@ -227,6 +240,13 @@ impl Idle {
             carried: 0,
             since: Instant::now(),
         }
+    }
+
+    /// How long it may stay silent yet, as far as is known.
+    fn rest(&self) -> Duration {
+        // A moment longer, as clocks of timers are coarse.
+        let rest = self.limit.saturating_sub(self.since.elapsed());
+        rest.max(Duration::from_millis(1))
     }
 
     fn is_over(&mut self, carried: u64) -> bool {

@@ -5,6 +5,7 @@
 mod admin;
 mod attacks;
 mod authz;
+mod balance;
 mod captured;
 mod control;
 mod effects;
@@ -21,7 +22,9 @@ mod mesh;
 mod mtls;
 mod names;
 mod origination;
+mod outlier;
 mod overload;
+mod rate_limits;
 mod resilience;
 mod rotation;
 mod smuggling;
@@ -122,7 +125,7 @@ impl Bench {
             ready: 0,
             metrics: 0,
         };
-        config.concurrency = 1;
+        config.concurrency = config.concurrency.max(1);
         config.drain = DrainTimes {
             least: Duration::ZERO,
             ..config.drain

@@ -11,17 +11,23 @@ mod bound;
 mod dial;
 mod dns;
 mod failure;
+mod hash;
+mod limits;
 mod loads;
+mod outlier;
 mod own;
 mod pool;
+mod preface;
 mod replay;
 mod retry;
 mod secure;
 mod send;
+mod tunnel;
 
 pub(crate) use bound::Bound;
 pub(crate) use dial::Dialed;
 pub(crate) use failure::Failed;
+pub(crate) use limits::States;
 pub(crate) use loads::Load;
 pub(crate) use own::Own;
 pub(crate) use replay::Replay;
@@ -30,19 +36,24 @@ pub(crate) use send::{Order, Sent, UNREACHED};
 
 use crate::live::Watchlist;
 use crate::shared::Shared;
-use balance::Turns;
+use balance::{Choice, Turns};
 pub(crate) use dns::Names;
 use lateen_base::Str;
 use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery};
 use lateen_model::identity::SpiffeId;
 use lateen_model::matching::host_covers;
 use lateen_model::workload::Workload;
+use limits::{Slot, State};
 use loads::Loads;
+use outlier::{Ejected, Outcome};
 use pool::{Connection, Place, Pool};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often idle connections and unused state are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -55,6 +66,20 @@ pub(crate) struct Upstream {
     loads: Loads,
     turns: Turns,
     names: Rc<Names>,
+    /// What all workers know of clusters, where it is kept: the map that they share is asked once for each.
+    states: RefCell<HashMap<Str, Arc<State>>>,
+}
+
+/// What an endpoint is chosen for.
+struct Asked<'a> {
+    /// Where the client wanted to go.
+    original: SocketAddr,
+    /// What the client called it, for TLS settings that do not say.
+    host: Option<&'a str>,
+    /// The hash of the key, for consistent hashing; absent: there is no key.
+    hash: Option<u64>,
+    /// Endpoints that will not do.
+    tried: &'a [SocketAddr],
 }
 
 /// A chosen endpoint.
@@ -71,6 +96,8 @@ pub(crate) struct Picked {
 /// An endpoint and a connection in use by one exchange.
 pub(crate) struct Lease {
     _load: Load,
+    /// Its place among the cluster's requests.
+    _counted: Option<Slot>,
     place: Place,
     connection: Option<Connection>,
     pool: Rc<Pool>,
@@ -94,6 +121,7 @@ impl Upstream {
             loads: Loads::default(),
             turns: Turns::default(),
             names: Names::new(&shared.resolver, &shared.scope.addresses),
+            states: RefCell::default(),
         }
     }
 
@@ -103,6 +131,7 @@ impl Upstream {
             tokio::time::sleep(SWEEP).await;
             self.pool.sweep();
             self.loads.sweep();
+            self.states.borrow_mut().clear();
         }
     }
 
@@ -113,20 +142,64 @@ impl Upstream {
         (!Arc::ptr_eq(current, cluster)).then(|| Arc::clone(current))
     }
 
+    /// What all workers know of the cluster; none when its settings ask for nothing of the kind.
+    fn state(&self, cluster: &Cluster) -> Option<Arc<State>> {
+        if !limits::matters(&cluster.settings) {
+            return None;
+        }
+        let mut states = self.states.borrow_mut();
+        if let Some(state) = states.get(&cluster.name) {
+            return Some(Arc::clone(state));
+        }
+        let state = self.shared.states.of(&cluster.name);
+        states.insert(cluster.name.clone(), Arc::clone(&state));
+        Some(state)
+    }
+
+    /// Takes note of what came of a try at an endpoint.
+    fn note(&self, cluster: &Cluster, address: SocketAddr, outcome: Outcome) {
+        let Some(settings) = &cluster.settings.outlier else {
+            return;
+        };
+        let total = match &cluster.discovery {
+            Discovery::Endpoints(endpoints) => endpoints.len(),
+            Discovery::Dns(hosts) => hosts.len(),
+            // There is nowhere else to go.
+            Discovery::OriginalDestination
+            | Discovery::Fixed(_)
+            | Discovery::DnsFirst(_)
+            | Discovery::DynamicDns(_) => return,
+        };
+        if let Some(state) = self.state(cluster) {
+            let mut detector = state.outlier.lock();
+            let seen = (address, outcome);
+            if detector.note(settings, seen, total, Instant::now()) {
+                tracing::info!("{address} of {} is ejected: {outcome:?}", cluster.name);
+            }
+        }
+    }
+
+    /// Endpoints of the cluster that are left out because they fail.
+    fn ejected(&self, cluster: &Cluster) -> Option<Ejected> {
+        let settings = cluster.settings.outlier.as_ref()?;
+        let state = self.state(cluster)?;
+        let ejected = state.outlier.lock().ejected(settings, Instant::now());
+        (!ejected.is_empty()).then_some(ejected)
+    }
+
     /// Certificates have changed: idle connections that used the old ones go.
     pub(crate) fn renewed(&self) {
         self.pool.renewed();
     }
 
-    /// Chooses an endpoint of `cluster` that is not in `tried`; none when there is no other. `host` is what the
-    /// client called it, for TLS settings that do not say.
-    async fn pick(
-        &self,
-        cluster: &Arc<Cluster>,
-        original: SocketAddr,
-        host: Option<&str>,
-        tried: &[SocketAddr],
-    ) -> Option<Picked> {
+    /// Chooses an endpoint of `cluster`; none when there is no other, or all fail.
+    async fn pick(&self, cluster: &Arc<Cluster>, asked: &Asked<'_>) -> Option<Picked> {
+        let &Asked {
+            original,
+            host,
+            tried,
+            ..
+        } = asked;
         let unknown = |address: SocketAddr, more: bool| Picked {
             address,
             workload: None,
@@ -135,13 +208,21 @@ impl Upstream {
         };
         match &cluster.discovery {
             Discovery::Endpoints(endpoints) => {
-                let at = self.turns.pick(cluster, endpoints, &self.loads, tried)?;
+                let choice = Choice {
+                    loads: &self.loads,
+                    ejected: self.ejected(cluster),
+                    state: cluster.settings.warmup.and_then(|_| self.state(cluster)),
+                    hash: asked.hash,
+                    tried,
+                    now: Instant::now(),
+                };
+                let (at, more) = self.turns.pick(cluster, endpoints, &choice)?;
                 let endpoint = &endpoints[at];
                 Some(Picked {
                     address: endpoint.address,
                     workload: Some(Arc::clone(&endpoint.workload)),
                     security: inside(cluster, endpoint.mutual, endpoint.identity.clone(), host),
-                    more: endpoints.len() > tried.len() + 1,
+                    more,
                 })
             }
             Discovery::OriginalDestination if tried.contains(&original) => None,
@@ -152,7 +233,12 @@ impl Upstream {
             Discovery::Dns(hosts) => {
                 let mut found = self.names.resolve(hosts).await;
                 found.retain(|(address, _)| !tried.contains(address));
-                let (address, named) = *found.get(fastrand::usize(..found.len().max(1)))?;
+                if let Some(ejected) = self.ejected(cluster) {
+                    found.retain(|(address, _)| !ejected.contains(address));
+                }
+                let drawn = asked.hash.unwrap_or_else(|| fastrand::u64(..));
+                let at = drawn % found.len().max(1) as u64;
+                let (address, named) = *found.get(at as usize)?;
                 let identity = named.identity.clone();
                 Some(Picked {
                     security: inside(cluster, named.mutual, identity, host),

@@ -1,18 +1,26 @@
 //! DestinationRule → traffic policy.
 
+mod balancer;
+mod pool;
+
+pub(crate) use balancer::locality;
+pub(crate) use pool::{keepalive, outlier, pool};
+
 use crate::mesh::Mesh;
 use crate::names::{full_host, labels, origin, visibility};
 use crate::{NOT_YET, Translated, tls};
-use lateen_api::destination_rule::balancer::{LoadBalancerSettings, SimpleBalancer};
-use lateen_api::destination_rule::pool::ConnectionPoolSettings;
-use lateen_api::destination_rule::{DestinationRule, TrafficPolicy as Written};
+use lateen_api::destination_rule::{
+    DestinationRule, PortTrafficPolicy, ProxyProtocolVersion, TrafficPolicy as Written,
+    TunnelSettings,
+};
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Subject, any_error};
 use lateen_api::validate;
 use lateen_model::resource::Resource;
-use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use lateen_model::traffic::{
+    ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TrafficSettings, Tunnel,
+};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// What a DestinationRule is translated from.
 #[derive(Debug, Clone, Copy)]
@@ -86,30 +94,30 @@ impl Reading<'_> {
     }
 
     fn settings(&mut self, policy: &Written, field: &str) -> TrafficSettings {
-        let balancer = policy
-            .load_balancer
-            .as_ref()
-            .and_then(|b| self.balancer(b, &format!("{field}.loadBalancer")));
-        let pool = policy.connection_pool.as_ref();
-        if let Some(pool) = pool {
-            self.pool(pool, &format!("{field}.connectionPool"));
-        }
-        let outlier = policy.outlier_detection.is_some();
-        self.not_yet(format!("{field}.outlierDetection"), outlier);
-        self.not_yet(format!("{field}.tunnel"), policy.tunnel.is_some());
+        let of_host = PortTrafficPolicy {
+            port: None,
+            load_balancer: policy.load_balancer.clone(),
+            connection_pool: policy.connection_pool.clone(),
+            outlier_detection: policy.outlier_detection.clone(),
+            tls: policy.tls.clone(),
+        };
+        let budget = policy.retry_budget.as_ref();
         self.not_yet(
-            format!("{field}.proxyProtocol"),
-            policy.proxy_protocol.is_some(),
-        );
-        self.not_yet(
-            format!("{field}.retryBudget"),
-            policy.retry_budget.is_some(),
+            format!("{field}.retryBudget.budgetInterval"),
+            budget.is_some_and(|b| b.budget_interval.is_some()),
         );
         TrafficSettings {
-            balancer,
-            connect_timeout: pool.and_then(connect_timeout),
-            tls: policy.tls.as_ref().map(tls::client),
+            tunnel: policy.tunnel.as_ref().and_then(tunnel),
+            proxy_protocol: policy.proxy_protocol.as_ref().map(|p| match p.version {
+                None | Some(ProxyProtocolVersion::V1) => ProxyProtocol::V1,
+                Some(ProxyProtocolVersion::V2) => ProxyProtocol::V2,
+            }),
+            retry_budget: budget.map(|b| RetryBudget {
+                percent: b.percent.unwrap_or(20.0),
+                least: b.min_retry_concurrency.unwrap_or(3),
+            }),
             ports: self.ports(policy, field),
+            ..self.blocks(&of_host, field)
         }
     }
 
@@ -122,79 +130,33 @@ impl Reading<'_> {
             let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else {
                 continue;
             };
-            let balancer = one
-                .load_balancer
-                .as_ref()
-                .and_then(|b| self.balancer(b, &format!("{field}.loadBalancer")));
-            let pool = one.connection_pool.as_ref();
-            if let Some(pool) = pool {
-                self.pool(pool, &format!("{field}.connectionPool"));
-            }
-            let outlier = one.outlier_detection.is_some();
-            self.not_yet(format!("{field}.outlierDetection"), outlier);
-            let settings = TrafficSettings {
-                balancer,
-                connect_timeout: pool.and_then(connect_timeout),
-                tls: one.tls.as_ref().map(tls::client),
-                ports: BTreeMap::new(),
-            };
+            let settings = self.blocks(one, &field);
             // Validation refuses a port that is given twice.
             ports.entry(number).or_insert(settings);
         }
         ports
     }
 
-    fn balancer(&mut self, balancer: &LoadBalancerSettings, field: &str) -> Option<Balancer> {
-        let given = [
-            ("consistentHash", balancer.consistent_hash.is_some()),
-            ("localityLbSetting", balancer.locality_lb_setting.is_some()),
-            (
-                "zoneAwareLbSetting",
-                balancer.zone_aware_lb_setting.is_some(),
-            ),
-            ("warmup", balancer.warmup.is_some()),
-            (
-                "warmupDurationSecs",
-                balancer.warmup_duration_secs.is_some(),
-            ),
-            ("backendUtilization", balancer.backend_utilization.is_some()),
-        ];
-        for (name, is_given) in given {
-            self.not_yet(format!("{field}.{name}"), is_given);
+    /// The blocks that a host and a port have in common.
+    fn blocks(&mut self, policy: &PortTrafficPolicy, field: &str) -> TrafficSettings {
+        let balancer = policy.load_balancer.as_ref();
+        TrafficSettings {
+            balancer: balancer.map(|b| self.balancer(b, &format!("{field}.loadBalancer"))),
+            pool: policy.connection_pool.as_ref().map(pool),
+            outlier: policy.outlier_detection.as_ref().map(outlier),
+            tls: policy.tls.as_ref().map(tls::client),
+            ..TrafficSettings::default()
         }
-        match balancer.simple? {
-            SimpleBalancer::Unspecified => None,
-            SimpleBalancer::LeastConn | SimpleBalancer::LeastRequest => {
-                Some(Balancer::LeastRequest)
-            }
-            SimpleBalancer::Random => Some(Balancer::Random),
-            SimpleBalancer::Passthrough => Some(Balancer::Passthrough),
-            SimpleBalancer::RoundRobin => Some(Balancer::RoundRobin),
-        }
-    }
-
-    fn pool(&mut self, pool: &ConnectionPoolSettings, field: &str) {
-        if let Some(tcp) = &pool.tcp {
-            let given = [
-                ("maxConnections", tcp.max_connections.is_some()),
-                ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
-                (
-                    "maxConnectionDuration",
-                    tcp.max_connection_duration.is_some(),
-                ),
-                ("idleTimeout", tcp.idle_timeout.is_some()),
-            ];
-            for (name, is_given) in given {
-                self.not_yet(format!("{field}.tcp.{name}"), is_given);
-            }
-        }
-        self.not_yet(format!("{field}.http"), pool.http.is_some());
     }
 }
 
-fn connect_timeout(pool: &ConnectionPoolSettings) -> Option<Duration> {
-    let timeout = pool.tcp.as_ref()?.connect_timeout.as_ref()?;
-    timeout.parse().ok().filter(|timeout| !timeout.is_zero())
+fn tunnel(written: &TunnelSettings) -> Option<Tunnel> {
+    let protocol = written.protocol.as_deref().unwrap_or_default();
+    Some(Tunnel {
+        post: protocol.eq_ignore_ascii_case("POST"),
+        host: written.target_host.as_deref()?.into(),
+        port: u16::try_from(written.target_port?).ok()?,
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 mod providers;
 
-use crate::{NOT_YET, Translated, tls};
+use crate::{NOT_YET, Translated, destination_rule, tls};
+use lateen_api::destination_rule::pool::H2UpgradePolicy;
 use lateen_api::mesh_config::{
     AccessLogEncoding, ForwardClientCertDetails, MeshConfig, NormalizationType,
 };
@@ -10,7 +11,9 @@ use lateen_api::meta::Meta;
 use lateen_api::notice::{Notice, Severity, Subject};
 use lateen_api::sidecar::OutboundMode as Written;
 use lateen_base::Str;
-use lateen_model::mesh::{ForwardClientCert, MeshSettings, OutboundMode, PathNormalization};
+use lateen_model::mesh::{
+    ForwardClientCert, MeshSettings, OutboundMode, PathNormalization, TrafficDefaults,
+};
 use lateen_model::resource::Resource;
 use lateen_model::tls::TlsVersion;
 use std::time::Duration;
@@ -47,10 +50,6 @@ pub fn settings(mesh: &Mesh) -> Translated {
     };
     if config.access_log_encoding == Some(AccessLogEncoding::Json) {
         not_yet("accessLogEncoding");
-    }
-    let connect = config.connect_timeout.as_ref().and_then(|d| d.parse().ok());
-    if connect.is_some_and(|timeout| timeout != Duration::from_secs(10)) {
-        not_yet("connectTimeout");
     }
     let written = config.outbound_traffic_policy.as_ref();
     if written.is_some_and(|policy| policy.egress_proxy.is_some()) {
@@ -102,8 +101,34 @@ pub fn settings(mesh: &Mesh) -> Translated {
             .and_then(|t| t.forward_client_cert_details)
             .map_or(ForwardClientCert::SanitizeSet, forward_client_cert),
         authz_providers: providers::providers(mesh),
+        traffic: traffic(config),
     };
     crate::done(Resource::MeshSettings(settings), notices)
+}
+
+/// What holds where no DestinationRule says otherwise.
+fn traffic(config: &MeshConfig) -> TrafficDefaults {
+    let usual = TrafficDefaults::default();
+    let timeout = config.connect_timeout.as_ref().and_then(|d| d.parse().ok());
+    let locality = config.locality_lb_setting.as_ref();
+    let policy = config.default_traffic_policy.as_ref();
+    TrafficDefaults {
+        locality: locality.map_or(usual.locality, destination_rule::locality),
+        connect_timeout: timeout
+            .filter(|timeout: &Duration| !timeout.is_zero())
+            .unwrap_or(usual.connect_timeout),
+        keepalive: config
+            .tcp_keepalive
+            .as_ref()
+            .map(destination_rule::keepalive),
+        h2_upgrade: config.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade),
+        pool: policy
+            .and_then(|p| p.connection_pool.as_ref())
+            .map(destination_rule::pool),
+        outlier: policy
+            .and_then(|p| p.outlier_detection.as_ref())
+            .map(destination_rule::outlier),
+    }
 }
 
 /// Fields of ProxyConfig that are given and change nothing yet.

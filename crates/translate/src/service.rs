@@ -9,13 +9,16 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use lateen_api::notice::{Notice, Subject};
 use lateen_model::name::{Origin, ServiceKey};
 use lateen_model::resource::Resource;
-use lateen_model::service::{Address, Location, Port, Resolution, Service};
+use lateen_model::service::{Address, Location, Port, Resolution, Service, TrafficDistribution};
 use lateen_model::workload::{Health, ServicePorts, Workload};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Annotation that limits who sees a Service (Istio: `networking.istio.io/exportTo`).
 pub const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
+/// Annotation that prefers near endpoints (Istio: `networking.istio.io/traffic-distribution`).
+pub const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// What a Service is translated from.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,7 @@ pub fn service(inputs: Inputs<'_>) -> Translated {
             format!("{name}.{namespace}").into(),
             format!("{name}.{namespace}.svc").into(),
         ],
+        traffic_distribution: distribution(service),
         key,
     }));
     (resources, notices)
@@ -101,6 +105,18 @@ pub(crate) fn subject(kind: &str, meta: &ObjectMeta) -> Subject {
         kind: kind.into(),
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+/// Preference for near endpoints: the annotation, which is older, goes before the field (Istio).
+fn distribution(service: &core::Service) -> Option<TrafficDistribution> {
+    let annotations = service.metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|all| all.get(DISTRIBUTION));
+    let field = || service.spec.as_ref()?.traffic_distribution.as_ref();
+    match annotated.or_else(field)?.as_str() {
+        "PreferClose" | "PreferSameZone" => Some(TrafficDistribution::SameZone),
+        "PreferSameNode" => Some(TrafficDistribution::SameNode),
+        _ => None,
     }
 }
 

@@ -89,6 +89,7 @@ pub fn service_entry(inputs: Inputs<'_>) -> Translated {
                 &config.meta.namespace,
             ),
             aliases: Vec::new(),
+            traffic_distribution: None,
         })
     });
     let mut resources = services.collect::<Vec<_>>();

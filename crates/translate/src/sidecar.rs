@@ -1,5 +1,6 @@
 //! Sidecar → what proxies take in and what they reach.
 
+use crate::destination_rule::pool;
 use crate::mesh::{Mesh, outbound_mode};
 use crate::names::{full_host, labels, origin};
 use crate::{NOT_YET, Translated, protocol};
@@ -58,6 +59,7 @@ pub fn sidecar(inputs: Inputs<'_>) -> Translated {
             port: to.port.as_ref().and_then(|p| narrow(p.number)),
         }),
         ingress: ingress(spec, &subject, &mut notices),
+        inbound_pool: spec.inbound_connection_pool.as_deref().map(pool),
     };
     crate::done(Resource::SidecarScope(scope), notices)
 }
@@ -65,9 +67,6 @@ pub fn sidecar(inputs: Inputs<'_>) -> Translated {
 /// Fields that are given and have no effect yet.
 fn not_in_force(spec: &Sidecar) -> Vec<String> {
     let mut fields = Vec::new();
-    if spec.inbound_connection_pool.is_some() {
-        fields.push("spec.inboundConnectionPool".to_owned());
-    }
     for (i, listener) in spec.ingress.iter().enumerate() {
         let given = [
             ("bind", listener.bind.is_some()),
@@ -76,7 +75,6 @@ fn not_in_force(spec: &Sidecar) -> Vec<String> {
                 listener.capture_mode == Some(CaptureMode::None),
             ),
             ("tls", listener.tls.is_some()),
-            ("connectionPool", listener.connection_pool.is_some()),
         ];
         let given = given.into_iter().filter(|(_, is_given)| *is_given);
         fields.extend(given.map(|(name, _)| format!("spec.ingress[{i}].{name}")));
@@ -146,6 +144,7 @@ fn listener(written: &Written) -> Result<Option<IngressListener>, (&'static str,
         port: number,
         protocol,
         endpoint,
+        pool: written.connection_pool.as_ref().map(pool),
     }))
 }
 

@@ -1,13 +1,17 @@
 //! DestinationRules: host, subsets, settings that exclude each other.
 
+mod balancer;
+
 use super::Findings;
-use crate::destination_rule::balancer::{ConsistentHash, LoadBalancerSettings, LocalityLbSetting};
 use crate::destination_rule::pool::{ConnectionPoolSettings, OutlierDetection};
 use crate::destination_rule::{
     ClientTlsMode, ClientTlsSettings, DestinationRule, PortTrafficPolicy, TrafficPolicy,
+    TunnelSettings,
 };
+use crate::fields::DurationText;
 use crate::meta::Config;
 use crate::notice::{Notice, Subject};
+use std::time::Duration;
 
 /// Validates a DestinationRule.
 pub fn destination_rule(config: &Config<DestinationRule>) -> Vec<Notice> {
@@ -46,8 +50,21 @@ pub fn destination_rule(config: &Config<DestinationRule>) -> Vec<Notice> {
 }
 
 fn traffic_policy(f: &mut Findings, field: &str, policy: &TrafficPolicy) {
-    if let Some(balancer) = &policy.load_balancer {
-        load_balancer(f, &format!("{field}.loadBalancer"), balancer);
+    let ejects = policy.outlier_detection.is_some();
+    if let Some(settings) = &policy.load_balancer {
+        balancer::load_balancer(f, &format!("{field}.loadBalancer"), settings, ejects);
+    }
+    if let Some(tunnel) = &policy.tunnel {
+        self::tunnel(f, &format!("{field}.tunnel"), tunnel);
+    }
+    if let Some(budget) = &policy.retry_budget {
+        let percent = budget.percent.unwrap_or(20.0);
+        if !(0.0..=100.0).contains(&percent) {
+            let message = format!("{percent} is no percentage; use 0 to 100");
+            f.error(format!("{field}.retryBudget.percent"), message);
+        }
+        let interval = budget.budget_interval.as_ref();
+        f.duration(&format!("{field}.retryBudget.budgetInterval"), interval);
     }
     if let Some(pool) = &policy.connection_pool {
         connection_pool(f, &format!("{field}.connectionPool"), pool);
@@ -70,8 +87,9 @@ fn traffic_policy(f: &mut Findings, field: &str, policy: &TrafficPolicy) {
                 "has settings already, and the first ones count: merge the two",
             );
         }
-        if let Some(balancer) = &port.load_balancer {
-            load_balancer(f, &format!("{field}.loadBalancer"), balancer);
+        let ejects = port.outlier_detection.is_some();
+        if let Some(settings) = &port.load_balancer {
+            balancer::load_balancer(f, &format!("{field}.loadBalancer"), settings, ejects);
         }
         if let Some(pool) = &port.connection_pool {
             connection_pool(f, &format!("{field}.connectionPool"), pool);
@@ -85,126 +103,110 @@ fn traffic_policy(f: &mut Findings, field: &str, policy: &TrafficPolicy) {
     }
 }
 
-fn load_balancer(f: &mut Findings, field: &str, balancer: &LoadBalancerSettings) {
-    if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
-        f.error(
-            field,
-            "simple and consistentHash exclude each other: keep one of them",
-        );
-    }
-    if let Some(hash) = &balancer.consistent_hash {
-        consistent_hash(f, &format!("{field}.consistentHash"), hash);
-    }
-    if let Some(locality) = &balancer.locality_lb_setting {
-        if balancer.zone_aware_lb_setting.is_some() {
-            f.error(
-                field,
-                "localityLbSetting and zoneAwareLbSetting exclude each other: keep one of them",
-            );
-        }
-        locality_setting(f, &format!("{field}.localityLbSetting"), locality);
-    }
-    if balancer.warmup_duration_secs.is_some() {
-        f.deprecated(
-            format!("{field}.warmupDurationSecs"),
-            "is deprecated: use warmup.duration",
-        );
-    }
-}
-
-fn consistent_hash(f: &mut Findings, field: &str, hash: &ConsistentHash) {
-    let keys = [
-        hash.http_header_name.is_some(),
-        hash.http_cookie.is_some(),
-        hash.use_source_ip.is_some(),
-        hash.http_query_parameter_name.is_some(),
-    ];
-    if keys.into_iter().filter(|given| *given).count() != 1 {
-        f.error(
-            field,
-            "needs exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName",
-        );
-    }
-    if hash.ring_hash.is_some() && hash.maglev.is_some() {
-        f.error(
-            field,
-            "ringHash and maglev exclude each other: keep one of them",
-        );
-    }
-    if hash.minimum_ring_size.is_some() {
-        f.deprecated(
-            format!("{field}.minimumRingSize"),
-            "is deprecated: use ringHash.minimumRingSize",
-        );
-    }
-}
-
-fn locality_setting(f: &mut Findings, field: &str, locality: &LocalityLbSetting) {
-    let given = [
-        !locality.distribute.is_empty(),
-        !locality.failover.is_empty(),
-        !locality.failover_priority.is_empty(),
-    ];
-    if given.into_iter().filter(|given| *given).count() > 1 {
-        f.error(
-            field,
-            "distribute, failover and failoverPriority exclude each other: keep one of them",
-        );
-    }
-    for (i, distribute) in locality.distribute.iter().enumerate() {
-        let sum = distribute.to.values().map(|w| u64::from(*w)).sum::<u64>();
-        if sum != 100 {
-            f.error(
-                format!("{field}.distribute[{i}].to"),
-                format!("the shares add up to {sum}; make it 100"),
-            );
-        }
-    }
-    for (i, failover) in locality.failover.iter().enumerate() {
-        if failover.from == failover.to {
-            f.error(
-                format!("{field}.failover[{i}]"),
-                "a region cannot take over for itself: name another",
-            );
-        }
-    }
-}
-
 fn connection_pool(f: &mut Findings, field: &str, pool: &ConnectionPoolSettings) {
+    if pool.tcp.is_none() && pool.http.is_none() {
+        f.error(field, "says nothing: give tcp or http, or leave it out");
+    }
     if let Some(tcp) = &pool.tcp {
-        f.duration(
-            &format!("{field}.tcp.connectTimeout"),
-            tcp.connect_timeout.as_ref(),
-        );
-        f.duration(
-            &format!("{field}.tcp.idleTimeout"),
-            tcp.idle_timeout.as_ref(),
-        );
+        let field = format!("{field}.tcp");
+        not_negative(f, &field, &[("maxConnections", tcp.max_connections)]);
+        let alive = tcp.tcp_keepalive.as_ref();
+        let durations = [
+            ("connectTimeout", tcp.connect_timeout.as_ref()),
+            (
+                "maxConnectionDuration",
+                tcp.max_connection_duration.as_ref(),
+            ),
+            ("tcpKeepalive.time", alive.and_then(|k| k.time.as_ref())),
+            (
+                "tcpKeepalive.interval",
+                alive.and_then(|k| k.interval.as_ref()),
+            ),
+        ];
+        for (name, written) in durations {
+            positive(f, format!("{field}.{name}"), written);
+        }
+        let idle = tcp.idle_timeout.as_ref();
+        f.duration(&format!("{field}.idleTimeout"), idle);
     }
     if let Some(http) = &pool.http {
-        f.duration(
-            &format!("{field}.http.idleTimeout"),
-            http.idle_timeout.as_ref(),
-        );
+        let field = format!("{field}.http");
+        let numbers = [
+            ("http1MaxPendingRequests", http.http1_max_pending_requests),
+            ("http2MaxRequests", http.http2_max_requests),
+            ("maxRequestsPerConnection", http.max_requests_per_connection),
+            ("maxRetries", http.max_retries),
+            ("maxConcurrentStreams", http.max_concurrent_streams),
+        ];
+        not_negative(f, &field, &numbers);
+        let idle = http.idle_timeout.as_ref();
+        f.duration(&format!("{field}.idleTimeout"), idle);
+        if let Some(ping) = &http.http2_keep_alive {
+            for (name, written) in [("interval", &ping.interval), ("timeout", &ping.timeout)] {
+                let field = format!("{field}.http2KeepAlive.{name}");
+                positive(f, field, written.as_ref());
+            }
+        }
         if http.use_client_protocol == Some(true) && http.h2_upgrade_policy.is_some() {
             f.warning(
-                format!("{field}.http.h2UpgradePolicy"),
+                format!("{field}.h2UpgradePolicy"),
                 "has no effect beside useClientProtocol: remove one",
             );
         }
     }
 }
 
+fn not_negative(f: &mut Findings, field: &str, numbers: &[(&str, Option<i32>)]) {
+    for (name, number) in numbers {
+        if let Some(number) = number.filter(|n| *n < 0) {
+            let message = format!("{number} is negative; use 0 for no limit, or more");
+            f.error(format!("{field}.{name}"), message);
+        }
+    }
+}
+
+/// A duration of at least a millisecond (Istio: `ValidateDuration`).
+fn positive(f: &mut Findings, field: String, written: Option<&DurationText>) {
+    f.duration(&field, written);
+    let parsed = written.and_then(|text| text.parse().ok());
+    if parsed.is_some_and(|time| time < Duration::from_millis(1)) {
+        f.error(field, "is too short: use 1ms or more");
+    }
+}
+
 fn outlier_detection(f: &mut Findings, field: &str, outlier: &OutlierDetection) {
-    f.duration(&format!("{field}.interval"), outlier.interval.as_ref());
-    f.duration(
-        &format!("{field}.baseEjectionTime"),
+    positive(f, format!("{field}.interval"), outlier.interval.as_ref());
+    positive(
+        f,
+        format!("{field}.baseEjectionTime"),
         outlier.base_ejection_time.as_ref(),
     );
+    let percentages = [
+        ("maxEjectionPercent", outlier.max_ejection_percent),
+        ("minHealthPercent", outlier.min_health_percent),
+    ];
+    for (name, percent) in percentages {
+        if let Some(percent) = percent.filter(|p| !(0..=100).contains(p)) {
+            let message = format!("{percent} is no percentage; use 0 to 100");
+            f.error(format!("{field}.{name}"), message);
+        }
+    }
+    for (i, code) in outlier
+        .outlier_detection_http_error_codes
+        .iter()
+        .enumerate()
+    {
+        if !(200..=599).contains(code) {
+            f.error(
+                format!("{field}.outlierDetectionHttpErrorCodes[{i}]"),
+                format!("{code} is not a status that an answer can have; use 200 to 599"),
+            );
+        }
+    }
     if outlier.consecutive_errors.is_some() {
         f.deprecated(
             format!("{field}.consecutiveErrors"),
-            "is deprecated: use consecutive5xxErrors or consecutiveGatewayErrors",
+            "is deprecated and has no effect: use consecutive5xxErrors or consecutiveGatewayErrors",
         );
     }
     if outlier.split_external_local_origin_errors != Some(true)
@@ -217,6 +219,27 @@ fn outlier_detection(f: &mut Findings, field: &str, outlier: &OutlierDetection) 
             "works only with splitExternalLocalOriginErrors: true",
         );
     }
+}
+
+fn tunnel(f: &mut Findings, field: &str, tunnel: &TunnelSettings) {
+    if let Some(protocol) = &tunnel.protocol
+        && !matches!(protocol.to_ascii_uppercase().as_str(), "CONNECT" | "POST")
+    {
+        let message = format!("{protocol:?} is no way to ask for a tunnel: use CONNECT or POST");
+        f.error(format!("{field}.protocol"), message);
+    }
+    match tunnel.target_host.as_deref() {
+        None | Some("") => f.error(
+            format!("{field}.targetHost"),
+            "is missing: name the host at the tunnel's far end",
+        ),
+        Some(host) if host.starts_with('*') => f.error(
+            format!("{field}.targetHost"),
+            "cannot be a wildcard: name one host",
+        ),
+        Some(host) => f.host(&format!("{field}.targetHost"), host),
+    }
+    f.port(&format!("{field}.targetPort"), tunnel.target_port);
 }
 
 fn client_tls(f: &mut Findings, field: &str, tls: &ClientTlsSettings) {

@@ -142,7 +142,7 @@ fn destination_rules() {
             Error IST0106 spec.exportTo[0]: "*" excludes other entries: keep one
             Error IST0106 spec.trafficPolicy.loadBalancer: simple and consistentHash exclude each other: keep one of them
             Error IST0106 spec.trafficPolicy.loadBalancer.consistentHash: needs exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName
-            Warning IST0002 spec.trafficPolicy.outlierDetection.consecutiveErrors: is deprecated: use consecutive5xxErrors or consecutiveGatewayErrors
+            Warning IST0002 spec.trafficPolicy.outlierDetection.consecutiveErrors: is deprecated and has no effect: use consecutive5xxErrors or consecutiveGatewayErrors
             Error IST0106 spec.trafficPolicy.outlierDetection.consecutiveLocalOriginFailures: works only with splitExternalLocalOriginErrors: true
             Error IST0106 spec.trafficPolicy.tls: MUTUAL needs clientCertificate and privateKey, or credentialName
             Error IST0106 spec.trafficPolicy.portLevelSettings[0].port.number: 0 is not a port; use 1 to 65535

@@ -4,7 +4,9 @@ use crate::identity::SpiffeId;
 use crate::name::{Origin, ServiceKey};
 use crate::service::Protocol;
 use crate::tls::ClientTls;
-use crate::traffic::Balancer;
+use crate::traffic::{
+    Balancer, ConnectionPool, OutlierDetection, ProxyProtocol, RetryBudget, Tunnel, Warmup,
+};
 use crate::workload::{Health, Workload};
 use lateen_base::Str;
 use std::net::SocketAddr;
@@ -30,6 +32,27 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// How connections to the endpoints are secured.
     pub tls: ClusterTls,
+    /// Limits and care that a DestinationRule asks for.
+    pub settings: Arc<ClusterSettings>,
+}
+
+/// What a DestinationRule asks for beside balancing and TLS; by default nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClusterSettings {
+    /// Limits on connections and requests.
+    pub pool: ConnectionPool,
+    /// When failing endpoints are left out; absent: never.
+    pub outlier: Option<OutlierDetection>,
+    /// Less traffic for endpoints that have just started; absent: none.
+    pub warmup: Option<Warmup>,
+    /// A tunnel for opaque bytes; absent: none.
+    pub tunnel: Option<Tunnel>,
+    /// PROXY protocol towards the endpoints; absent: none.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Limit on concurrent retries in place of the pool's; absent: none.
+    pub retry_budget: Option<RetryBudget>,
+    /// Whether HTTP/1.1 becomes HTTP/2 towards the endpoints.
+    pub h2_upgrade: bool,
 }
 
 /// How connections to a cluster's endpoints are secured.
@@ -94,6 +117,11 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Relative weight, at least 1.
     pub weight: u32,
+    /// Rank by nearness: endpoints of the next rank take over what those of the ranks before cannot carry. Ranks have no
+    /// gaps.
+    pub priority: u32,
+    /// Share of its locality within the rank, where shares are given by locality; 0: endpoints count by their weight.
+    pub locality_weight: u32,
     /// Whether it takes new requests. `Unready` endpoints are kept out of clusters.
     pub health: Health,
     /// Whether connections to it use the mesh's mutual TLS.

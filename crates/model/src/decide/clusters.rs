@@ -2,7 +2,10 @@
 
 mod secured;
 
-use super::cluster::{Cluster, ClusterTls, Discovery, Endpoint, NamedEndpoint, ServiceFacts};
+use super::cluster::{
+    Cluster, ClusterSettings, ClusterTls, Discovery, Endpoint, NamedEndpoint, ServiceFacts,
+};
+use super::locality::{Client, Preference};
 use super::peers::PeerModes;
 use super::plan::{Fault, FaultReason};
 use super::policy::{Merged, Policies};
@@ -13,7 +16,7 @@ use crate::mesh::MeshSettings;
 use crate::name::{Origin, ServiceKey};
 use crate::route::Destination;
 use crate::service::{Port, Protocol, Resolution};
-use crate::traffic::{Balancer, TrafficSettings};
+use crate::traffic::{Balancer, ConnectionPool, TrafficSettings};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
 use secured::{proof, tls};
@@ -60,6 +63,18 @@ impl Target {
 }
 
 impl Discovery {
+    /// The endpoints, where they are listed by address.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Endpoints(list) => list,
+            Self::Dns(_)
+            | Self::DnsFirst(_)
+            | Self::DynamicDns(_)
+            | Self::OriginalDestination
+            | Self::Fixed(_) => &[],
+        }
+    }
+
     /// Whether nothing can be sent anywhere. Original destinations and fixed addresses are never empty.
     pub fn is_empty(&self) -> bool {
         match self {
@@ -84,6 +99,7 @@ pub(super) struct View<'a> {
     pub policies: &'a Policies,
     pub modes: &'a PeerModes,
     pub mesh: &'a MeshSettings,
+    pub client: &'a Client,
 }
 
 type Serving<'a> = HashMap<&'a ServiceKey, Vec<(&'a Arc<Workload>, &'a ServicePorts)>>;
@@ -212,12 +228,23 @@ impl Part<'_> {
             .filter(|(w, _)| labels_match(self.labels, &w.labels))
             .copied()
             .collect();
-        let balancer = settings.balancer.unwrap_or(Balancer::LeastRequest);
+        let defaults = &seen.mesh.traffic;
+        let mut pool = settings.pool.clone().or_else(|| defaults.pool.clone());
+        let pool = pool.get_or_insert_default();
+        let connect_timeout = pool.connect_timeout.unwrap_or(defaults.connect_timeout);
+        pool.keepalive = pool.keepalive.or(defaults.keepalive);
+        let outlier = settings.outlier.as_ref().or(defaults.outlier.as_ref());
+        let balancing = settings.balancer.clone().unwrap_or_default();
+        let rule = balancing.locality.as_ref();
+        let near = Preference::of(rule, service, &defaults.locality, outlier.is_some());
+        let balancer = balancing.algorithm;
         let discovery = match service.resolution {
             _ if balancer == Balancer::Passthrough => Discovery::OriginalDestination,
-            Resolution::None if visible.is_headless() => endpoints(seen, port, &tls, &chosen),
+            Resolution::None if visible.is_headless() => {
+                endpoints(seen, (port, &tls), &chosen, &near)
+            }
             Resolution::None => Discovery::OriginalDestination,
-            Resolution::Static => endpoints(seen, port, &tls, &chosen),
+            Resolution::Static => endpoints(seen, (port, &tls), &chosen, &near),
             Resolution::DynamicDns => {
                 Discovery::DynamicDns(Some(port.target.unwrap_or(port.number)))
             }
@@ -244,9 +271,18 @@ impl Part<'_> {
             }),
             discovery,
             balancer,
-            connect_timeout: settings.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            connect_timeout,
             protocol: port.protocol,
             tls,
+            settings: Arc::new(ClusterSettings {
+                h2_upgrade: h2_upgrade(port.protocol, pool, defaults.h2_upgrade),
+                outlier: outlier.cloned(),
+                warmup: balancing.warmup,
+                tunnel: settings.tunnel.clone(),
+                proxy_protocol: settings.proxy_protocol,
+                retry_budget: settings.retry_budget,
+                pool: pool.clone(),
+            }),
         }
     }
 }
@@ -254,9 +290,9 @@ impl Part<'_> {
 /// Ready endpoints; draining ones only when nothing is ready.
 fn endpoints(
     seen: &View<'_>,
-    port: &Port,
-    tls: &ClusterTls,
+    (port, tls): (&Port, &ClusterTls),
     workloads: &[(&Arc<Workload>, &ServicePorts)],
+    near: &Preference<'_>,
 ) -> Discovery {
     let any_ready = workloads
         .iter()
@@ -279,12 +315,15 @@ fn endpoints(
         list.push(Endpoint {
             address: SocketAddr::new(*ip, *target),
             weight: workload.weight.max(1),
+            priority: 0,
+            locality_weight: 0,
             health: wanted,
             mutual,
             identity,
             workload: (*workload).clone(),
         });
     }
+    near.arrange(&mut list, seen.client);
     Discovery::Endpoints(list.into())
 }
 
@@ -334,6 +373,7 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
             a.len() == b.len()
                 && a.iter().zip(b.iter()).all(|(a, b)| {
                     (a.address, a.weight, a.health) == (b.address, b.weight, b.health)
+                        && (a.priority, a.locality_weight) == (b.priority, b.locality_weight)
                         && (a.mutual, &a.identity) == (b.mutual, &b.identity)
                         && (Arc::ptr_eq(&a.workload, &b.workload) || a.workload == b.workload)
                 })
@@ -346,6 +386,15 @@ fn same(a: &Cluster, b: &Cluster) -> bool {
         && a.connect_timeout == b.connect_timeout
         && a.protocol == b.protocol
         && a.tls == b.tls
+        && a.settings == b.settings
+}
+
+/// Whether HTTP/1.1 becomes HTTP/2: who asks for it on a port means that it is HTTP (Istio: `shouldH2Upgrade`).
+fn h2_upgrade(protocol: Protocol, pool: &ConnectionPool, mesh: bool) -> bool {
+    let wanted = pool
+        .h2_upgrade
+        .unwrap_or(mesh && protocol == Protocol::Http);
+    wanted && !pool.use_client_protocol && matches!(protocol, Protocol::Http | Protocol::Detect)
 }
 
 /// A cluster without service that sends to the original destination; `mutual`: by mutual TLS to workloads that take it.
@@ -375,6 +424,7 @@ fn alone(name: &str, discovery: Discovery, tls: ClusterTls) -> Arc<Cluster> {
         connect_timeout: CONNECT_TIMEOUT,
         protocol: Protocol::Detect,
         tls,
+        settings: Arc::default(),
     })
 }
 

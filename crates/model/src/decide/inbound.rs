@@ -1,14 +1,15 @@
 //! Decisions for what comes from the mesh to the application: by port alone, no routes.
 
-use super::cluster::{Cluster, ClusterTls, Discovery, ServiceFacts};
+use super::cluster::{Cluster, ClusterSettings, ClusterTls, Discovery, ServiceFacts};
 use super::clusters::{CONNECT_TIMEOUT, Target};
 use super::plan::{ConnectionFacts, ConnectionPlan, Fault, FaultReason, RequestPlan, TcpPlan};
+use super::policy::Policies;
 use super::resources::ResourceSet;
 use super::routes;
 use super::snapshot::Snapshot;
 use crate::mesh::{IngressEndpoint, IngressListener, Scope, SidecarScope};
 use crate::service::{Protocol, Service};
-use crate::traffic::Balancer;
+use crate::traffic::{Balancer, ConnectionPool};
 use crate::workload::Workload;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -44,8 +45,12 @@ pub(super) fn ports(
     set: &ResourceSet,
     scope: &Scope,
     sidecar: Option<&SidecarScope>,
+    policies: &Policies,
 ) -> HashMap<u16, InboundPort> {
-    let mut ports = of_services(set, scope);
+    let limits = sidecar.and_then(|s| s.inbound_pool.as_ref());
+    let mut ports = of_services(set, scope, |service, port| {
+        limits.cloned().or_else(|| pool_of(policies, service, port))
+    });
     let Some(declared) = sidecar.and_then(|s| s.ingress.as_deref()) else {
         return ports;
     };
@@ -54,16 +59,33 @@ pub(super) fn ports(
         .map(|listener| {
             let known = ports.remove(&listener.port);
             let facts = known.and_then(|port| port.facts);
-            (listener.port, of_listener(scope, listener, facts))
+            let pool = listener.pool.as_ref().or(limits);
+            (listener.port, of_listener(scope, listener, (facts, pool)))
         })
         .collect()
+}
+
+/// The limits that a DestinationRule sets for a port of the workload's own service (Istio: they hold on its side, too).
+fn pool_of(policies: &Policies, service: &Service, port: u16) -> Option<ConnectionPool> {
+    let settings = policies.of(service).settings;
+    match settings.ports.get(&port) {
+        Some(of_port) => of_port.pool.clone(),
+        None => settings.pool,
+    }
+}
+
+fn limited(pool: Option<&ConnectionPool>) -> Arc<ClusterSettings> {
+    Arc::new(ClusterSettings {
+        pool: pool.cloned().unwrap_or_default(),
+        ..ClusterSettings::default()
+    })
 }
 
 /// A port that a Sidecar object declares; `facts` are those of the service behind it.
 fn of_listener(
     scope: &Scope,
     listener: &IngressListener,
-    facts: Option<ServiceFacts>,
+    (facts, pool): (Option<ServiceFacts>, Option<&ConnectionPool>),
 ) -> InboundPort {
     let endpoint = |ip: &IpAddr| match listener.endpoint {
         None => SocketAddr::new(*ip, listener.port),
@@ -74,6 +96,7 @@ fn of_listener(
         let cluster = cluster(facts.as_ref(), listener.protocol, endpoint(ip));
         Arc::new(Cluster {
             name: format!("inbound|{}||", listener.port).into(),
+            settings: limited(pool),
             ..cluster
         })
     });
@@ -88,7 +111,11 @@ fn of_listener(
 }
 
 /// Ports of the services that the workload is an endpoint of.
-fn of_services(set: &ResourceSet, scope: &Scope) -> HashMap<u16, InboundPort> {
+fn of_services(
+    set: &ResourceSet,
+    scope: &Scope,
+    pool: impl Fn(&Service, u16) -> Option<ConnectionPool>,
+) -> HashMap<u16, InboundPort> {
     let mut found: HashMap<u16, (Protocol, &Arc<Service>, u16)> = HashMap::new();
     let Some(workload) = own_workload(set, scope) else {
         return HashMap::new();
@@ -122,15 +149,16 @@ fn of_services(set: &ResourceSet, scope: &Scope) -> HashMap<u16, InboundPort> {
                 subset: None,
                 policy: None,
             };
+            let settings = limited(pool(service, number).as_ref());
             let clusters = scope
                 .addresses
                 .iter()
                 .map(|ip| {
-                    Arc::new(cluster(
-                        Some(&facts),
-                        protocol,
-                        SocketAddr::new(*ip, target),
-                    ))
+                    let address = SocketAddr::new(*ip, target);
+                    Arc::new(Cluster {
+                        settings: Arc::clone(&settings),
+                        ..cluster(Some(&facts), protocol, address)
+                    })
                 })
                 .collect();
             let port = InboundPort {
@@ -173,6 +201,7 @@ fn cluster(facts: Option<&ServiceFacts>, protocol: Protocol, address: SocketAddr
         connect_timeout: CONNECT_TIMEOUT,
         protocol,
         tls: ClusterTls::Plain,
+        settings: Arc::default(),
     }
 }
 

@@ -280,6 +280,8 @@ pub enum FaultReason {
     UpstreamReset,
     /// The upstream answered something that is no answer to what it was asked (502, `UPE`).
     UpstreamProtocol,
+    /// A DestinationRule allows no more connections or requests at once (503, `UO`).
+    Overflow,
     /// The upstream did not answer in time (504, `UT`).
     Timeout,
     /// The client sent something that is not valid HTTP (400, `DPE`).
@@ -337,6 +339,7 @@ impl Fault {
             FaultReason::NoEndpoint => "UH",
             FaultReason::ConnectFailed => "UF",
             FaultReason::UpstreamReset => "UC",
+            FaultReason::Overflow => "UO",
             FaultReason::Timeout => "UT",
             FaultReason::BadRequest => "DPE",
             FaultReason::AuthzRefused | FaultReason::AuthzUnavailable => "UAEX",

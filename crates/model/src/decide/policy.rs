@@ -123,13 +123,17 @@ fn merge(rules: &[Arc<TrafficPolicy>]) -> Merged {
 }
 
 /// A subset's settings on top of the host's (Istio: `MergeSubsetTrafficPolicy`): first the host's own say for a port
-/// counts, then the subset's fields one by one; what the subset says for a port replaces all of that.
+/// counts, then the subset's blocks one by one; what the subset says for a port replaces all of that.
 fn inherit(subset: &Subset, host: &TrafficSettings) -> TrafficSettings {
     let own = &subset.settings;
     let over = |below: &TrafficSettings| TrafficSettings {
-        balancer: own.balancer.or(below.balancer),
-        connect_timeout: own.connect_timeout.or(below.connect_timeout),
+        balancer: own.balancer.clone().or_else(|| below.balancer.clone()),
+        pool: own.pool.clone().or_else(|| below.pool.clone()),
+        outlier: own.outlier.clone().or_else(|| below.outlier.clone()),
         tls: own.tls.clone().or_else(|| below.tls.clone()),
+        tunnel: own.tunnel.clone().or_else(|| below.tunnel.clone()),
+        proxy_protocol: own.proxy_protocol.or(below.proxy_protocol),
+        retry_budget: own.retry_budget.or(below.retry_budget),
         ports: BTreeMap::new(),
     };
     let mut ports: BTreeMap<_, _> = host.ports.iter().map(|(p, s)| (*p, over(s))).collect();

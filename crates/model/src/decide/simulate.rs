@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use url::{Url, own_address, parse, resolve};
-use words::{accepted, effects, limited, mutual, route, secured_by, verdict};
+use words::{accepted, effects, limited, mutual, route, secured_by, traffic, verdict};
 
 pub use choices::Choice;
 pub use url::BadUrl;
@@ -390,7 +390,7 @@ impl Simulation {
         let policy = cluster.service.as_ref().and_then(|s| s.policy.as_ref());
         if let Some(policy) = policy {
             self.steps
-                .push(format!("Traffic policy: {policy}, {:?}.", cluster.balancer));
+                .push(format!("Traffic policy: {policy}, {}.", traffic(cluster)));
         }
     }
 }

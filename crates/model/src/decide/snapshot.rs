@@ -7,6 +7,7 @@ use super::host::HostTable;
 use super::inbound::{self, InboundPort};
 use super::l4::{L4Rule, SniTable};
 use super::limits::Limits;
+use super::locality::Client;
 use super::names::NameTable;
 use super::policy::Policies;
 use super::registry::{Registry, Visible, sidecar_scope};
@@ -82,11 +83,13 @@ impl Snapshot {
         let policies = Policies::build(set, scope, root);
         let security = Security::build(set, scope, &mesh, previous.map(|p| &p.security));
         let limits = Limits::build(set, scope, root);
+        let client = Client::of(set, scope);
         let seen = View {
             registry: &registry,
             policies: &policies,
             modes: &security.modes,
             mesh: &mesh,
+            client: &client,
         };
         let clusters = Clusters::build(set, &seen, previous.map(|p| &p.clusters));
         let retries = Arc::new(default_retries());
@@ -105,7 +108,7 @@ impl Snapshot {
         let egress_proxy = sidecar.and_then(|s| s.egress_proxy.as_ref());
         let egress_proxy = egress_proxy.map(|to| clusters.of_destination(&registry, to, 0));
         let inbound = match scope.role {
-            Role::Sidecar => inbound::ports(set, scope, sidecar),
+            Role::Sidecar => inbound::ports(set, scope, sidecar, &policies),
             Role::Gateway => HashMap::new(),
         };
         let keep = |pick: fn(&Self) -> &Arc<Cluster>, new: Arc<Cluster>| match previous

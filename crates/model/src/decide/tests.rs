@@ -7,6 +7,7 @@ mod hosts;
 mod inbound;
 mod index;
 mod l4;
+mod locality;
 mod mesh;
 mod names;
 mod policy;

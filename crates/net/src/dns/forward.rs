@@ -128,6 +128,7 @@ impl Asking<'_> {
 
     async fn by_tcp(&self, patience: Duration) -> io::Result<Vec<u8>> {
         let how = Dial {
+            keepalive: None,
             timeout: patience,
             source: None,
         };

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,16 @@ impl SendFailure {
     }
 }
 
+/// What may be asked of a connection beside its limits.
+#[derive(Default)]
+pub struct Terms {
+    /// Time between pings of HTTP/2, and how long an answer may take; also while no request is under way. Absent: a ping
+    /// a minute while there are requests.
+    pub ping: Option<(Duration, Duration)>,
+    /// Dropped when the connection has ended.
+    pub kept: Option<Box<dyn Any>>,
+}
+
 /// Starts an HTTP connection on `stream`; its engine runs as a local task until the sender is dropped.
 ///
 /// # Errors
@@ -54,6 +65,20 @@ pub async fn open(
     version: Version,
     limits: &Limits,
 ) -> Result<Sender, hyper::Error> {
+    open_on(stream, version, limits, Terms::default()).await
+}
+
+/// As [`open`], on these terms.
+///
+/// # Errors
+/// The HTTP/2 preface could not be sent.
+pub async fn open_on(
+    stream: Stream,
+    version: Version,
+    limits: &Limits,
+    terms: Terms,
+) -> Result<Sender, hyper::Error> {
+    let Terms { ping, kept } = terms;
     match version {
         Version::Http1 => {
             let guarded = Guarded::client(stream.hearing_out(), version, limits);
@@ -66,7 +91,10 @@ pub async fn open(
                 .handshake(io)
                 .await?;
             // How a connection ends is told to whoever waits for a response on it.
-            tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
+            tokio::task::spawn_local(async move {
+                drop(connection.with_upgrades().await);
+                drop(kept);
+            });
             Ok(Sender::Http1(One {
                 engine: sender,
                 control,
@@ -81,10 +109,15 @@ pub async fn open(
                 .max_frame_size(limits.frame)
                 .max_header_list_size(limits.head_bytes)
                 .max_send_buf_size(limits.send_buffer)
-                .keep_alive_interval(Duration::from_secs(60))
+                .keep_alive_interval(ping.map_or(Duration::from_secs(60), |(every, _)| every))
+                .keep_alive_timeout(ping.map_or(Duration::from_secs(20), |(_, bound)| bound))
+                .keep_alive_while_idle(ping.is_some())
                 .handshake(io)
                 .await?;
-            tokio::task::spawn_local(async { drop(connection.await) });
+            tokio::task::spawn_local(async move {
+                drop(connection.await);
+                drop(kept);
+            });
             Ok(Sender::Http2(sender))
         }
     }

@@ -50,6 +50,8 @@ pub struct Service {
     /// Names that certificates may carry; none: nothing is said.
     #[prost(string, repeated, tag = "11")]
     pub sans: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "TrafficDistribution", tag = "24")]
+    pub traffic_distribution: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Address {
@@ -500,15 +502,215 @@ pub struct Subset {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficSettings {
-    #[prost(enumeration = "Balancer", tag = "1")]
-    pub balancer: i32,
-    #[prost(message, optional, tag = "2")]
-    pub connect_timeout: ::core::option::Option<Duration>,
     #[prost(message, optional, tag = "3")]
     pub tls: ::core::option::Option<ClientTls>,
     /// By service port; these have no ports of their own.
     #[prost(btree_map = "uint32, message", tag = "4")]
     pub ports: ::prost::alloc::collections::BTreeMap<u32, TrafficSettings>,
+    #[prost(message, optional, tag = "5")]
+    pub balancer: ::core::option::Option<LoadBalancer>,
+    #[prost(message, optional, tag = "6")]
+    pub pool: ::core::option::Option<ConnectionPool>,
+    #[prost(message, optional, tag = "7")]
+    pub outlier: ::core::option::Option<OutlierDetection>,
+    #[prost(message, optional, tag = "8")]
+    pub tunnel: ::core::option::Option<Tunnel>,
+    /// 0: none, 1, 2.
+    #[prost(uint32, tag = "9")]
+    pub proxy_protocol: u32,
+    #[prost(message, optional, tag = "10")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadBalancer {
+    #[prost(enumeration = "Balancer", tag = "1")]
+    pub algorithm: i32,
+    /// With BALANCER_CONSISTENT_HASH.
+    #[prost(message, optional, tag = "2")]
+    pub hash: ::core::option::Option<ConsistentHash>,
+    #[prost(message, optional, tag = "3")]
+    pub locality: ::core::option::Option<Locality>,
+    #[prost(message, optional, tag = "4")]
+    pub warmup: ::core::option::Option<Warmup>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConsistentHash {
+    #[prost(oneof = "consistent_hash::Key", tags = "1, 2, 3, 4")]
+    pub key: ::core::option::Option<consistent_hash::Key>,
+    #[prost(oneof = "consistent_hash::Table", tags = "5, 6")]
+    pub table: ::core::option::Option<consistent_hash::Table>,
+}
+/// Nested message and enum types in `ConsistentHash`.
+pub mod consistent_hash {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Key {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        #[prost(bool, tag = "3")]
+        SourceIp(bool),
+        #[prost(string, tag = "4")]
+        QueryParameter(::prost::alloc::string::String),
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Table {
+        #[prost(uint32, tag = "5")]
+        RingMinimum(u32),
+        #[prost(uint32, tag = "6")]
+        MaglevSize(u32),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<Duration>,
+    #[prost(message, repeated, tag = "4")]
+    pub attributes: ::prost::alloc::vec::Vec<Header>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Locality {
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub distribute: ::prost::alloc::vec::Vec<Distribute>,
+    #[prost(message, repeated, tag = "3")]
+    pub failover: ::prost::alloc::vec::Vec<Failover>,
+    #[prost(string, repeated, tag = "4")]
+    pub failover_priority: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Distribute {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub to: ::prost::alloc::vec::Vec<LocalityShare>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalityShare {
+    #[prost(string, tag = "1")]
+    pub locality: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Failover {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Warmup {
+    #[prost(message, optional, tag = "1")]
+    pub duration: ::core::option::Option<Duration>,
+    #[prost(double, tag = "2")]
+    pub minimum_percent: f64,
+    #[prost(double, tag = "3")]
+    pub aggression: f64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionPool {
+    #[prost(message, optional, tag = "1")]
+    pub connect_timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, optional, tag = "2")]
+    pub max_connections: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "3")]
+    pub keepalive: ::core::option::Option<TcpKeepalive>,
+    #[prost(message, optional, tag = "4")]
+    pub max_connection_duration: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub tcp_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(uint32, optional, tag = "6")]
+    pub max_pending: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub max_requests: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub max_requests_per_connection: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
+    pub max_retries: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub http_idle_timeout: ::core::option::Option<Duration>,
+    #[prost(bool, optional, tag = "11")]
+    pub h2_upgrade: ::core::option::Option<bool>,
+    #[prost(bool, tag = "12")]
+    pub use_client_protocol: bool,
+    #[prost(uint32, optional, tag = "13")]
+    pub max_concurrent_streams: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "14")]
+    pub http2_keepalive: ::core::option::Option<Http2Keepalive>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpKeepalive {
+    #[prost(uint32, optional, tag = "1")]
+    pub probes: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub interval: ::core::option::Option<Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Http2Keepalive {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutlierDetection {
+    #[prost(uint32, tag = "1")]
+    pub consecutive_5xx: u32,
+    #[prost(uint32, tag = "2")]
+    pub consecutive_gateway: u32,
+    #[prost(uint32, optional, tag = "3")]
+    pub consecutive_local: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "4")]
+    pub interval: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "5")]
+    pub base_ejection_time: ::core::option::Option<Duration>,
+    #[prost(uint32, tag = "6")]
+    pub max_ejection_percent: u32,
+    #[prost(uint32, tag = "7")]
+    pub min_health_percent: u32,
+    #[prost(uint32, repeated, tag = "8")]
+    pub error_codes: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tunnel {
+    #[prost(bool, tag = "1")]
+    pub post: bool,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct RetryBudget {
+    #[prost(double, tag = "1")]
+    pub percent: f64,
+    #[prost(uint32, tag = "2")]
+    pub least: u32,
+}
+/// What holds where no TrafficPolicy says otherwise.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrafficDefaults {
+    /// Absent: nothing is preferred.
+    #[prost(message, optional, tag = "1")]
+    pub locality: ::core::option::Option<Locality>,
+    #[prost(message, optional, tag = "2")]
+    pub connect_timeout: ::core::option::Option<Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub keepalive: ::core::option::Option<TcpKeepalive>,
+    #[prost(bool, tag = "4")]
+    pub h2_upgrade: bool,
+    #[prost(message, optional, tag = "5")]
+    pub pool: ::core::option::Option<ConnectionPool>,
+    #[prost(message, optional, tag = "6")]
+    pub outlier: ::core::option::Option<OutlierDetection>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientTls {
@@ -625,6 +827,8 @@ pub struct SidecarScope {
     /// Absent: the ports of the workload's services.
     #[prost(message, optional, tag = "7")]
     pub ingress: ::core::option::Option<Ingress>,
+    #[prost(message, optional, tag = "8")]
+    pub inbound_pool: ::core::option::Option<ConnectionPool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ingress {
@@ -637,6 +841,8 @@ pub struct IngressListener {
     pub port: u32,
     #[prost(enumeration = "Protocol", tag = "2")]
     pub protocol: i32,
+    #[prost(message, optional, tag = "5")]
+    pub pool: ::core::option::Option<ConnectionPool>,
     /// Both absent: this port of the pod's address.
     #[prost(oneof = "ingress_listener::Endpoint", tags = "3, 4")]
     pub endpoint: ::core::option::Option<ingress_listener::Endpoint>,
@@ -706,6 +912,8 @@ pub struct MeshSettings {
     pub authz_providers: ::prost::alloc::vec::Vec<AuthzProvider>,
     #[prost(bool, tag = "14")]
     pub proxy_protocol: bool,
+    #[prost(message, optional, tag = "20")]
+    pub traffic: ::core::option::Option<TrafficDefaults>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthzProvider {
@@ -1207,6 +1415,36 @@ impl Location {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum TrafficDistribution {
+    /// Any endpoint.
+    Unspecified = 0,
+    SameZone = 1,
+    SameNode = 2,
+}
+impl TrafficDistribution {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TRAFFIC_DISTRIBUTION_UNSPECIFIED",
+            Self::SameZone => "TRAFFIC_DISTRIBUTION_SAME_ZONE",
+            Self::SameNode => "TRAFFIC_DISTRIBUTION_SAME_NODE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRAFFIC_DISTRIBUTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRAFFIC_DISTRIBUTION_SAME_ZONE" => Some(Self::SameZone),
+            "TRAFFIC_DISTRIBUTION_SAME_NODE" => Some(Self::SameNode),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Health {
     Unspecified = 0,
     Ready = 1,
@@ -1246,6 +1484,7 @@ pub enum Balancer {
     RoundRobin = 2,
     Random = 3,
     Passthrough = 4,
+    ConsistentHash = 5,
 }
 impl Balancer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1259,6 +1498,7 @@ impl Balancer {
             Self::RoundRobin => "BALANCER_ROUND_ROBIN",
             Self::Random => "BALANCER_RANDOM",
             Self::Passthrough => "BALANCER_PASSTHROUGH",
+            Self::ConsistentHash => "BALANCER_CONSISTENT_HASH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1269,6 +1509,7 @@ impl Balancer {
             "BALANCER_ROUND_ROBIN" => Some(Self::RoundRobin),
             "BALANCER_RANDOM" => Some(Self::Random),
             "BALANCER_PASSTHROUGH" => Some(Self::Passthrough),
+            "BALANCER_CONSISTENT_HASH" => Some(Self::ConsistentHash),
             _ => None,
         }
     }

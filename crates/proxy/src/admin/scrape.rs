@@ -116,6 +116,7 @@ async fn scrape(app: &AppMetrics) -> Result<String, ScrapeError> {
         &Dial {
             timeout: PATIENCE,
             source: None,
+            keepalive: None,
         },
     )
     .await?;

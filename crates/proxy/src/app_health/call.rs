@@ -58,6 +58,7 @@ async fn connect(probe: &Probe, to: SocketAddr) -> Result<Stream, CallError> {
     let how = Dial {
         timeout: probe.timeout,
         source,
+        keepalive: None,
     };
     Ok(Stream::new(dial(to, &how).await?, Bytes::new()))
 }

@@ -304,6 +304,9 @@ async fn both(client: OnUpgrade, server: OnUpgrade) -> Result<(Upgraded, Upgrade
 
 fn note(conn: &Conn, open: &mut Open, sent: &Sent) {
     open.record.attempts = sent.attempts;
+    if sent.overflowed {
+        open.record.flags = "UO".into();
+    }
     open.record.details = "via_upstream".into();
     open.record.upstream_host = Some(sent.address);
     open.record.upstream_local = sent.local.map(canonical);

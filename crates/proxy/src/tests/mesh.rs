@@ -8,6 +8,7 @@ use lateen_model::route::{
     Destination, HeaderOperations, HttpAction, HttpDestination, HttpRoute, RetryPolicy, RouteTable,
 };
 use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
+use lateen_model::traffic::{TrafficPolicy, TrafficSettings};
 use lateen_model::workload::{Health, ServicePorts, Workload};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -77,6 +78,7 @@ pub(super) fn service(name: &str, vip: &str, port: u16, protocol: Protocol) -> R
         resolution: Resolution::Static,
         location: Location::Internal,
         visibility: Visibility::Public,
+        traffic_distribution: None,
         aliases: vec![
             format!("{name}.{NAMESPACE}").into(),
             format!("{name}.{NAMESPACE}.svc").into(),
@@ -150,6 +152,18 @@ pub(super) fn routes_at(gateway: &str, host: &str, rules: Vec<HttpRoute>) -> Res
         http: rules,
         tls: Vec::new(),
         tcp: Vec::new(),
+    })
+}
+
+/// A DestinationRule for service `name`.
+pub(super) fn policy(name: &str, settings: TrafficSettings) -> Resource {
+    Resource::TrafficPolicy(TrafficPolicy {
+        origin: origin("DestinationRule", name),
+        host: host(name),
+        visibility: Visibility::Public,
+        workload_selector: BTreeMap::new(),
+        settings,
+        subsets: Vec::new(),
     })
 }
 

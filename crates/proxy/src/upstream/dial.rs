@@ -1,8 +1,10 @@
 //! One connection to a cluster, for bytes that are not HTTP.
 
-use super::pool::Place;
-use super::secure::{self, ConnectError, Purpose, Security};
-use super::{Failed, Load, Picked, Upstream};
+use super::limits::{Kind, Slot, counts};
+use super::outlier::Outcome;
+use super::pool::{Place, Preface, Terms};
+use super::secure::{self, ConnectError, Connected, Purpose, Security};
+use super::{Asked, Failed, Load, Picked, Upstream, hash, tunnel};
 use crate::config::Destinations;
 use crate::live::Held;
 use lateen_model::decide::cluster::{Cluster, Discovery};
@@ -34,6 +36,8 @@ pub(crate) struct Dialed {
     pub(crate) workload: Option<Arc<Workload>>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) _load: Load,
+    /// Its place among the cluster's connections; absent: they are not counted.
+    slot: Option<Slot>,
 }
 
 impl Dialed {
@@ -63,18 +67,34 @@ impl Upstream {
         let mut tried = Vec::new();
         let mut failed = Failed::new(FaultReason::NoEndpoint);
         let mut again = true;
+        let mut slot = match self.state(cluster).filter(|_| counts(&cluster.settings)) {
+            None => None,
+            Some(state) => {
+                let most = cluster.settings.pool.max_connections;
+                let slot = state.begin(Kind::Connection, most);
+                Some(slot.ok_or_else(|| Failed::new(FaultReason::Overflow))?)
+            }
+        };
+        let hash = hash::of_connection(&cluster.balancer, facts);
         while tried.len() < MOST_ENDPOINTS {
-            let picked = self.pick(cluster, facts.destination, host, &tried).await;
+            let asked = Asked {
+                original: facts.destination,
+                host,
+                hash,
+                tried: &tried,
+            };
+            let picked = self.pick(cluster, &asked).await;
             let Some(picked) = picked else {
                 break;
             };
             let load = self.loads.begin(picked.address);
-            let place = self.place(&picked, facts.direction);
+            let place = self.place(cluster, &picked, facts);
             let timeout = patience(cluster, picked.more);
-            let connecting = secure::connect(&self.shared, &place, Purpose::Bytes, timeout);
+            let connecting = Box::pin(self.open_bytes(cluster, &place, timeout));
             let connected = self.unless_gone(cluster, picked.address, connecting).await;
             match connected.and_then(|c| c.watched(&self.shared, &self.watchlist)) {
                 Ok((stream, held)) => {
+                    self.note(cluster, picked.address, Outcome::Connected);
                     return Ok(Dialed {
                         stream,
                         place,
@@ -82,11 +102,13 @@ impl Upstream {
                         workload: picked.workload,
                         cluster: Arc::clone(cluster),
                         _load: load,
+                        slot: slot.take(),
                     });
                 }
                 // Certificates may just have been renewed at either end.
                 Err(error) if error.is_handshake() && std::mem::take(&mut again) => {}
                 Err(error) => {
+                    self.note(cluster, picked.address, Outcome::Unreachable);
                     tried.push(picked.address);
                     failed.reason = FaultReason::ConnectFailed;
                     failed.transport = error.transport_reason();
@@ -97,6 +119,23 @@ impl Upstream {
             }
         }
         Err(failed)
+    }
+
+    /// A connection for opaque bytes, through the cluster's tunnel if it has one.
+    async fn open_bytes(
+        &self,
+        cluster: &Cluster,
+        place: &Place,
+        timeout: Duration,
+    ) -> Result<Connected, ConnectError> {
+        let mut connected = secure::connect(&self.shared, place, Purpose::Bytes, timeout).await?;
+        if let Some(tunnel) = &cluster.settings.tunnel {
+            let address = place.address;
+            let asked = tunnel::ask(&mut connected.stream, tunnel, cluster.connect_timeout);
+            let refused = |source| DialError::Refused { address, source };
+            asked.await.map_err(refused)?;
+        }
+        Ok(connected)
     }
 
     /// What `connecting` to an endpoint gives, unless the endpoint leaves the cluster meanwhile: the address of a pod
@@ -131,15 +170,28 @@ impl Upstream {
     /// Keeps a connection that turned out not to be needed, for an HTTP/1 request to the same endpoint.
     pub(crate) async fn offer(&self, dialed: Dialed) {
         // One that agreed on another protocol cannot be used for HTTP.
-        if *dialed.security() == Security::Plain {
-            self.pool.offer(dialed.place, dialed.stream).await;
+        let is_plain = *dialed.security() == Security::Plain;
+        if is_plain && dialed.cluster.settings.tunnel.is_none() {
+            let Dialed {
+                place,
+                stream,
+                slot,
+                ..
+            } = dialed;
+            self.pool.offer(place, stream, slot).await;
         }
     }
 
     /// Where and from where an endpoint is called. The application is called from an address that capture leaves
     /// alone (Istio: 127.0.0.6), or the call would come back to us.
-    pub(super) fn place(&self, picked: &Picked, direction: Direction) -> Place {
+    pub(super) fn place(
+        &self,
+        cluster: &Cluster,
+        picked: &Picked,
+        facts: &ConnectionFacts,
+    ) -> Place {
         let address = picked.address;
+        let direction = facts.direction;
         let captured = self.shared.destinations == Destinations::Kernel;
         let source = match address {
             _ if !captured || direction != Direction::Inbound => None,
@@ -152,6 +204,12 @@ impl Upstream {
             beside: direction == Direction::Inbound,
             security: picked.security.clone(),
             generation: self.generation(&picked.security),
+            terms: Terms::of(cluster),
+            preface: cluster.settings.proxy_protocol.map(|version| Preface {
+                version,
+                source: facts.source,
+                destination: facts.destination,
+            }),
         }
     }
 

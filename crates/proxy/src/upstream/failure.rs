@@ -17,6 +17,8 @@ pub(crate) struct Failed {
     pub(crate) attempts: u32,
     /// Whether a retry policy was used up.
     pub(crate) exhausted: bool,
+    /// Whether the cluster's limit on retries left none.
+    pub(crate) overflowed: bool,
     /// Whether it was the client that failed to send its body.
     pub(crate) client_gone: bool,
 }
@@ -30,6 +32,7 @@ impl Failed {
             workload: None,
             attempts: 0,
             exhausted: false,
+            overflowed: false,
             client_gone: false,
         }
     }

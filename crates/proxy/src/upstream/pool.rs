@@ -1,63 +1,61 @@
-//! Connections kept for the next request: idle HTTP/1 ones, and one shared HTTP/2 connection per endpoint.
+//! Connections kept for the next request: idle HTTP/1 ones, and shared HTTP/2 connections, one per endpoint unless the
+//! cluster bounds their streams.
+//!
+//! ```text
+//! request: a kept connection -> else a place among the waiting -> a connection given back | a slot -> a new one
+//! ```
 
+mod connection;
+mod place;
+mod streams;
+
+pub(crate) use connection::Connection;
+pub(crate) use place::{Place, Preface, Terms};
+
+use super::limits::{Kind, Slot, State};
 use super::secure::{self, ConnectError, Connected, Purpose, Security};
-use crate::live::{Held, Watchlist};
+use crate::live::Watchlist;
 use crate::shared::Shared;
-use lateen_net::http::{Sender, Version, open};
-use lateen_net::stream::{Stream, Watch};
+use connection::{IdleWatch, Life};
+use lateen_net::http::{self, Sender, Version, open_on};
+use lateen_net::stream::Stream;
+use place::IDLE;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
 /// Idle connections kept per endpoint.
 const MOST: usize = 64;
-/// A connection used within this time is not asked again whether it still lives.
-const FRESH: Duration = Duration::from_millis(5);
-
-/// An endpoint, and how it is called: connections of different places are not interchangeable, as capture tells sources
-/// apart, and peers tell certificates apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) address: SocketAddr,
-    /// Absent: the kernel chooses.
-    pub(super) source: Option<IpAddr>,
-    /// Whether it is the application beside us.
-    pub(super) beside: bool,
-    pub(super) security: Security,
-    /// Of the certificates in use; 0 without TLS.
-    pub(super) generation: u64,
-}
-
-/// A connection to an endpoint.
-pub(super) struct Connection {
-    pub(super) sender: Sender,
-    pub(super) watch: Watch,
-    /// Whether it has served a request before.
-    pub(super) reused: bool,
-    used: Instant,
-    /// Keeps an eye on the endpoint's certificate; absent without TLS.
-    held: Option<Rc<Held>>,
-}
 
 /// A worker's connections.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     watchlist: Rc<Watchlist>,
-    idle: RefCell<HashMap<Place, Vec<Connection>>>,
-    slots: RefCell<HashMap<Place, Rc<Slot>>>,
+    idle: RefCell<HashMap<Place, Vec<Kept>>>,
+    waiting: RefCell<HashMap<Place, VecDeque<oneshot::Sender<Connection>>>>,
+    streams: RefCell<HashMap<Place, Rc<Streams>>>,
 }
 
-/// The place of an HTTP/2 connection; the lock is held by whoever opens it, so that the rest wait and share it.
-#[derive(Default)]
-struct Slot {
-    connection: RefCell<Option<Connection>>,
-    opening: tokio::sync::Mutex<()>,
+/// An idle connection.
+struct Kept {
+    connection: Connection,
+    _watch: Option<IdleWatch>,
+}
+
+/// How a connection is wanted.
+pub(super) struct Wish<'a> {
+    pub(super) version: Version,
+    /// Bound on connecting.
+    pub(super) timeout: Duration,
+    /// Whether a kept one will not do.
+    pub(super) fresh: bool,
+    /// Where the cluster's connections and waiting requests are counted; absent: nowhere.
+    pub(super) state: Option<&'a Arc<State>>,
 }
 
 impl Pool {
@@ -66,82 +64,83 @@ impl Pool {
             shared: Arc::clone(shared),
             watchlist: Rc::clone(watchlist),
             idle: RefCell::default(),
-            slots: RefCell::default(),
+            waiting: RefCell::default(),
+            streams: RefCell::default(),
         }
     }
 
-    /// A connection that can take a request at once: a kept one, unless `fresh` is asked for, else a new one.
+    /// A connection that can take a request at once: a kept one, unless a fresh one is wanted, else a new one.
+    ///
+    /// # Errors
+    /// None could be opened, or the cluster's limits leave none.
     pub(super) async fn connection(
         self: &Rc<Self>,
         place: &Place,
-        version: Version,
-        timeout: Duration,
-        fresh: bool,
+        wish: &Wish<'_>,
     ) -> Result<Connection, ConnectError> {
-        match version {
-            Version::Http1 => {
-                if let Some(kept) = self.take_idle(place).filter(|_| !fresh) {
-                    return Ok(kept);
-                }
-                self.open(place, version, timeout).await
-            }
-            Version::Http2 => {
-                let slot = self.slot(place);
-                if fresh {
-                    slot.connection.take();
-                }
-                if let Some(shared) = slot.share() {
-                    return Ok(shared);
-                }
-                let _opening = slot.opening.lock().await;
-                if let Some(shared) = slot.share() {
-                    return Ok(shared);
-                }
-                let connection = self.open(place, version, timeout).await?;
-                let mine = connection.share();
-                *slot.connection.borrow_mut() = Some(connection);
-                // Only HTTP/1 cannot be shared.
-                match mine {
-                    Some(mine) => Ok(Connection {
-                        reused: false,
-                        ..mine
-                    }),
-                    None => self.open(place, version, timeout).await,
-                }
-            }
+        let kept = match wish.version {
+            Version::Http1 => self.take_idle(place).filter(|_| !wish.fresh),
+            Version::Http2 => self.shared(place, wish),
+        };
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        // Opening is rare and its future large, and requests wait within requests.
+        match wish.version {
+            Version::Http1 => Box::pin(self.http1(place, wish)).await,
+            Version::Http2 => Box::pin(self.http2(place, wish)).await,
         }
     }
 
-    fn slot(&self, place: &Place) -> Rc<Slot> {
-        let mut slots = self.slots.borrow_mut();
-        if let Some(slot) = slots.get(place) {
-            return Rc::clone(slot);
-        }
-        Rc::clone(slots.entry(place.clone()).or_default())
+    async fn http1(
+        self: &Rc<Self>,
+        place: &Place,
+        wish: &Wish<'_>,
+    ) -> Result<Connection, ConnectError> {
+        let Some(state) = wish.state else {
+            return self.open(place, wish, None).await;
+        };
+        let most = place.pool().and_then(|pool| pool.max_connections);
+        let _pending = pending(place, state)?;
+        let handed = self.queue(place);
+        let slot = tokio::select! {
+            biased;
+            Ok(connection) = handed => return Ok(connection),
+            slot = state.connection(most) => slot,
+        };
+        self.open(place, wish, Some(slot)).await
     }
 
     async fn open(
         &self,
         place: &Place,
-        version: Version,
-        timeout: Duration,
+        wish: &Wish<'_>,
+        slot: Option<Slot>,
     ) -> Result<Connection, ConnectError> {
-        let purpose = match version {
+        let purpose = match wish.version {
             Version::Http1 => Purpose::Http1,
             Version::Http2 => Purpose::Http2,
         };
-        let connected = secure::connect(&self.shared, place, purpose, timeout).await?;
-        self.wrap(connected, version).await
+        let connected = secure::connect(&self.shared, place, purpose, wish.timeout).await?;
+        self.wrap(place, connected, wish.version, slot).await
     }
 
     async fn wrap(
         &self,
+        place: &Place,
         connected: Connected,
         version: Version,
+        slot: Option<Slot>,
     ) -> Result<Connection, ConnectError> {
         let (stream, held) = connected.watched(&self.shared, &self.watchlist)?;
         let (watch, held) = (stream.watch(), held.map(Rc::new));
-        let sender = open(stream, version, &self.shared.limits)
+        let slot = slot.map(Rc::new);
+        let kept = slot.clone();
+        let terms = http::Terms {
+            ping: place.ping(),
+            kept: kept.map(|slot| Box::new(slot) as Box<dyn std::any::Any>),
+        };
+        let sender = open_on(stream, version, &self.shared.limits, terms)
             .await
             .map_err(|error| ConnectError::Http(error.to_string()))?;
         Ok(Connection {
@@ -149,7 +148,10 @@ impl Pool {
             watch,
             reused: false,
             used: Instant::now(),
+            life: Life::new(),
             held,
+            slot,
+            _stream: None,
         })
     }
 
@@ -157,8 +159,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(place)?;
         // The most recently used is the least likely to have been closed.
-        while let Some(connection) = kept.pop() {
-            if connection.is_usable() {
+        while let Some(Kept { connection, .. }) = kept.pop() {
+            if connection.is_usable() && connection.life.goes_on(place) {
                 return Some(connection);
             }
         }
@@ -175,6 +177,10 @@ impl Pool {
             used: Instant::now(),
             ..connection
         };
+        connection.life.serve();
+        if !connection.life.goes_on(&place) {
+            return;
+        }
         if connection.sender.is_ready() {
             return self.keep(place, connection);
         }
@@ -189,41 +195,88 @@ impl Pool {
     }
 
     /// Keeps a connection that was opened for something else and never used.
-    pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: Stream) {
+    pub(super) async fn offer(self: &Rc<Self>, place: Place, stream: Stream, slot: Option<Slot>) {
         let connected = Connected {
             stream,
             proof: None,
         };
-        if let Ok(connection) = self.wrap(connected, Version::Http1).await {
+        let wrapped = self.wrap(&place, connected, Version::Http1, slot).await;
+        if let Ok(connection) = wrapped {
             self.keep(place, connection);
         }
     }
 
-    fn keep(&self, place: Place, connection: Connection) {
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(place.clone()).or_default();
+    fn keep(self: &Rc<Self>, place: Place, connection: Connection) {
         // A certificate may have been renewed while the request was under way.
         let stale = matches!(place.security, Security::Mesh { .. })
             && place.generation != self.shared.generation();
-        if !stale && kept.len() < MOST {
-            kept.push(connection);
+        if stale {
+            return;
         }
+        let Some(connection) = self.hand_over(&place, connection) else {
+            return;
+        };
+        let state = connection.state().cloned();
+        let life = Rc::clone(&connection.life);
+        let watch = place.is_watched().then(|| {
+            let (pool, life) = (Rc::downgrade(self), Rc::clone(&life));
+            let at = place.clone();
+            IdleWatch::begin(&place, &connection, move || drop_idle(&pool, &at, &life))
+        });
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(place.clone()).or_default();
+        if kept.len() < MOST {
+            kept.push(Kept {
+                connection,
+                _watch: watch,
+            });
+        }
+        drop(idle);
+        // Who began to wait before this one could be lent would wait for ever.
+        if state.is_some_and(|state| state.is_wanted()) {
+            drop_idle(&Rc::downgrade(self), &place, &life);
+        }
+    }
+
+    /// Gives the connection to who waits longest for one to this place; it comes back when nobody does.
+    fn hand_over(&self, place: &Place, mut connection: Connection) -> Option<Connection> {
+        let mut waiting = self.waiting.borrow_mut();
+        let Some(queue) = waiting.get_mut(place) else {
+            return Some(connection);
+        };
+        while let Some(first) = queue.pop_front() {
+            match first.send(connection) {
+                Ok(()) => return None,
+                Err(back) => connection = back,
+            }
+        }
+        waiting.remove(place);
+        Some(connection)
+    }
+
+    fn queue(&self, place: &Place) -> oneshot::Receiver<Connection> {
+        let (hand, handed) = oneshot::channel();
+        let mut waiting = self.waiting.borrow_mut();
+        let queue = waiting.entry(place.clone()).or_default();
+        queue.retain(|other| !other.is_closed());
+        queue.push_back(hand);
+        handed
     }
 
     /// Drops what is old or ended.
     pub(super) fn sweep(&self) {
-        self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|c| c.used.elapsed() < IDLE && !c.watch.is_spent());
+        self.idle.borrow_mut().retain(|place, kept| {
+            let idle = place.idle().unwrap_or(Duration::MAX);
+            kept.retain(|k| k.connection.used.elapsed() < idle && !k.connection.watch.is_spent());
             !kept.is_empty()
         });
-        self.slots.borrow_mut().retain(|_, slot| {
-            Rc::strong_count(slot) > 1
-                || slot
-                    .connection
-                    .borrow()
-                    .as_ref()
-                    .is_some_and(|c| c.sender.is_ready() && c.used.elapsed() < 10 * IDLE)
+        self.waiting.borrow_mut().retain(|_, queue| {
+            queue.retain(|other| !other.is_closed());
+            !queue.is_empty()
         });
+        self.streams
+            .borrow_mut()
+            .retain(|place, streams| Rc::strong_count(streams) > 1 || streams.sweep(place));
     }
 
     /// Lets go of connections that were opened with the mesh's certificates of before: what is under way on them is
@@ -234,32 +287,29 @@ impl Pool {
             !matches!(place.security, Security::Mesh { .. }) || place.generation == current
         };
         self.idle.borrow_mut().retain(|place, _| stays(place));
-        self.slots.borrow_mut().retain(|place, _| stays(place));
+        self.streams.borrow_mut().retain(|place, _| stays(place));
     }
 }
 
-impl Connection {
-    fn is_usable(&self) -> bool {
-        self.sender.is_ready() && (self.used.elapsed() < FRESH || !self.watch.is_spent())
-    }
-
-    fn share(&self) -> Option<Self> {
-        let sender = self.sender.share()?;
-        Some(Self {
-            sender,
-            watch: self.watch.clone(),
-            reused: true,
-            used: self.used,
-            held: self.held.clone(),
-        })
-    }
+/// A place among those who wait for a connection.
+fn pending(place: &Place, state: &Arc<State>) -> Result<Slot, ConnectError> {
+    let most = place.pool().and_then(|pool| pool.max_pending);
+    state
+        .begin(Kind::Pending, most)
+        .ok_or(ConnectError::Overflow)
 }
 
-impl Slot {
-    fn share(&self) -> Option<Connection> {
-        let mut held = self.connection.borrow_mut();
-        let connection = held.as_mut().filter(|c| c.sender.is_ready())?;
-        connection.used = Instant::now();
-        connection.share()
-    }
+/// Ends the idle connection that lives this `life`, if it is still idle.
+fn drop_idle(pool: &Weak<Pool>, place: &Place, life: &Rc<Life>) {
+    let Some(pool) = pool.upgrade() else { return };
+    let mut idle = pool.idle.borrow_mut();
+    let Some(kept) = idle.get_mut(place) else {
+        return;
+    };
+    let at = kept
+        .iter()
+        .position(|k| Rc::ptr_eq(&k.connection.life, life));
+    let gone = at.map(|at| kept.remove(at));
+    drop(idle);
+    drop(gone);
 }

@@ -37,6 +37,8 @@ pub(super) enum Trouble {
     Unreached,
     /// A response with a status that the policy may not want.
     Status,
+    /// The cluster's limits leave no place for the request.
+    Overflow,
 }
 
 /// What can be sent again.
@@ -174,7 +176,7 @@ impl<'a> Course<'a> {
                 }
                 self.by_policy(&["5xx", "gateway-error", "reset"])
             }
-            Trouble::TooLate => Next::Over,
+            Trouble::TooLate | Trouble::Overflow => Next::Over,
             Trouble::Unreached => {
                 self.tried.push(picked.address);
                 if !request.repeatable {
@@ -224,6 +226,11 @@ impl<'a> Course<'a> {
         Next::Again(most.mul_f64(fastrand::f64()))
     }
 
+    /// Retries that the policy was asked for so far.
+    pub(super) fn spent(&self) -> u32 {
+        self.policy.attempts - self.left
+    }
+
     /// Whether the tries may begin anew with other endpoints; at most a few times.
     pub(super) fn may_start_over(&mut self, repeatable: bool) -> bool {
         self.stale += 1;
@@ -245,6 +252,7 @@ impl<'a> Course<'a> {
                 (FaultReason::UpstreamReset, String::new())
             }
             Trouble::SlowTry | Trouble::TooLate => (FaultReason::Timeout, String::new()),
+            Trouble::Overflow => (FaultReason::Overflow, String::new()),
             Trouble::Status | Trouble::Unreached => (FaultReason::UpstreamReset, String::new()),
         };
         Failed {
@@ -254,6 +262,7 @@ impl<'a> Course<'a> {
             workload: picked.workload.clone(),
             attempts: self.attempts,
             exhausted: self.policy.attempts > 0 && self.left == 0,
+            overflowed: false,
             client_gone: false,
         }
     }

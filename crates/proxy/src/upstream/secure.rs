@@ -2,6 +2,7 @@
 //! identity, TLS as a DestinationRule asks for, or none.
 
 use super::pool::Place;
+use super::preface;
 use crate::identity::Membership;
 use crate::live::{Held, Proof, Review, Watchlist};
 use crate::shared::Shared;
@@ -122,6 +123,9 @@ pub(crate) enum ConnectError {
     /// The HTTP engine could not start.
     #[error("{0}")]
     Http(String),
+    /// The cluster's limits leave no connection, nor a place to wait for one.
+    #[error("the cluster has as many connections and waiting requests as it may")]
+    Overflow,
 }
 
 impl ConnectError {
@@ -130,7 +134,7 @@ impl ConnectError {
         match self {
             Self::Dial(error) => error.transport_reason(),
             Self::Tls(error) => error.transport_reason(),
-            Self::Own(_) => format!("delayed connect error: {self}"),
+            Self::Own(_) | Self::Overflow => format!("delayed connect error: {self}"),
             Self::Http(text) => format!("delayed connect error: {text}"),
         }
     }
@@ -156,15 +160,20 @@ pub(super) async fn connect(
     let how = Dial {
         timeout,
         source: place.source,
+        keepalive: place.keepalive(),
     };
     // Without a certificate nobody is called in vain.
     let secured = secure(shared, place, purpose)?;
-    let stream = Stream::new(dial(address, &how).await?, bytes::Bytes::new());
+    let mut stream = Stream::new(dial(address, &how).await?, bytes::Bytes::new());
     if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
         && shared.own.has_arrived(local, peer)
         && !place.beside
     {
         return Err(ConnectError::Own(address));
+    }
+    if let Some(preface) = &place.preface {
+        let told = stream.write_all(&preface::bytes(preface)).await;
+        told.map_err(|source| DialError::Refused { address, source })?;
     }
     let Some(Secured {
         config,

@@ -1,11 +1,17 @@
 //! One request: try after try until there is a response or a fault.
 
 use super::dial::patience;
+use super::limits::{Kind, Slot, counts};
+use super::outlier::Outcome;
+use super::pool::Wish;
 use super::retry::{Course, Next, Request, Trouble};
-use super::{Bound, Failed, Lease, Picked, Replay, Security, Upstream};
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, TRANSFER_ENCODING};
+use super::secure::ConnectError;
+use super::{Asked, Bound, Failed, Lease, Picked, Replay, Security, Upstream, hash};
+use crate::body::grpc_status;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, SET_COOKIE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Method, Response, Version as HttpVersion, request};
+use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
@@ -54,6 +60,8 @@ pub(crate) struct Sent {
     pub(crate) attempts: u32,
     /// From sending the last try to its response's head.
     pub(crate) time: Duration,
+    /// Whether it would have been tried again, had the cluster's limit on retries left one.
+    pub(crate) overflowed: bool,
 }
 
 impl Order<'_> {
@@ -70,17 +78,30 @@ impl Upstream {
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
         let host = order.head.headers.get(HOST).and_then(|h| h.to_str().ok());
+        let (hash, cookie) = hash::of_request(&cluster.balancer, &order.head, order.facts);
+        let mut retrying: Option<Slot> = None;
         loop {
-            let picked = match self
-                .pick(&cluster, order.facts.destination, host, &course.tried)
-                .await
-            {
+            let asked = Asked {
+                original: order.facts.destination,
+                host,
+                hash,
+                tried: &course.tried,
+            };
+            let picked = match self.pick(&cluster, &asked).await {
                 Some(picked) => picked,
                 None if course.forget_tried() => continue,
                 None => return Err(Failed::new(FaultReason::NoEndpoint)),
             };
             course.attempts += 1;
-            let done = self.try_once(&order, &course, &picked).await;
+            let mut done = self.try_once(&order, &cluster, &course, &picked).await;
+            if let Some(outcome) = outcome(&done) {
+                self.note(&cluster, picked.address, outcome);
+            }
+            if let (Ok(sent), Some(cookie)) = (&mut done, &cookie) {
+                sent.response
+                    .headers_mut()
+                    .append(SET_COOKIE, cookie.clone());
+            }
             let repeatable = order.body.is_repeatable();
             let request = Request {
                 idempotent,
@@ -120,7 +141,22 @@ impl Upstream {
                     ..failed
                 });
             }
-            match (course.after(&trouble, &picked, request), sent) {
+            let spent = course.spent();
+            let mut next = course.after(&trouble, &picked, request);
+            drop(retrying.take());
+            let mut overflowed = false;
+            if course.spent() > spent && counts(&cluster.settings) {
+                let state = self.state(&cluster);
+                retrying = state.and_then(|state| state.retry(&cluster.settings));
+                overflowed = retrying.is_none();
+            }
+            if overflowed {
+                next = Next::Over;
+            }
+            if hash::sticks(&cluster.balancer, &trouble) {
+                course.tried.clear();
+            }
+            match (next, sent) {
                 (Next::Again(pause), _) => {
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
@@ -128,9 +164,16 @@ impl Upstream {
                 }
                 (Next::Over, Some(sent)) => {
                     order.body.seal();
-                    return Ok(sent);
+                    return Ok(Sent { overflowed, ..sent });
                 }
-                (Next::Over, None) => return Err(course.failed(trouble, &picked)),
+                (Next::Over, None) => {
+                    let failed = course.failed(trouble, &picked);
+                    return Err(Failed {
+                        exhausted: failed.exhausted && !overflowed,
+                        overflowed,
+                        ..failed
+                    });
+                }
             }
         }
     }
@@ -138,26 +181,44 @@ impl Upstream {
     async fn try_once(
         &self,
         order: &Order<'_>,
+        cluster: &Arc<Cluster>,
         course: &Course<'_>,
         picked: &Picked,
     ) -> Result<Sent, Trouble> {
         let load = self.loads.begin(picked.address);
         let version = version(order);
-        let place = self.place(picked, order.facts.direction);
-        let timeout = patience(&order.plan.cluster, picked.more);
-        let connecting = self.pool.connection(&place, version, timeout, course.fresh);
-        let connecting = self.unless_gone(&order.plan.cluster, picked.address, connecting);
+        let place = self.place(cluster, picked, order.facts);
+        let state = self.state(cluster).filter(|_| counts(&cluster.settings));
+        let wish = Wish {
+            version,
+            timeout: patience(cluster, picked.more),
+            fresh: course.fresh,
+            state: state.as_ref(),
+        };
+        let connecting = self.pool.connection(&place, &wish);
+        let connecting = self.unless_gone(cluster, picked.address, connecting);
         let all = order.deadline.as_ref();
         let mut connection = within(None, all, connecting)
             .await?
-            .map_err(Trouble::Connect)?;
+            .map_err(|error| match error {
+                ConnectError::Overflow => Trouble::Overflow,
+                error => Trouble::Connect(error),
+            })?;
+        let most = cluster.settings.pool.max_requests;
+        let counted = state.map(|state| state.begin(Kind::Request, most));
+        let Some(counted) = counted.map_or(Some(None), |slot| slot.map(Some)) else {
+            self.pool.give_back(place, connection);
+            return Err(Trouble::Overflow);
+        };
         let request = compose(order, version, course.attempts, &picked.security);
         let local = connection.watch.tcp().local_addr().ok();
         let began = Instant::now();
         let limit = order.plan.retries.per_try_timeout;
         let one = limit.map(|limit| Bound::after(&order.body, limit));
         let sending = connection.sender.send(request);
-        let response = within(one.as_ref(), all, sending).await?;
+        let response = within(one.as_ref(), all, sending)
+            .await
+            .inspect_err(|_| self.note(cluster, picked.address, Outcome::Late))?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
             untouched: failure.unsent.is_some()
@@ -169,6 +230,7 @@ impl Upstream {
             response,
             lease: Lease {
                 _load: load,
+                _counted: counted,
                 place,
                 connection: Some(connection),
                 pool: Rc::clone(&self.pool),
@@ -179,6 +241,7 @@ impl Upstream {
             security: picked.security.clone(),
             attempts: course.attempts,
             time: began.elapsed(),
+            overflowed: false,
         })
     }
 }
@@ -213,11 +276,47 @@ fn refused_certificate(error: &hyper::Error) -> bool {
     false
 }
 
+// What the tries say about the endpoint (Envoy: a reset before an answer counts as a failure to connect).
+fn outcome(done: &Result<Sent, Trouble>) -> Option<Outcome> {
+    match done {
+        Ok(sent) => {
+            let grpc = grpc_status(sent.response.headers());
+            let status = sent.response.status().as_u16();
+            Some(Outcome::Answer(grpc.map_or(status, http_status)))
+        }
+        Err(Trouble::Connect(_) | Trouble::Ended { .. }) => Some(Outcome::Unreachable),
+        // Who was late with an answer is noted where that is found; who waited for a connection says nothing.
+        Err(Trouble::SlowTry | Trouble::TooLate) => None,
+        Err(Trouble::Unreached | Trouble::Status | Trouble::Overflow) => None,
+    }
+}
+
+// gRPC's statuses in HTTP's words.
+fn http_status(grpc: u16) -> u16 {
+    match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 // A declared HTTP port is called with HTTP/1, whatever the client spoke (Istio), but for gRPC, which has no HTTP/1 form.
 // What is not declared, and the application beside us, gets what the client spoke.
 fn version(order: &Order<'_>) -> Version {
+    let settings = &order.plan.cluster.settings;
     match order.plan.cluster.protocol {
         _ if order.upgrade => Version::Http1,
+        _ if settings.h2_upgrade => Version::Http2,
+        _ if settings.pool.use_client_protocol && !order.grpc => order.version,
         protocol if protocol.is_http2() => Version::Http2,
         Protocol::Http | Protocol::GrpcWeb if !order.inbound() && !order.grpc => Version::Http1,
         _ => order.version,

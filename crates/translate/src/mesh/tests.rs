@@ -42,9 +42,9 @@ fn defaults_are_istios() {
         &[],
     );
     check(
-        "accessLogEncoding: JSON\nconnectTimeout: 1s\naccessLogFile: /tmp/x\n",
+        "accessLogEncoding: JSON\naccessLogFile: /tmp/x\n",
         defaults.clone(),
-        &["accessLogEncoding", "connectTimeout", "accessLogFile"],
+        &["accessLogEncoding", "accessLogFile"],
     );
     check(
         "enableAutoMtls: true\ntlsDefaults: {minProtocolVersion: TLSV1_3}\ndefaultConfig: {statusPort: 15020, proxyAdminPort: 1, drainDuration: 5s}\n",
@@ -55,6 +55,22 @@ fn defaults_are_istios() {
             "defaultConfig.proxyAdminPort",
         ],
     );
+}
+
+#[test]
+fn traffic_defaults() {
+    let text = "connectTimeout: 1s\ntcpKeepalive: {time: 5s}\nh2UpgradePolicy: UPGRADE\n\
+        localityLbSetting: {enabled: false}\n\
+        defaultTrafficPolicy: {connectionPool: {http: {maxRetries: 3}}, outlierDetection: {}}\n";
+    let (config, notices) = lateen_api::mesh_config::parse(text);
+    assert_eq!(notices, []);
+    let traffic = traffic(&config.expect("good"));
+    assert_eq!(traffic.connect_timeout, Duration::from_secs(1));
+    let alive = traffic.keepalive.expect("keep-alive");
+    assert_eq!(alive.time, Some(Duration::from_secs(5)));
+    assert!(traffic.h2_upgrade && !traffic.locality.enabled);
+    assert_eq!(traffic.pool.expect("a pool").max_retries, Some(3));
+    assert!(traffic.outlier.is_some());
 }
 
 #[test]

@@ -4,9 +4,10 @@ use super::parts::{
     Read, Within, bad, duration, each, known, named, narrow, optional, pairs, port, read_duration,
     read_pairs, required, strs, text, texts,
 };
-use super::{scope, tls};
+use super::{scope, tls, traffic};
 use lateen_model::mesh::{
     AuthzBody, AuthzProtocol, AuthzProvider, ForwardClientCert, MeshSettings, PathNormalization,
+    TrafficDefaults,
 };
 use lateen_proto::mesh as proto;
 
@@ -41,7 +42,38 @@ pub(super) fn encode(from: &MeshSettings) -> proto::MeshSettings {
         }
         .into(),
         authz_providers: from.authz_providers.iter().map(encode_provider).collect(),
+        traffic: Some(encode_traffic(&from.traffic)),
     }
+}
+
+fn encode_traffic(from: &TrafficDefaults) -> proto::TrafficDefaults {
+    proto::TrafficDefaults {
+        locality: Some(traffic::encode_locality(&from.locality)),
+        connect_timeout: duration(Some(from.connect_timeout)),
+        keepalive: from.keepalive.map(traffic::encode_keepalive),
+        h2_upgrade: from.h2_upgrade,
+        pool: from.pool.as_ref().map(traffic::encode_pool),
+        outlier: from.outlier.as_ref().map(traffic::encode_outlier),
+    }
+}
+
+// A control plane of before sends none.
+fn decode_traffic(from: Option<proto::TrafficDefaults>) -> Read<TrafficDefaults> {
+    let usual = TrafficDefaults::default();
+    let Some(from) = from else {
+        return Ok(usual);
+    };
+    let outlier = from.outlier.map(traffic::decode_outlier).transpose();
+    Ok(TrafficDefaults {
+        locality: from
+            .locality
+            .map_or(usual.locality, traffic::decode_locality),
+        connect_timeout: read_duration(from.connect_timeout).unwrap_or(usual.connect_timeout),
+        keepalive: from.keepalive.map(traffic::decode_keepalive),
+        h2_upgrade: from.h2_upgrade,
+        pool: from.pool.map(traffic::decode_pool),
+        outlier: outlier.within("outlier")?,
+    })
 }
 
 fn encode_provider(from: &AuthzProvider) -> proto::AuthzProvider {
@@ -113,6 +145,7 @@ pub(super) fn decode(from: proto::MeshSettings) -> Read<MeshSettings> {
         proxy_protocol: from.proxy_protocol,
         forward_client_cert: known(forward, from.forward_client_cert, "forward_client_cert")?,
         authz_providers: each(from.authz_providers, "authz_providers", decode_provider)?,
+        traffic: decode_traffic(from.traffic).within("traffic")?,
     })
 }
 

@@ -4,7 +4,7 @@ use super::parts::{
     Read, Within, each, ip, known, labels, map, named, optional, optional_port, origin, port,
     read_ip, read_origin, text,
 };
-use super::{route, service};
+use super::{route, service, traffic};
 use lateen_model::mesh::{
     EgressHost, IngressEndpoint, IngressListener, OutboundMode, SidecarScope,
 };
@@ -52,6 +52,7 @@ pub(super) fn encode(from: &SidecarScope) -> proto::SidecarScope {
         ingress: from.ingress.as_ref().map(|list| proto::Ingress {
             listeners: list.iter().map(encode_listener).collect(),
         }),
+        inbound_pool: from.inbound_pool.as_ref().map(traffic::encode_pool),
     }
 }
 
@@ -67,6 +68,7 @@ fn encode_listener(from: &IngressListener) -> proto::IngressListener {
             }),
             IngressEndpoint::Instance(port) => Endpoint::InstancePort(port.into()),
         }),
+        pool: from.pool.as_ref().map(traffic::encode_pool),
     }
 }
 
@@ -88,6 +90,7 @@ fn decode_listener(from: proto::IngressListener) -> Read<IngressListener> {
         port: port(from.port, "port")?,
         protocol: known(protocol, from.protocol, "protocol")?,
         endpoint: endpoint.transpose()?,
+        pool: from.pool.map(traffic::decode_pool),
     })
 }
 
@@ -116,5 +119,6 @@ pub(super) fn decode(from: proto::SidecarScope) -> Read<SidecarScope> {
             .ingress
             .map(|list| each(list.listeners, "ingress", decode_listener))
             .transpose()?,
+        inbound_pool: from.inbound_pool.map(traffic::decode_pool),
     })
 }

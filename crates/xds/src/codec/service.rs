@@ -4,7 +4,9 @@ use super::parts::{
     Read, each, ip, key, known, named, optional_port, origin, port, read_address, read_ip,
     read_key, read_origin, read_visibility, strs, text, texts, visibility,
 };
-use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
+use lateen_model::service::{
+    Address, Location, Port, Protocol, Resolution, Service, TrafficDistribution,
+};
 use lateen_proto::mesh as proto;
 
 pub(super) fn encode(from: &Service) -> proto::Service {
@@ -38,6 +40,12 @@ pub(super) fn encode(from: &Service) -> proto::Service {
         aliases: texts(&from.aliases),
         allocated: from.allocated.iter().map(|a| ip(*a)).collect(),
         sans: texts(&from.sans),
+        traffic_distribution: match from.traffic_distribution {
+            None => proto::TrafficDistribution::Unspecified,
+            Some(TrafficDistribution::SameZone) => proto::TrafficDistribution::SameZone,
+            Some(TrafficDistribution::SameNode) => proto::TrafficDistribution::SameNode,
+        }
+        .into(),
     }
 }
 
@@ -59,6 +67,12 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         proto::Resolution::DnsFirst => Some(Resolution::DnsFirst),
         proto::Resolution::DynamicDns => Some(Resolution::DynamicDns),
     };
+    // What a later version prefers is not worth refusing a service for.
+    let traffic_distribution = match from.traffic_distribution() {
+        proto::TrafficDistribution::Unspecified => None,
+        proto::TrafficDistribution::SameZone => Some(TrafficDistribution::SameZone),
+        proto::TrafficDistribution::SameNode => Some(TrafficDistribution::SameNode),
+    };
     let location = match from.location() {
         proto::Location::Unspecified => None,
         proto::Location::Internal => Some(Location::Internal),
@@ -76,6 +90,7 @@ pub(super) fn decode(from: proto::Service) -> Read<Service> {
         aliases: strs(from.aliases),
         allocated: each(from.allocated, "allocated", |a| read_ip(&a, ""))?,
         sans: strs(from.sans),
+        traffic_distribution,
     })
 }
 

@@ -1,11 +1,20 @@
 //! Traffic policies.
 
+mod balancer;
+mod pool;
+
+pub(super) use balancer::{decode_locality, encode_locality};
+pub(super) use pool::{decode as decode_pool, encode as encode_pool};
+pub(super) use pool::{decode_keepalive, decode_outlier, encode_keepalive, encode_outlier};
+
 use super::parts::{
-    Read, Within, bad, duration, each, known, labels, map, named, narrow, origin, read_duration,
-    read_origin, read_visibility, text, visibility,
+    Read, Within, bad, each, labels, map, named, narrow, origin, port, read_origin,
+    read_visibility, text, visibility,
 };
 use super::tls;
-use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use lateen_model::traffic::{
+    ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TrafficSettings, Tunnel,
+};
 use lateen_proto::mesh as proto;
 
 pub(super) fn encode(from: &TrafficPolicy) -> proto::TrafficPolicy {
@@ -29,16 +38,24 @@ pub(super) fn encode(from: &TrafficPolicy) -> proto::TrafficPolicy {
 
 fn encode_settings(from: &TrafficSettings) -> proto::TrafficSettings {
     proto::TrafficSettings {
-        balancer: match from.balancer {
-            None => proto::Balancer::Unspecified,
-            Some(Balancer::LeastRequest) => proto::Balancer::LeastRequest,
-            Some(Balancer::RoundRobin) => proto::Balancer::RoundRobin,
-            Some(Balancer::Random) => proto::Balancer::Random,
-            Some(Balancer::Passthrough) => proto::Balancer::Passthrough,
-        }
-        .into(),
-        connect_timeout: duration(from.connect_timeout),
+        balancer: from.balancer.as_ref().map(balancer::encode),
+        pool: from.pool.as_ref().map(encode_pool),
+        outlier: from.outlier.as_ref().map(encode_outlier),
         tls: from.tls.as_ref().map(tls::encode_client),
+        tunnel: from.tunnel.as_ref().map(|tunnel| proto::Tunnel {
+            post: tunnel.post,
+            host: text(&tunnel.host),
+            port: tunnel.port.into(),
+        }),
+        proxy_protocol: match from.proxy_protocol {
+            None => 0,
+            Some(ProxyProtocol::V1) => 1,
+            Some(ProxyProtocol::V2) => 2,
+        },
+        retry_budget: from.retry_budget.map(|budget| proto::RetryBudget {
+            percent: budget.percent,
+            least: budget.least,
+        }),
         ports: from
             .ports
             .iter()
@@ -68,24 +85,55 @@ fn decode_settings(from: Option<proto::TrafficSettings>) -> Read<TrafficSettings
     let Some(from) = from else {
         return Ok(TrafficSettings::default());
     };
-    let balancer = match proto::Balancer::try_from(from.balancer).ok() {
-        None => None,
-        Some(proto::Balancer::Unspecified) => Some(None),
-        Some(proto::Balancer::LeastRequest) => Some(Some(Balancer::LeastRequest)),
-        Some(proto::Balancer::RoundRobin) => Some(Some(Balancer::RoundRobin)),
-        Some(proto::Balancer::Random) => Some(Some(Balancer::Random)),
-        Some(proto::Balancer::Passthrough) => Some(Some(Balancer::Passthrough)),
-    };
+    let balancer = from.balancer.map(balancer::decode).transpose();
+    let outlier = from.outlier.map(decode_outlier).transpose();
+    let tunnel = from.tunnel.map(decode_tunnel).transpose();
+    let budget = from.retry_budget.map(decode_budget).transpose();
     Ok(TrafficSettings {
-        balancer: known(balancer, from.balancer, "balancer")?,
-        connect_timeout: read_duration(from.connect_timeout),
+        balancer: balancer.within("balancer")?,
+        pool: from.pool.map(decode_pool),
+        outlier: outlier.within("outlier")?,
         tls: from.tls.map(tls::decode_client).transpose().within("tls")?,
+        tunnel: tunnel.within("tunnel")?,
+        proxy_protocol: match from.proxy_protocol {
+            0 => None,
+            1 => Some(ProxyProtocol::V1),
+            2 => Some(ProxyProtocol::V2),
+            other => {
+                let reason = format!("version {other} is not known to this version");
+                return Err(bad("proxy_protocol", reason));
+            }
+        },
+        retry_budget: budget.within("retry_budget")?,
         ports: from
             .ports
             .into_iter()
             .map(decode_port_settings)
             .collect::<Read<_>>()?,
     })
+}
+
+fn decode_tunnel(from: proto::Tunnel) -> Read<Tunnel> {
+    Ok(Tunnel {
+        post: from.post,
+        host: named(&from.host, "host")?,
+        port: port(from.port, "port")?,
+    })
+}
+
+fn decode_budget(from: proto::RetryBudget) -> Read<RetryBudget> {
+    Ok(RetryBudget {
+        percent: between(from.percent, (0.0, 100.0), "percent")?,
+        least: from.least,
+    })
+}
+
+/// A number within bounds, which also says that it is one.
+fn between(number: f64, (least, most): (f64, f64), field: &str) -> Read<f64> {
+    match number >= least && number <= most {
+        true => Ok(number),
+        false => Err(bad(field, format!("{number} is out of range"))),
+    }
 }
 
 fn decode_port_settings(

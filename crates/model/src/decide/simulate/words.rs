@@ -7,6 +7,7 @@ use crate::decide::peers::PeerMode;
 use crate::decide::plan::{ConnectionPlan, Fault, FaultReason as R, MirrorPlan, RouteFacts};
 use crate::route::{AbortStatus, Share};
 use crate::security::MtlsMode;
+use crate::traffic::{Balancer, HashKey};
 
 pub(super) fn accepted(plan: &ConnectionPlan) -> &'static str {
     match plan {
@@ -55,6 +56,42 @@ pub(super) fn secured_by(cluster: &Cluster) -> Option<String> {
         }
     };
     Some(text)
+}
+
+/// How an endpoint is chosen, what may be under way at once, and when a failing endpoint is left out.
+pub(super) fn traffic(cluster: &Cluster) -> String {
+    let mut parts = vec![match &cluster.balancer {
+        Balancer::ConsistentHash(hash) => {
+            let key = match &hash.key {
+                HashKey::Header(name) => format!("header {name}"),
+                HashKey::Cookie(cookie) => format!("cookie {}", cookie.name),
+                HashKey::SourceIp => "the client's address".to_owned(),
+                HashKey::QueryParameter(name) => format!("query parameter {name}"),
+            };
+            format!("same endpoint by {key}")
+        }
+        simple => format!("{simple:?}"),
+    }];
+    let ranks = cluster.discovery.endpoints().iter();
+    if let Some(last) = ranks.map(|e| e.priority).max().filter(|last| *last > 0) {
+        parts.push(format!("near ones first in {} ranks", last + 1));
+    }
+    let pool = &cluster.settings.pool;
+    let limits = [
+        (pool.max_connections, "connections"),
+        (pool.max_pending, "waiting requests"),
+        (pool.max_requests, "requests"),
+        (pool.max_retries, "retries"),
+    ];
+    let limits = limits.into_iter();
+    parts.extend(limits.filter_map(|(most, what)| Some(format!("at most {} {what}", most?))));
+    if let Some(outlier) = &cluster.settings.outlier {
+        parts.push(match outlier.consecutive_5xx {
+            0 => "failing endpoints left out".to_owned(),
+            errors => format!("endpoints left out after {errors} errors"),
+        });
+    }
+    parts.join(", ")
 }
 
 /// What policies say, and what those that are tried dry would say.
@@ -188,6 +225,7 @@ pub fn sentence(fault: &Fault) -> String {
         }
         R::ConnectFailed => format!("no connection to {subject} could be made"),
         R::UpstreamReset => format!("{subject} closed the connection before an answer"),
+        R::Overflow => format!("{subject} has as much under way as its DestinationRule allows"),
         R::UpstreamProtocol => format!("{subject} answered something that is no answer"),
         R::Timeout => format!("{subject} did not answer in time"),
         R::BadRequest => format!("the client sent {subject}"),

@@ -102,3 +102,23 @@ fn a_sidecar_object_says_where_the_application_is() {
         ],
     );
 }
+
+#[test]
+fn limits_on_what_comes_in() {
+    let limit = |config: &str, port: u16| {
+        let mesh = super::mesh::snapshot(config);
+        let name = format!("inbound|{port}||");
+        let cluster = mesh.clusters().find(|c| *c.name == *name);
+        cluster.expect(&name).settings.pool.max_connections
+    };
+    let own = "
+        me sidecar default/reviews-v1 10.244.0.5
+        service default/reviews 10.96.0.10 http:80>9080
+        pod default/reviews-v1 10.244.0.5 serves=reviews
+        policy default/reviews host=reviews conns=7";
+    assert_eq!(limit(own, 9080), Some(7), "the DestinationRule's");
+    let scoped = format!("{own}\nscope default/own conns=3");
+    assert_eq!(limit(&scoped, 9080), Some(3), "the Sidecar object's");
+    let declared = format!("{own}\nscope default/own conns=3 in=http:7000");
+    assert_eq!(limit(&declared, 7000), Some(3));
+}

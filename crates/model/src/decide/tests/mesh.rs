@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! me sidecar|gateway NS/POD IP k=v…
-//! mesh [registry-only|dynamic] [plain] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
-//! service NS/NAME IP|- proto:port[>target]…  [export=NS]
+//! mesh [registry-only|dynamic] [plain] [near=off] [eject] [connect=S] [h2] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
+//! service NS/NAME IP|- proto:port[>target]…  [export=NS] [same=zone|node]
 //! entry NS/HOST IP,…|- proto:port… [dns|first|dynamic|none] [vip=IP,…] [san=NAME]
-//! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain] [named]
-//! policy NS/NAME host=H [rr|random|passthrough] [tls=MODE] [sni=NAME] [san=NAME] [at=PORT:TLSMODE]…
+//! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain] [named] [locality=R/Z/S] [node=N] [weight=N]
+//! policy NS/NAME host=H [rr|random|passthrough] [tls=MODE] [sni=NAME] [san=NAME] [at=PORT:TLSMODE]… [eject]
+//!        [near=off|LABEL,…] [failover=R:R] [distribute=FROM>TO:SHARE,…] [conns=N] [requests=N]
 //!        [subset=NAME:k=v[:rr][:tls=MODE]]… [select=k=v] [export=NS]
 //! peers NS/NAME [MODE] [select=k=v] [at=PORT:MODE]…
 //! allow|deny|audit|custom NS/NAME [select=k=v] [target=KIND/NAME] [dry] [provider=NAME]
@@ -25,6 +26,7 @@
 
 mod rules;
 mod security;
+mod traffic;
 
 use super::super::resources::ResourceSet;
 use super::super::snapshot::Snapshot;
@@ -35,15 +37,16 @@ use crate::mesh::{
 };
 use crate::name::{Origin, ServiceKey, Visibility};
 use crate::resource::Resource;
-use crate::service::{Address, Location, Port, Protocol, Resolution, Service};
+use crate::service::{Address, Location, Port, Protocol, Resolution, Service, TrafficDistribution};
 use crate::tls::{CertificateFiles, ClientTls, ClientTlsMode};
-use crate::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use crate::traffic::{
+    Balancer, LoadBalancer, OutlierDetection, Subset, TrafficPolicy, TrafficSettings,
+};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
 use rules::{add_rule, table};
 pub use security::provider;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 pub struct Mesh {
     pub set: ResourceSet,
@@ -236,6 +239,11 @@ fn service(kind: &str, rest: &[&str], age: u64) -> Service {
             Location::External
         },
         visibility: visibility(rest),
+        traffic_distribution: match option(rest, "same") {
+            Some("zone") => Some(TrafficDistribution::SameZone),
+            Some("node") => Some(TrafficDistribution::SameNode),
+            _ => None,
+        },
         aliases: match kubernetes {
             true => vec![
                 format!("{name}.{namespace}").into(),
@@ -286,9 +294,9 @@ fn pod(rest: &[&str], services: &[Service]) -> Workload {
         workload_name: name.clone(),
         canonical_name: name.clone(),
         canonical_revision: "latest".into(),
-        node: "lateen".into(),
-        locality: "".into(),
-        weight: 1,
+        node: option(rest, "node").unwrap_or("lateen").into(),
+        locality: option(rest, "locality").unwrap_or_default().into(),
+        weight: option(rest, "weight").map_or(1, |n| n.parse().expect("weight")),
         has_sidecar: true,
         takes_mtls: !rest.contains(&"plain"),
         trust_domain: "".into(),
@@ -298,13 +306,17 @@ fn pod(rest: &[&str], services: &[Service]) -> Workload {
     }
 }
 
-fn balancer(word: &str) -> Option<Balancer> {
-    match word {
-        "rr" => Some(Balancer::RoundRobin),
-        "random" => Some(Balancer::Random),
-        "passthrough" => Some(Balancer::Passthrough),
-        _ => None,
-    }
+fn balancer(word: &str) -> Option<LoadBalancer> {
+    let algorithm = match word {
+        "rr" => Balancer::RoundRobin,
+        "random" => Balancer::Random,
+        "passthrough" => Balancer::Passthrough,
+        _ => return None,
+    };
+    Some(LoadBalancer {
+        algorithm,
+        ..LoadBalancer::default()
+    })
 }
 
 fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
@@ -331,9 +343,9 @@ fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
             .map(|s| pairs(&[s]))
             .unwrap_or_default(),
         settings: TrafficSettings {
-            balancer: rest.iter().find_map(|w| balancer(w)),
-            connect_timeout: option(rest, "connect")
-                .map(|s| Duration::from_secs(s.parse().expect("seconds"))),
+            balancer: traffic::balancer_of(rest),
+            pool: traffic::pool(rest),
+            outlier: rest.contains(&"eject").then(OutlierDetection::default),
             tls: option(rest, "tls").map(|mode| client_tls(mode, rest)),
             ports: rest
                 .iter()
@@ -346,6 +358,7 @@ fn policy(rest: &[&str], age: u64) -> TrafficPolicy {
                     (port.parse().expect("port"), settings)
                 })
                 .collect(),
+            ..TrafficSettings::default()
         },
         subsets: subsets.collect(),
     }
@@ -390,6 +403,7 @@ fn settings(rest: &[&str]) -> MeshSettings {
             _ => PathNormalization::Base,
         },
         authz_providers: providers.map(provider).collect(),
+        traffic: traffic::defaults(rest),
         ..usual
     }
 }
@@ -408,6 +422,7 @@ fn listener(text: &str) -> IngressListener {
             Ok(address) => IngressEndpoint::Address(address),
             Err(_) => IngressEndpoint::Instance(to.parse().expect("port")),
         }),
+        pool: None,
     }
 }
 
@@ -447,5 +462,9 @@ fn sidecar(rest: &[&str], age: u64) -> SidecarScope {
             }
         }),
         ingress: listeners,
+        inbound_pool: option(rest, "conns").map(|most| crate::traffic::ConnectionPool {
+            max_connections: most.parse().ok(),
+            ..Default::default()
+        }),
     }
 }

@@ -117,3 +117,38 @@ fn a_selected_client_has_its_own_rule() {
         "LeastRequest -",
     );
 }
+
+#[test]
+fn a_block_of_a_subset_replaces_the_hosts() {
+    let config = format!(
+        "{SERVICES}policy default/web host=web conns=1 requests=2 eject subset=v1:version=v1:rr"
+    );
+    let snapshot = snapshot(&config);
+    let settings = |name| snapshot.cluster(name).expect("cluster").settings.clone();
+    let (whole, v1) = (settings(WEB), settings(WEB_V1));
+    assert_eq!(whole.pool.max_connections, Some(1));
+    assert_eq!(whole.pool.max_requests, Some(2));
+    assert!(whole.outlier.is_some());
+    assert_eq!(v1, whole, "what the subset does not name is the host's");
+}
+
+#[test]
+fn the_mesh_has_defaults() {
+    let of = |lines: &str| {
+        let snapshot = snapshot(&format!("{SERVICES}{lines}"));
+        let cluster = snapshot.cluster(WEB).expect("cluster");
+        let ejects = cluster.settings.outlier.is_some();
+        (
+            cluster.connect_timeout.as_secs(),
+            cluster.settings.h2_upgrade,
+            ejects,
+        )
+    };
+    assert_eq!(of("mesh connect=3 h2 eject\n"), (3, true, true));
+    let rule = "policy default/web host=web connect=4 h2=no\n";
+    assert_eq!(
+        of(&format!("mesh connect=3 h2 eject\n{rule}")),
+        (4, false, true)
+    );
+    assert_eq!(of(rule), (4, false, false));
+}

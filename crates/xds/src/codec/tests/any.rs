@@ -6,6 +6,7 @@ mod policy;
 mod routes;
 mod security;
 mod tls;
+mod traffic;
 
 use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerHost, ServerProtocol};
@@ -15,8 +16,10 @@ use lateen_model::mesh::{
 };
 use lateen_model::name::{Origin, ServiceKey, Visibility};
 use lateen_model::resource::Resource;
-use lateen_model::service::{Address, Location, Port, Protocol, Resolution, Service};
-use lateen_model::traffic::{Balancer, Subset, TrafficPolicy, TrafficSettings};
+use lateen_model::service::{
+    Address, Location, Port, Protocol, Resolution, Service, TrafficDistribution,
+};
+use lateen_model::traffic::{Subset, TrafficPolicy};
 use lateen_model::workload::{Health, ServicePorts, Workload};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -120,10 +123,14 @@ fn service() -> impl Strategy<Value = Service> {
         Resolution::DynamicDns,
     ]);
     let location = select(vec![Location::Internal, Location::External]);
+    let near = select(vec![
+        TrafficDistribution::SameZone,
+        TrafficDistribution::SameNode,
+    ]);
     (
         (key(), name(), origin(), vec(address, 0..3)),
         (vec(port, 0..4), resolution, location),
-        (visibility(), vec(name(), 0..3)),
+        (visibility(), vec(name(), 0..3), option::of(near)),
         (vec(ip(), 0..3), vec(name(), 0..3)),
     )
         .prop_map(|(a, b, c, d)| Service {
@@ -138,6 +145,7 @@ fn service() -> impl Strategy<Value = Service> {
             aliases: c.1,
             allocated: d.0,
             sans: d.1,
+            traffic_distribution: c.2,
         })
 }
 
@@ -187,37 +195,16 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
     ]
 }
 
-fn traffic() -> impl Strategy<Value = TrafficSettings> {
-    let ports = btree_map(port(), port_traffic(), 0..3);
-    (port_traffic(), ports).prop_map(|(settings, ports)| TrafficSettings { ports, ..settings })
-}
-
-fn port_traffic() -> impl Strategy<Value = TrafficSettings> {
-    let balancer = select(vec![
-        Balancer::LeastRequest,
-        Balancer::RoundRobin,
-        Balancer::Random,
-        Balancer::Passthrough,
-    ]);
-    (option::of(balancer), duration(), option::of(tls::client())).prop_map(
-        |(balancer, connect_timeout, tls)| TrafficSettings {
-            balancer,
-            connect_timeout,
-            tls,
-            ports: BTreeMap::new(),
-        },
-    )
-}
-
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
-    let subset = (name(), labels(), traffic()).prop_map(|(name, labels, settings)| Subset {
-        name,
-        labels,
-        settings,
-    });
+    let subset =
+        (name(), labels(), traffic::settings()).prop_map(|(name, labels, settings)| Subset {
+            name,
+            labels,
+            settings,
+        });
     (
         (origin(), name(), visibility(), labels()),
-        (traffic(), vec(subset, 0..3)),
+        (traffic::settings(), vec(subset, 0..3)),
     )
         .prop_map(|(a, b)| TrafficPolicy {
             origin: a.0,
@@ -304,6 +291,7 @@ fn scope() -> impl Strategy<Value = SidecarScope> {
                     Protocol::Detect
                 },
                 endpoint,
+                pool: is_http.then(Default::default),
             }
         });
     (
@@ -319,6 +307,7 @@ fn scope() -> impl Strategy<Value = SidecarScope> {
             outbound: b.0,
             excluded: b.1,
             egress_proxy,
+            inbound_pool: ingress.is_some().then(Default::default),
             ingress,
         })
 }

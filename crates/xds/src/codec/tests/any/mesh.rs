@@ -1,6 +1,6 @@
 //! Settings of the mesh.
 
-use super::{duration, mode, name, port, text, tls};
+use super::{duration, mode, name, port, text, tls, traffic};
 use lateen_model::mesh::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -25,8 +25,9 @@ pub fn settings() -> impl Strategy<Value = MeshSettings> {
         (mode(), any::<bool>(), option::of(text()), name(), name()),
         (name(), vec(name(), 0..3), any::<bool>(), tls::version()),
         (paths, any::<u32>(), forward, vec(provider(), 0..3)),
+        defaults(),
     )
-        .prop_map(|(a, b, c)| MeshSettings {
+        .prop_map(|(a, b, c, traffic)| MeshSettings {
             outbound: a.0,
             access_log: a.1,
             access_log_format: a.2,
@@ -41,6 +42,24 @@ pub fn settings() -> impl Strategy<Value = MeshSettings> {
             proxy_protocol: c.1 % 2 == 1,
             forward_client_cert: c.2,
             authz_providers: c.3,
+            traffic,
+        })
+}
+
+fn defaults() -> impl Strategy<Value = TrafficDefaults> {
+    (
+        (traffic::locality(), duration(), any::<bool>()),
+        option::of(traffic::keepalive()),
+        option::of(traffic::pool()),
+        option::of(traffic::outlier()),
+    )
+        .prop_map(|(a, keepalive, pool, outlier)| TrafficDefaults {
+            locality: a.0,
+            connect_timeout: a.1.unwrap_or_default(),
+            keepalive,
+            h2_upgrade: a.2,
+            pool,
+            outlier,
         })
 }
 
