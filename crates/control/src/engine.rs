@@ -271,16 +271,24 @@ impl Engine {
             Event::EndpointSlice(delta) => (2, graph.take(graph.sources.slices, delta)),
             Event::Pod(delta) => (3, graph.take(graph.sources.pods, *delta)),
             Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),
+            Event::Node(delta) => (5, graph.take(graph.sources.nodes, delta)),
             Event::Istio(kind, delta) => {
                 let delta = self.keep_books(kind, delta);
                 let source = self.graph.sources.istio(kind);
                 let events = &self.parts.metrics.config_events;
                 events.add(event_name(&delta), 1);
-                (5 + kind as u8, self.graph.take(source, delta))
+                (6 + kind as u8, self.graph.take(source, delta))
             }
         };
-        if source < 5 {
-            let name = ["Namespace", "Service", "EndpointSlice", "Pod", "ConfigMap"];
+        if source < 6 {
+            let name = [
+                "Namespace",
+                "Service",
+                "EndpointSlice",
+                "Pod",
+                "ConfigMap",
+                "Node",
+            ];
             let events = &self.parts.metrics.registry_events;
             events.add(name[usize::from(source)], 1);
         }

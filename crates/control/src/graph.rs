@@ -65,6 +65,8 @@ impl fmt::Display for ObjectId {
 pub(crate) struct Sources {
     pub(crate) services: Collection<Id, Service>,
     pub(crate) slices: Collection<Id, EndpointSlice>,
+    /// Where nodes are, as `region/zone/subzone`.
+    pub(crate) nodes: Collection<Id, Str>,
     pub(crate) pods: Collection<Id, Pod>,
     pub(crate) mesh_text: Collection<Id, String>,
     /// Keys of token issuers; the address is the name.

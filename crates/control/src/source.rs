@@ -9,7 +9,7 @@
 mod follow;
 pub(crate) mod slim;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
@@ -170,6 +170,8 @@ pub(crate) enum Event {
     EndpointSlice(Delta<EndpointSlice>),
     Pod(Box<Delta<Pod>>),
     MeshConfig(Delta<String>),
+    /// Where nodes are, as `region/zone/subzone`.
+    Node(Delta<Str>),
     Istio(IstioKind, Delta<(Written, Books)>),
 }
 
@@ -181,7 +183,7 @@ pub(crate) struct Seen {
 }
 
 /// How many sources there are: each reports [`Delta::Replace`] before the mesh is known.
-pub(crate) const SOURCES: usize = 5 + IstioKind::ALL.len();
+pub(crate) const SOURCES: usize = 6 + IstioKind::ALL.len();
 
 /// Starts every watch; they end with `shutdown`.
 pub(crate) fn start(
@@ -230,6 +232,13 @@ pub(crate) fn start(
             .fields(&format!("metadata.name={mesh_config_map}")),
         slim::mesh_config,
         Event::MeshConfig,
+        out.clone(),
+    ));
+    tokio::spawn(follow::follow(
+        Api::<Node>::all(client.clone()),
+        all.clone(),
+        slim::node,
+        Event::Node,
         out.clone(),
     ));
     for kind in IstioKind::ALL {

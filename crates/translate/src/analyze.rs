@@ -1,6 +1,8 @@
 //! Analyzers: what several objects mean together, such as a route to a host that nobody declares.
 //! What is wrong with a single object is `lateen_api::validate`'s business.
 
+pub mod conflicts;
+mod limits;
 pub mod security;
 
 use crate::mesh::{Mesh, root_namespace};
@@ -14,8 +16,10 @@ use lateen_api::gateway::Gateway;
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, Severity, Subject};
 use lateen_api::peer_authentication::PeerAuthentication;
+use lateen_api::rate_limit_policy::RateLimitPolicy;
 use lateen_api::request_authentication::RequestAuthentication;
 use lateen_api::service_entry::ServiceEntry;
+use lateen_api::sidecar::Sidecar;
 use lateen_api::virtual_service::VirtualService;
 use lateen_base::Str;
 use lateen_model::matching::host_covers;
@@ -51,6 +55,10 @@ pub struct Inputs<'a> {
     pub request_authentications: &'a [&'a Config<RequestAuthentication>],
     /// AuthorizationPolicies.
     pub authorization_policies: &'a [&'a Config<AuthorizationPolicy>],
+    /// RateLimitPolicies.
+    pub rate_limit_policies: &'a [&'a Config<RateLimitPolicy>],
+    /// Sidecars.
+    pub sidecars: &'a [&'a Config<Sidecar>],
     /// Namespaces and labels of workloads; absent: they are not known.
     pub workloads: Option<&'a [(&'a str, &'a BTreeMap<Str, Str>)]>,
 }
@@ -68,6 +76,8 @@ pub fn analyze(inputs: &Inputs<'_>) -> Vec<Notice> {
         port_names(service, &mut notices);
     }
     security::analyze(inputs, &known, &mut notices);
+    limits::analyze(inputs, &known, &mut notices);
+    conflicts::analyze(inputs, &mut notices);
     notices
 }
 

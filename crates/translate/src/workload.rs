@@ -25,7 +25,7 @@ pub struct Backing<'a> {
 }
 
 /// What a pod is translated from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Inputs<'a> {
     /// The pod.
     pub pod: &'a core::Pod,
@@ -33,13 +33,15 @@ pub struct Inputs<'a> {
     pub backings: &'a [Backing<'a>],
     /// ServiceEntries of the pod's namespace; those that do not select the pod are passed over.
     pub service_entries: &'a [&'a Config<ServiceEntry>],
+    /// Where the pod's node is, as `region/zone/subzone`; absent: nobody knows. The pod's own labels go before it.
+    pub node_locality: Option<Str>,
     /// The mesh.
     pub mesh: &'a Mesh,
 }
 
 /// Translates a pod. Pods without address and pods that have ended give nothing.
 pub fn pod(inputs: Inputs<'_>) -> Translated {
-    let Inputs { pod, .. } = inputs;
+    let pod = inputs.pod;
     let status = pod.status.clone().unwrap_or_default();
     let addresses = addresses(&status);
     let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -70,13 +72,16 @@ pub fn pod(inputs: Inputs<'_>) -> Translated {
             .and_then(|s| s.node_name.as_deref())
             .unwrap_or_default()
             .into(),
-        locality: locality(&labels),
+        locality: Some(locality(&labels))
+            .filter(|own| !own.is_empty())
+            .or_else(|| inputs.node_locality.clone())
+            .unwrap_or_else(|| "".into()),
         weight: 1,
         has_sidecar,
         // A label without a proxy would send clients into a handshake that nobody answers.
         takes_mtls: has_sidecar && says_mtls(&labels) == Some(true),
         trust_domain: "".into(),
-        services: services(inputs, &labels),
+        services: services(&inputs, &labels),
         labels,
     };
     (vec![Resource::Workload(workload)], Vec::new())
@@ -188,7 +193,10 @@ pub(crate) fn slice_ports(backing: Backing<'_>) -> BTreeMap<u16, u16> {
     ports
 }
 
-fn services(inputs: Inputs<'_>, labels: &BTreeMap<Str, Str>) -> BTreeMap<ServiceKey, ServicePorts> {
+fn services(
+    inputs: &Inputs<'_>,
+    labels: &BTreeMap<Str, Str>,
+) -> BTreeMap<ServiceKey, ServicePorts> {
     let meta = &inputs.pod.metadata;
     let mut services = BTreeMap::<ServiceKey, ServicePorts>::new();
     for backing in inputs.backings {

@@ -80,6 +80,7 @@ impl Running {
         let labels = serde_json::from_value(shop).expect("labels");
         let all = vec![(Id::new("", "shop"), labels)];
         self.send(Event::Namespace(Delta::Replace(all))).await;
+        self.send(Event::Node(Delta::Replace(Vec::new()))).await;
         self.send(Event::Service(Box::new(Delta::Replace(Vec::new()))))
             .await;
         self.send(Event::EndpointSlice(Delta::Replace(Vec::new())))

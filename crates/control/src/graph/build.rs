@@ -58,6 +58,7 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
     let sources = Sources {
         services: graph.source("services"),
         slices: graph.source("endpoint slices"),
+        nodes: graph.source("nodes"),
         pods: graph.source("pods"),
         mesh_text: graph.source("mesh config text"),
         keys: graph.source("keys of token issuers"),
@@ -321,6 +322,7 @@ fn pods(
     });
     let selecting = selecting_entries(graph, entries);
     let services = sources.services;
+    let nodes = sources.nodes;
     graph.derive("workloads of pods", sources.pods, move |fetch, id, pod| {
         let Some(mesh) = fetch.get(mesh, &()) else {
             return Vec::new();
@@ -336,7 +338,10 @@ fn pods(
             .collect();
         let selecting = fetch.matching(selecting, &id.namespace);
         let selecting: Vec<&Config<ServiceEntry>> = selecting.into_iter().map(|(_, e)| e).collect();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = node.map(|name| Id::new("", name));
         let outcome = workload::pod(workload::Inputs {
+            node_locality: node.and_then(|id| fetch.get(nodes, &id).cloned()),
             pod,
             backings: &backings,
             service_entries: &selecting,
@@ -479,6 +484,8 @@ fn analysis(
             peer_authentications: &configs!(fetch, sources, refused, PeerAuthentication),
             request_authentications: &configs!(fetch, sources, refused, RequestAuthentication),
             authorization_policies: &configs!(fetch, sources, refused, AuthorizationPolicy),
+            rate_limit_policies: &configs!(fetch, sources, refused, RateLimitPolicy),
+            sidecars: &configs!(fetch, sources, refused, Sidecar),
             workloads: Some(&workloads),
         }))
     });

@@ -2,13 +2,14 @@
 
 use super::{Books, Broken, Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Namespace, Pod, PodCondition, PodSpec, PodStatus, Service,
+    ConfigMap, Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use lateen_api::meta::Meta;
 use lateen_api::object::from_json;
+use lateen_base::Str;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,28 @@ use std::collections::BTreeMap;
 pub(crate) fn namespace(object: Namespace) -> (Id, BTreeMap<String, String>) {
     let id = id(&object.metadata);
     (id, object.metadata.labels.unwrap_or_default())
+}
+
+/// Where a node is: `region/zone/subzone` (Istio: from the well-known labels); empty when nobody says.
+pub(crate) fn node(object: Node) -> (Id, Str) {
+    let id = id(&object.metadata);
+    let labels = object.metadata.labels.unwrap_or_default();
+    let first = |names: [&str; 2]| {
+        let mut found = names.into_iter().filter_map(|name| labels.get(name));
+        found.next().map_or("", String::as_str)
+    };
+    let places = [
+        first([
+            "topology.kubernetes.io/region",
+            "failure-domain.beta.kubernetes.io/region",
+        ]),
+        first([
+            "topology.kubernetes.io/zone",
+            "failure-domain.beta.kubernetes.io/zone",
+        ]),
+        first(["topology.istio.io/subzone"; 2]),
+    ];
+    (id, places.join("/").trim_end_matches('/').into())
 }
 
 /// A Service without its status.

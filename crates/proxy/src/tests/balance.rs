@@ -1,6 +1,6 @@
 //! Same key, same endpoint; near endpoints first.
 
-use super::mesh::{pod, policy, service};
+use super::mesh::{pod, policy, retries, routes, rule, service};
 use super::*;
 use lateen_model::service::Protocol;
 use lateen_model::traffic::{
@@ -97,6 +97,54 @@ fn the_clients_address_leads_to_one_endpoint() {
         let first = body(&bench.ask(get).await);
         for _ in 0..10 {
             assert_eq!(body(&bench.ask(get).await), first);
+        }
+    });
+}
+
+#[test]
+fn retries_go_to_other_localities_where_the_rule_says_so() {
+    run(async {
+        let refuses = |ip: &'static str| async move {
+            server(ip, |mut stream, _| async move {
+                while read_head(&mut stream).await.is_some() {
+                    let answer = b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy";
+                    let _ = stream.write_all(answer).await;
+                }
+            })
+            .await
+        };
+        let placed = |name: &str, zone: &str, address: SocketAddr| {
+            let Resource::Workload(mut workload) = pod("a", name, 80, address) else {
+                unreachable!("it is a workload");
+            };
+            workload.locality = format!("region/{zone}/").into();
+            Resource::Workload(workload)
+        };
+        let near = [refuses("127.1.0.1").await, refuses("127.1.0.2").await];
+        let far = web("127.1.0.3", "far").await;
+        for (remote, want) in [(true, true), (false, false)] {
+            let mut rule = rule(&[("a", 1)]);
+            rule.retries = retries(1, &["503"]).map(|policy| lateen_model::route::RetryPolicy {
+                remote_localities: remote,
+                ..policy
+            });
+            let bench = Bench::sidecar(
+                A,
+                vec![
+                    service("a", "10.96.0.1", 80, Protocol::Http),
+                    placed("one", "here", near[0]),
+                    placed("two", "here", near[1]),
+                    placed("three", "there", far),
+                    routes("a", vec![rule]),
+                ],
+            )
+            .await;
+            let mut all = true;
+            for _ in 0..40 {
+                let answer = bench.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+                all &= answer.ends_with("far");
+            }
+            assert_eq!(all, want, "remote localities: {remote}");
         }
     });
 }

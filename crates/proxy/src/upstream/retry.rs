@@ -4,8 +4,10 @@ use super::dial::MOST_ENDPOINTS;
 use super::secure::ConnectError;
 use super::{Failed, Picked};
 use http::{Method, Response, StatusCode};
+use lateen_model::decide::cluster::{Cluster, Endpoint};
 use lateen_model::decide::plan::FaultReason;
 use lateen_model::route::RetryPolicy;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -236,6 +238,27 @@ impl<'a> Course<'a> {
         self.stale += 1;
         self.tried.clear();
         repeatable && self.stale <= MOST_STALE
+    }
+
+    /// Endpoints that the next try avoids: those that were tried, and where the policy says so those of the same
+    /// localities, as long as others are left (Istio: `retryRemoteLocalities`).
+    pub(super) fn avoided(&self, cluster: &Cluster) -> Cow<'_, [SocketAddr]> {
+        if !self.policy.remote_localities || self.tried.is_empty() {
+            return Cow::Borrowed(&self.tried);
+        }
+        let all = cluster.discovery.endpoints();
+        let was_tried = |e: &&Endpoint| self.tried.contains(&e.address);
+        let near: Vec<_> = all
+            .iter()
+            .filter(was_tried)
+            .map(|e| &e.workload.locality)
+            .collect();
+        let is_near = |e: &&Endpoint| near.contains(&&e.workload.locality);
+        let beside: Vec<_> = all.iter().filter(is_near).map(|e| e.address).collect();
+        if beside.len() == all.len() {
+            return Cow::Borrowed(&self.tried);
+        }
+        Cow::Owned([&self.tried[..], &beside].concat())
     }
 
     /// Every endpoint was tried: the next try may go to any of them again.

@@ -81,11 +81,12 @@ impl Upstream {
         let (hash, cookie) = hash::of_request(&cluster.balancer, &order.head, order.facts);
         let mut retrying: Option<Slot> = None;
         loop {
+            let avoided = course.avoided(&cluster);
             let asked = Asked {
                 original: order.facts.destination,
                 host,
                 hash,
-                tried: &course.tried,
+                tried: &avoided,
             };
             let picked = match self.pick(&cluster, &asked).await {
                 Some(picked) => picked,

@@ -81,7 +81,7 @@ fn carries<'a>(selector: &Labels, find: impl Fn(&str) -> Option<&'a str>) -> boo
 }
 
 /// A selector that no workload carries.
-fn unmatched(
+pub(super) fn unmatched(
     inputs: &Inputs<'_>,
     subject: &Subject,
     meta: &Meta,

@@ -38,6 +38,7 @@ fn check(text: &str, want: Expect) {
         .collect::<Vec<_>>();
     let (mut entries, mut routes, mut rules, mut gateways) = (vec![], vec![], vec![], vec![]);
     let (mut peers, mut requests, mut policies) = (vec![], vec![], vec![]);
+    let (mut limits, mut sidecars) = (vec![], vec![]);
     for document in &documents {
         assert!(document.notices.is_empty(), "{:?}", document.notices);
         match document.object.as_ref() {
@@ -48,6 +49,8 @@ fn check(text: &str, want: Expect) {
             Some(Object::PeerAuthentication(config)) => peers.push(config),
             Some(Object::RequestAuthentication(config)) => requests.push(config),
             Some(Object::AuthorizationPolicy(config)) => policies.push(config),
+            Some(Object::RateLimitPolicy(config)) => limits.push(config),
+            Some(Object::Sidecar(config)) => sidecars.push(config),
             _ => {}
         }
     }
@@ -67,6 +70,8 @@ fn check(text: &str, want: Expect) {
         peer_authentications: &peers,
         request_authentications: &requests,
         authorization_policies: &policies,
+        rate_limit_policies: &limits,
+        sidecars: &sidecars,
         workloads: Some(&[("ns", &workload)]),
     });
     let said = notices.iter().map(|n| format!("{n}\n")).collect::<String>();
@@ -327,4 +332,118 @@ fn plain_text_to_strict_servers() {
         expect![[r#""#]],
     );
     check(&rule("DISABLE"), expect![[r#""#]]);
+}
+
+fn object(kind: &str, name: &str, spec: &str) -> String {
+    let version = match kind {
+        "RateLimitPolicy" => "networking.lateen.dev/v1alpha1",
+        _ => "networking.istio.io/v1",
+    };
+    format!(
+        "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: ns}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn rate_limits_ask_a_service_that_is_there() {
+    let descriptors = "descriptors: [{entries: [{route: {}}]}]";
+    let spec = format!(
+        "{{selector: {{matchLabels: {{app: none}}}}, rules: [
+            {{global: {{domain: d}}, {descriptors}}},
+            {{global: {{domain: d, failOpen: false, provider: {{host: reviews}}}}, {descriptors}}},
+            {{global: {{domain: d, provider: {{host: reviews, port: 9080}}}}, {descriptors}}},
+            {{local: {{tokens: 1}}}}]}}"
+    );
+    check(
+        &object("RateLimitPolicy", "a", &spec),
+        expect![[r#"
+        Warning [IST0127]: RateLimitPolicy ns/a: spec.selector.matchLabels: no workload in namespace ns has the labels app=none, so it is for nothing yet: correct them, or start the workload
+        Warning [IST0101]: RateLimitPolicy ns/a: spec.rules[0].global.provider.host: there is no rate-limit service ratelimit.istio-system.svc.cluster.local, so nothing is limited: start one, or correct the name
+        Warning [IST0101]: RateLimitPolicy ns/a: spec.rules[1].global.provider.port: reviews.ns.svc.cluster.local has no port 8081, so requests are refused with 500: use the port of its Service
+    "#]],
+    );
+}
+
+#[test]
+fn sidecars_that_claim_the_same_workloads() {
+    let same = "{workloadSelector: {labels: {app: reviews}}, egress: [{hosts: ['./*']}]}";
+    let none = "{egress: [{hosts: ['./*']}]}";
+    let other = "{workloadSelector: {labels: {app: other}}, egress: [{hosts: ['./*']}]}";
+    let all = [
+        ("a", same),
+        ("b", same),
+        ("c", none),
+        ("d", none),
+        ("e", other),
+    ];
+    let text: String = all
+        .iter()
+        .map(|(name, spec)| object("Sidecar", name, spec))
+        .collect();
+    check(
+        &text,
+        expect![[r#"
+        Error [IST0110]: Sidecar ns/b: spec.workloadSelector.labels: Sidecar ns/a is older and selects some of the same workloads, so this one has no effect on them: merge the two, or select apart
+        Error [IST0111]: Sidecar ns/d: spec.workloadSelector: Sidecar ns/c is older and has no selector either, so this one has no effect: merge the two
+    "#]],
+    );
+}
+
+#[test]
+fn gateways_that_claim_the_same_hosts_or_share_a_certificate() {
+    let tls = |host: &str| {
+        format!(
+            "{{selector: {{app: edge}}, servers: [{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [{host}], tls: {{mode: SIMPLE, credentialName: cert}}}}]}}"
+        )
+    };
+    let text = object(
+        "Gateway",
+        "g1",
+        "{selector: {a: b}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}",
+    ) + &object("Gateway", "g2", &tls("a.com"))
+        + &object("Gateway", "g3", &tls("b.com"))
+        + &object(
+            "Gateway",
+            "g4",
+            "{selector: {app: other}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}",
+        );
+    check(
+        &text,
+        expect![[r#"
+            Warning [IST0138]: Gateway ns/g3: spec.servers[0].tls.credentialName: Gateway ns/g2 uses cert, too: browsers use one connection for hosts of one certificate, and get 404 for those of the other Gateway; merge the two, or use certificates apart
+            Error [IST0145]: Gateway ns/gw: spec.servers[0].hosts: Gateway ns/g1 is older and has * at port 80 of the same workloads: leave it out of one of them
+        "#]],
+    );
+}
+
+#[test]
+fn hosts_that_no_gateway_takes() {
+    let gateway = "{selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.a.com', './b.com', 'other/c.com']}]}";
+    let spec = "{hosts: [x.a.com, b.com, c.com, d.com], gateways: [narrow, mesh], http: [{route: [{destination: {host: reviews}}]}]}";
+    let text = routes(spec) + &object("Gateway", "narrow", gateway);
+    check(
+        &text,
+        expect![[r#"
+            Warning [IST0132]: VirtualService ns/a: spec.gateways[0]: no server of this Gateway takes c.com, d.com, so requests for it get 404 there: add it to the Gateway's hosts, or correct the name
+        "#]],
+    );
+}
+
+#[test]
+fn conditions_that_an_earlier_rule_has() {
+    let to = "route: [{destination: {host: reviews}}]";
+    let spec = format!(
+        "{{hosts: [reviews], http: [
+            {{match: [{{uri: {{prefix: /a}}}}, {{uri: {{prefix: /b}}}}], {to}}},
+            {{match: [{{name: again, uri: {{prefix: /a}}}}], {to}}},
+            {{match: [{{uri: {{prefix: /b}}}}, {{uri: {{prefix: /c}}}}], {to}}},
+            {{match: [{{uri: {{prefix: /a}}, method: {{exact: GET}}}}], {to}}}]}}"
+    );
+    check(
+        &routes(&spec),
+        expect![[r#"
+        Warning [IST0130]: VirtualService ns/a: spec.http[1]: never runs: spec.http[0] and those before it match the same; remove it, or match something else
+        Info [IST0131]: VirtualService ns/a: spec.http[2].match[0]: is the same as a condition of spec.http[0], which is looked at before: remove it
+    "#]],
+    );
 }

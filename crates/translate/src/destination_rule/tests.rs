@@ -126,10 +126,6 @@ fn balancing() {
         "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: X-User}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {httpCookie: {name: c, path: /p, ttl: 1h, attributes: [{name: SameSite, value: Lax}]}, maglev: {}}}}, {port: {number: 81}, loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 8}}}}, {port: {number: 82}, loadBalancer: {consistentHash: {useSourceIp: false, maglev: {tableSize: 13}}}}]}}",
         expect![[r#"
             a.ns.svc.cluster.local Public {} [ConsistentHash(ConsistentHash { key: Header("x-user"), table: Ring { minimum: 1024 } }), 80: [ConsistentHash(ConsistentHash { key: Cookie(HashCookie { name: "c", path: "/p", ttl: Some(3600s), attributes: [("SameSite", "Lax")] }), table: Maglev { size: 65537 } })], 81: [ConsistentHash(ConsistentHash { key: SourceIp, table: Ring { minimum: 8 } })], 82: [Random]]
-            Warning: spec.trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.portLevelSettings[1].loadBalancer.consistentHash: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.portLevelSettings[2].loadBalancer.consistentHash: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.loadBalancer.consistentHash: is not in force yet: it has no effect
         "#]],
     );
     check(
@@ -138,11 +134,6 @@ fn balancing() {
             a.ns.svc.cluster.local Public {} [RoundRobin, Locality { enabled: true, distribute: [], failover: [Failover { from: "a", to: "b" }], failover_priority: [] }, Warmup { duration: 30s, minimum_percent: 10.0, aggression: 1.5 }, OutlierDetection { consecutive_5xx: 5, consecutive_gateway: 0, consecutive_local: None, interval: 10s, base_ejection_time: 30s, max_ejection_percent: 10, min_health_percent: 0, error_codes: [] }]
               v1 {} [LeastRequest, Locality { enabled: false, distribute: [Distribute { from: "r/*", to: [("r/a", 80), ("r/b", 20)] }], failover: [], failover_priority: [] }, Warmup { duration: 5s, minimum_percent: 10.0, aggression: 1.0 }]
             Warning: spec.subsets[0].trafficPolicy.loadBalancer.warmupDurationSecs: is deprecated: use warmup.duration
-            Warning: spec.trafficPolicy.loadBalancer.localityLbSetting: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.loadBalancer.warmup: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.outlierDetection: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.loadBalancer.localityLbSetting: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.loadBalancer.warmupDurationSecs: is not in force yet: it has no effect
         "#]],
     );
 }
@@ -154,19 +145,6 @@ fn limits_and_outliers() {
         expect![[r#"
             a.ns.svc.cluster.local Public {} [pool max_connections: Some(1) keepalive: Some(TcpKeepalive probes: Some(3) time: Some(1s) max_connection_duration: Some(5s) tcp_idle_timeout: Some(0ns) max_pending: Some(2) max_requests: Some(3) max_retries: Some(4) http_idle_timeout: Some(7s) h2_upgrade: Some(true) max_concurrent_streams: Some(5) http2_keepalive: Some(Http2Keepalive, OutlierDetection { consecutive_5xx: 0, consecutive_gateway: 3, consecutive_local: Some(5), interval: 1s, base_ejection_time: 30s, max_ejection_percent: 50, min_health_percent: 0, error_codes: [429] }, Tunnel { post: false, host: "far.example", port: 443 }, V1, RetryBudget { percent: 5.0, least: 3 }]
               v1 {} [pool , client's protocol, OutlierDetection { consecutive_5xx: 5, consecutive_gateway: 0, consecutive_local: None, interval: 10s, base_ejection_time: 30s, max_ejection_percent: 10, min_health_percent: 0, error_codes: [] }, Tunnel { post: true, host: "b", port: 1 }, V2]
-            Warning: spec.trafficPolicy.tunnel: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.proxyProtocol: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.retryBudget: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.connectionPool.tcp.maxConnections: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.connectionPool.tcp.idleTimeout: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.connectionPool.http: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.outlierDetection: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.tunnel: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.proxyProtocol: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.connectionPool.http: is not in force yet: it has no effect
-            Warning: spec.subsets[0].trafficPolicy.outlierDetection: is not in force yet: it has no effect
         "#]],
     );
 }
@@ -206,9 +184,6 @@ fn fields_without_effect_are_named() {
             Warning: spec.trafficPolicy.loadBalancer.warmup: works only with ROUND_ROBIN and LEAST_REQUEST: it has no effect
             Warning: spec.trafficPolicy.outlierDetection.consecutiveErrors: is deprecated and has no effect: use consecutive5xxErrors or consecutiveGatewayErrors
             Warning: spec.trafficPolicy.retryBudget.budgetInterval: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.retryBudget: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.loadBalancer.warmup: is not in force yet: it has no effect
-            Warning: spec.trafficPolicy.outlierDetection: is not in force yet: it has no effect
             Warning: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not in force yet: it has no effect
             Warning: spec.trafficPolicy.loadBalancer.backendUtilization: is not in force yet: it has no effect
         "#]],
@@ -218,7 +193,6 @@ fn fields_without_effect_are_named() {
         expect![[r#"
             a.ns.svc.cluster.local Public {} [LeastRequest, Locality { enabled: true, distribute: [], failover: [], failover_priority: ["a"] }]
             Warning: spec.trafficPolicy.loadBalancer.localityLbSetting: has no effect without outlierDetection: add it
-            Warning: spec.trafficPolicy.loadBalancer.localityLbSetting: is not in force yet: it has no effect
         "#]],
     );
     check(

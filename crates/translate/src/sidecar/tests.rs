@@ -90,10 +90,8 @@ fn fields_without_effect_are_named() {
         expect![[r#"
             {} Some(AllowAny)
               ns/* None
-            Warning: spec.inboundConnectionPool: is not in force yet: it has no effect
             Warning: spec.ingress[0].bind: is not in force yet: it has no effect
             Warning: spec.ingress[0].captureMode: is not in force yet: it has no effect
-            Warning: spec.ingress[0].connectionPool: is not in force yet: it has no effect
             Warning: spec.egress[0].bind: is not in force yet: it has no effect
             Warning: spec.egress[0].captureMode: is not in force yet: it has no effect
             Warning: spec.outboundTrafficPolicy.mode: ALLOW_ANY_DYNAMIC_DNS is for MeshConfig only, and works as ALLOW_ANY here
@@ -112,9 +110,9 @@ fn listeners_exclusions_and_egress_proxies() {
               not Some("other")/a.b None
               not Some("ns")/c.d None
               through Destination { host: "egress.ns.svc.cluster.local", subset: Some("v1"), port: Some(443) }
-              in IngressListener { port: 9080, protocol: Http, endpoint: Some(Address(127.0.0.1:8080)) }
-              in IngressListener { port: 6379, protocol: Tcp, endpoint: Some(Instance(6380)) }
-              in IngressListener { port: 1, protocol: Detect, endpoint: None }
+              in IngressListener { port: 9080, protocol: Http, endpoint: Some(Address(127.0.0.1:8080)), pool: None }
+              in IngressListener { port: 6379, protocol: Tcp, endpoint: Some(Instance(6380)), pool: None }
+              in IngressListener { port: 1, protocol: Detect, endpoint: None, pool: None }
         "#]],
     );
 }

@@ -40,6 +40,7 @@ fn check(pod: &str, conditions: Value, want: Expect) {
             slice: &slice,
         }],
         service_entries: &[],
+        node_locality: None,
         mesh: &Mesh::default(),
     });
     assert_eq!(notices, []);
@@ -222,6 +223,7 @@ fn service_entries_select_pods() {
         pod: &pod,
         backings: &[],
         service_entries: &[&entry],
+        node_locality: None,
         mesh: &Mesh::default(),
     });
     let [Resource::Workload(w)] = &resources[..] else {
@@ -259,4 +261,28 @@ fn endpoints_without_a_pod() {
         w.services.values().next()
     );
     expect!["EndpointSlice/ns/ext-1/0 [192.0.2.1] /z1 Some(ServicePorts { ports: {80: 8080}, health: Ready, hostname: None })"].assert_eq(&said);
+}
+
+#[test]
+fn a_pod_is_where_its_node_is_unless_it_says_otherwise() {
+    for (labels, node, want) in [
+        ("{}", Some("r/z"), "r/z"),
+        ("{}", None, ""),
+        ("{topology.istio.io/locality: a.b.c}", Some("r/z"), "a/b/c"),
+    ] {
+        let pod = read(&format!(
+            "{{metadata: {{name: p, namespace: ns, labels: {labels}}}, status: {{podIP: 10.0.0.1}}}}"
+        ));
+        let (resources, _) = super::pod(Inputs {
+            pod: &pod,
+            backings: &[],
+            service_entries: &[],
+            node_locality: node.map(Into::into),
+            mesh: &Mesh::default(),
+        });
+        let [Resource::Workload(w)] = &resources[..] else {
+            panic!("{resources:?}");
+        };
+        assert_eq!(&*w.locality, want, "{labels} {node:?}");
+    }
 }

@@ -31,16 +31,18 @@ use std::time::Duration;
 
 pub fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
-        service().prop_map(Resource::Service),
-        workload().prop_map(Resource::Workload),
-        routes::table().prop_map(Resource::RouteTable),
-        policy().prop_map(Resource::TrafficPolicy),
-        gateway().prop_map(Resource::Gateway),
-        scope().prop_map(Resource::SidecarScope),
-        mesh::settings().prop_map(Resource::MeshSettings),
-        security::resource(),
-        policy::policy().prop_map(Resource::AuthorizationPolicy),
-        limit::policy().prop_map(Resource::RateLimitPolicy),
+        service().prop_map(Resource::Service).boxed(),
+        workload().prop_map(Resource::Workload).boxed(),
+        routes::table().prop_map(Resource::RouteTable).boxed(),
+        policy().prop_map(Resource::TrafficPolicy).boxed(),
+        gateway().prop_map(Resource::Gateway).boxed(),
+        scope().prop_map(Resource::SidecarScope).boxed(),
+        mesh::settings().prop_map(Resource::MeshSettings).boxed(),
+        security::resource().boxed(),
+        policy::policy()
+            .prop_map(Resource::AuthorizationPolicy)
+            .boxed(),
+        limit::policy().prop_map(Resource::RateLimitPolicy).boxed(),
     ]
 }
 

@@ -175,11 +175,15 @@ fn http() -> impl Strategy<Value = HttpRoute> {
         root,
     });
     (
-        (text(), vec(http_match(), 0..3), action()),
-        (option::of(rewrite()), duration(), option::of(retries())),
+        (text(), vec(http_match().boxed(), 0..3), action().boxed()),
+        (
+            option::of(rewrite().boxed()),
+            duration(),
+            option::of(retries().boxed()),
+        ),
         operations(),
-        (option::of(fault()), vec(mirror, 0..2)),
-        (option::of(cors()), option::of(delegated)),
+        (option::of(fault().boxed()), vec(mirror, 0..2)),
+        (option::of(cors().boxed()), option::of(delegated)),
     )
         .prop_map(|(a, b, headers, c, d)| HttpRoute {
             name: a.0,
@@ -229,7 +233,7 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
     });
     (
         (origin(), vec(text(), 0..3), vec(name(), 0..3), visibility()),
-        (vec(http(), 0..3), vec(tls, 0..2), vec(tcp, 0..2)),
+        (vec(http().boxed(), 0..3), vec(tls, 0..2), vec(tcp, 0..2)),
     )
         .prop_map(|(a, b)| RouteTable {
             origin: a.0,

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub fn settings() -> impl Strategy<Value = TrafficSettings> {
-    let ports = btree_map(port(), of_port(), 0..3);
-    (of_port(), ports).prop_map(|(settings, ports)| TrafficSettings { ports, ..settings })
+    let ports = btree_map(port(), of_port().boxed(), 0..3);
+    (of_port().boxed(), ports).prop_map(|(settings, ports)| TrafficSettings { ports, ..settings })
 }
 
 fn of_port() -> impl Strategy<Value = TrafficSettings> {
@@ -22,9 +22,9 @@ fn of_port() -> impl Strategy<Value = TrafficSettings> {
     let budget = budget.prop_map(|(percent, least)| RetryBudget { percent, least });
     (
         (
-            option::of(balancer()),
-            option::of(pool()),
-            option::of(outlier()),
+            option::of(balancer().boxed()),
+            option::of(pool().boxed()),
+            option::of(outlier().boxed()),
         ),
         (option::of(tls::client()), option::of(tunnel)),
         (option::of(versions), option::of(budget)),
