@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 
 /// How long a request that must come may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Every upstream, by service.
 pub struct Upstreams {
@@ -108,8 +108,8 @@ impl Shared {
 }
 
 impl Expected<'_> {
-    /// What came of it, once it is `least` requests.
-    pub async fn requests(self, least: usize) -> Result<Vec<Request>> {
+    /// What came of it, once it is `least` requests; in the end whatever came.
+    pub async fn requests(self, least: usize) -> Vec<Request> {
         let enough = async {
             loop {
                 let came = self.shared.came.notified();
@@ -122,10 +122,9 @@ impl Expected<'_> {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, enough).await {
-            Ok(requests) => Ok(requests),
-            Err(_) => bail!("fewer than {least} requests reached the upstreams"),
-        }
+        // Too few are a difference, which is told as such.
+        let waited = tokio::time::timeout(PATIENCE, enough).await;
+        waited.unwrap_or_else(|_| self.shared.requests(&self.id).unwrap_or_default())
     }
 }
 

@@ -333,6 +333,14 @@ fn as_user(mut command: Command, user: As) -> Command {
     command
 }
 
+/// The Python that has a module: pods have the machine's programs, but not its PATH.
+pub fn python(module: &str) -> Result<String> {
+    let script = format!("import {module}, sys; print(sys.executable)");
+    let output = Command::new("python3").args(["-c", &script]).output()?;
+    ensure!(output.status.success(), "python3 has no {module}");
+    Ok(text(&output.stdout).trim().to_owned())
+}
+
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

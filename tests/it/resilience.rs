@@ -4,24 +4,25 @@ use crate::mesh::{Mesh, eventually, text};
 use anyhow::{Context as _, Result, ensure};
 use std::process::{Child, Command, Stdio};
 
-/// Seconds of load; longer with LATEEN_SOAK_SECONDS.
-fn seconds() -> u32 {
+/// Seconds of each load; longer with LATEEN_SOAK_SECONDS.
+pub fn soak_seconds() -> u32 {
     std::env::var("LATEEN_SOAK_SECONDS")
         .ok()
         .and_then(|s| s.parse().ok())
-        .unwrap_or(15)
+        .unwrap_or(10)
 }
 
-fn load(mesh: &Mesh, seconds: u32) -> Result<Child> {
+/// Starts a load on a path of the gateway: so many requests a second, for so many seconds.
+pub fn load(mesh: &Mesh, path: &str, (rate, seconds): (u32, u32)) -> Result<Child> {
     let binary = std::env::var_os("LATEEN_BIN").context("run `cargo xtask e2e`")?;
-    let url = format!("http://127.0.0.1:{}/productpage", mesh.http_port);
+    let url = format!("http://127.0.0.1:{}{path}", mesh.http_port);
     let mut command = Command::new(binary);
     command.args([
         "bench",
         "load",
         &url,
         "--rate",
-        "200",
+        &rate.to_string(),
         "--seconds",
         &seconds.to_string(),
     ]);
@@ -31,7 +32,8 @@ fn load(mesh: &Mesh, seconds: u32) -> Result<Child> {
         .spawn()?)
 }
 
-fn nothing_failed(load: Child) -> Result<()> {
+/// Waits for a load's end, and looks at what it met.
+pub fn nothing_failed(load: Child) -> Result<()> {
     let output = load.wait_with_output()?;
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     println!("{said}");
@@ -41,6 +43,8 @@ fn nothing_failed(load: Child) -> Result<()> {
     );
     Ok(())
 }
+
+const PAGE: &str = "/productpage";
 
 /// No retries, so that nothing hides a failure.
 const RETRIES_OFF: &str = "
@@ -56,7 +60,7 @@ spec:
 fn no_request_is_lost() -> Result<()> {
     let mesh = Mesh::up(&["--demo", "bookinfo"])?;
     mesh.apply(RETRIES_OFF)?;
-    let running = load(&mesh, seconds())?;
+    let running = load(&mesh, PAGE, (200, soak_seconds()))?;
     mesh.kubectl(&["rollout", "restart", "deploy/reviews-v1"])?;
     mesh.kubectl(&["rollout", "status", "deploy/reviews-v1", "--timeout=60s"])?;
     nothing_failed(running)?;
@@ -64,7 +68,7 @@ fn no_request_is_lost() -> Result<()> {
 }
 
 fn the_control_plane_may_die(mesh: &Mesh) -> Result<()> {
-    let running = load(mesh, seconds())?;
+    let running = load(mesh, PAGE, (200, soak_seconds()))?;
     mesh.kubectl(&[
         "scale",
         "-n",

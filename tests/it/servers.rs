@@ -1,9 +1,8 @@
 //! Real servers between sidecars: MariaDB, PostgreSQL, Redis and gRPC, each on a port that says what it speaks and on
 //! one that does not, called by their own clients.
 
-use crate::mesh::{Mesh, eventually, text};
+use crate::mesh::{Mesh, eventually, python};
 use anyhow::{Context as _, Result, ensure};
-use std::process::Command;
 
 /// A server: its name, what it runs, its port, and what its port is called when it says what it speaks.
 struct Server {
@@ -163,7 +162,7 @@ spec:
 
 #[test]
 fn databases_and_streams_work_on_ports_declared_or_not() -> Result<()> {
-    let python = python()?;
+    let python = python("grpc").context("`pip install grpcio`")?;
     let mesh = Mesh::up(&[])?;
     mesh.kubectl(&["label", "namespace", "default", "istio-injection=enabled"])?;
     mesh.kubectl(&["apply", "-f", "samples/sleep/sleep.yaml"])?;
@@ -185,17 +184,6 @@ fn databases_and_streams_work_on_ports_declared_or_not() -> Result<()> {
         grpc(&mesh, suffix, &python)?;
     }
     Ok(())
-}
-
-/// The Python that has gRPC: pods have the machine's programs, but not its PATH.
-fn python() -> Result<String> {
-    let script = "import grpc, sys; print(sys.executable)";
-    let output = Command::new("python3").args(["-c", script]).output()?;
-    ensure!(
-        output.status.success(),
-        "python3 has no gRPC: `pip install grpcio`"
-    );
-    Ok(text(&output.stdout).trim().to_owned())
 }
 
 /// Runs a client in the pod `sleep`, where the server of that name may be called by `$HOST` and `$PORT`.

@@ -70,8 +70,7 @@ pub fn mark(policy: &CorsPolicy, origin: HeaderValue, headers: &mut HeaderMap) {
 fn preflight(policy: &CorsPolicy, origin: &HeaderValue) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    credentials(policy, headers);
+    mark(policy, origin.clone(), headers);
     list(&policy.allow_methods, ACCESS_CONTROL_ALLOW_METHODS, headers);
     list(&policy.allow_headers, ACCESS_CONTROL_ALLOW_HEADERS, headers);
     if let Some(age) = policy.max_age {

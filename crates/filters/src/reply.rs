@@ -22,8 +22,7 @@ fn location(head: &RequestHead<'_>, redirect: &Redirect) -> String {
     let (host, port) = split_port(authority);
     let old_default = if head.scheme == "https" { "443" } else { "80" };
     let port = match redirect.port {
-        RedirectPort::Number(80) if scheme == "http" => None,
-        RedirectPort::Number(443) if scheme == "https" => None,
+        // A port that is given is written, the scheme's own too (Envoy).
         RedirectPort::Number(port) => Some(port.to_string()),
         // A default port does not survive the change of scheme that it belonged to (Envoy: https_redirect).
         RedirectPort::Kept | RedirectPort::Request => port

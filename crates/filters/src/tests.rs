@@ -441,6 +441,15 @@ fn redirects_keep_what_they_do_not_name() {
             "https://a.com:8443/p?q=1",
         ),
         (
+            "a.com",
+            Redirect {
+                port: RedirectPort::Number(443),
+                scheme: Some("https".into()),
+                ..none()
+            },
+            "https://a.com:443/p?q=1",
+        ),
+        (
             "[::1]:8080",
             Redirect {
                 uri: Some("/x?y".into()),

@@ -71,7 +71,7 @@ fn check(policy: &CorsPolicy, cases: &[(&str, &str)]) {
 #[test]
 fn a_full_policy() {
     let granted = "answer allow-credentials=true allow-headers=x-one,x-two allow-methods=GET,PUT \
-                   allow-origin=https://a.com max-age=60";
+                   allow-origin=https://a.com expose-headers=x-out max-age=60";
     check(
         &policy(),
         &[

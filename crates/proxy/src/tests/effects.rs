@@ -157,6 +157,20 @@ fn mirrors_get_copies_with_bodies() {
 }
 
 #[test]
+fn each_of_several_mirrors_gets_the_body() {
+    run(async {
+        let (a, _seen) = recorder("127.1.0.1", |_| Some("from a")).await;
+        let (b, mut copies) = recorder("127.1.0.2", |_| Some("")).await;
+        let mut rule = mirrored("b");
+        rule.mirrors.extend(rule.mirrors.clone());
+        let bench = bench(rule, a, Some(b)).await;
+        bench.ask(POST).await;
+        let (one, two) = (copies.recv().await.unwrap(), copies.recv().await.unwrap());
+        assert_eq!(one, two);
+    });
+}
+
+#[test]
 fn a_mirror_that_fails_is_nobodys_trouble() {
     run(async {
         let (a, _seen) = recorder("127.1.0.1", |_| Some("from a")).await;

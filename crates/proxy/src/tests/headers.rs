@@ -64,3 +64,36 @@ fn the_application_is_told_whose_certificate_it_was() {
         }
     });
 }
+
+/// Lines of headers, so many bytes of them.
+fn wide(bytes: usize) -> String {
+    let line = |at: usize| format!("x-wide-{at}: {}\r\n", "w".repeat(1010 - 12));
+    (10..10 + bytes / 1010).map(line).collect()
+}
+
+#[test]
+fn large_heads_pass_both_proxies_and_larger_ones_are_refused() {
+    run(async {
+        let ca = Ca::new();
+        let app = server("127.1.0.1", |mut stream, _| async move {
+            while let Some(head) = read_head(&mut stream).await {
+                let lines = head.lines().filter(|line| line.starts_with("x-wide-"));
+                let back: String = lines.map(|line| format!("{line}\r\n")).collect();
+                let answer = format!("HTTP/1.1 200 OK\r\n{back}content-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let pair = Pair::new(&ca, Protocol::Http, app.await, Vec::new()).await;
+        for (bytes, status) in [(9 << 10, "200"), (57 << 10, "200"), (64 << 10, "431")] {
+            let wide = wide(bytes);
+            let request = format!("GET / HTTP/1.1\r\nhost: a\r\n{wide}\r\n");
+            let answer = pair.client.bench.ask(&request).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{bytes}: {}",
+                &answer[..answer.len().min(200)]
+            );
+            assert_eq!(answer.contains(&wide), status == "200", "{bytes}");
+        }
+    });
+}

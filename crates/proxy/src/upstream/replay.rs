@@ -47,8 +47,8 @@ struct State {
     /// Whether a try has read any data.
     sent: bool,
     ended: Rc<Ended>,
-    /// Who else gets what comes from the client; absent: nobody.
-    copy: Option<Copying>,
+    /// Who else gets what comes from the client.
+    copies: Vec<Copying>,
     counted: Rc<Cell<u64>>,
 }
 
@@ -147,7 +147,7 @@ impl Replay {
             turn: 0,
             sent: false,
             ended,
-            copy: None,
+            copies: Vec::new(),
             counted,
         })))
     }
@@ -233,7 +233,7 @@ impl Replay {
         match (&state.source, fits) {
             (_, false) => {}
             (None, true) => copy.finish(),
-            (Some(_), true) => state.copy = Some(copy),
+            (Some(_), true) => state.copies.push(copy),
         }
         receiver
     }
@@ -372,10 +372,7 @@ impl State {
             Some(Ok(mut frame)) => {
                 if let Some(bytes) = frame.data_ref() {
                     self.counted.set(self.counted.get() + bytes.len() as u64);
-                    let copied = self.copy.as_mut().is_none_or(|copy| copy.add(bytes));
-                    if !copied {
-                        self.copy = None;
-                    }
+                    self.copies.retain_mut(|copy| copy.add(bytes));
                 }
                 if self.counted.get() > self.most {
                     self.is_too_large = true;
@@ -407,7 +404,7 @@ impl State {
     /// All of it is there.
     fn whole(&mut self) {
         self.end();
-        if let Some(copy) = self.copy.take() {
+        for copy in self.copies.drain(..) {
             copy.finish();
         }
     }
