@@ -18,6 +18,9 @@ pub fn target(cluster: &Cluster) -> String {
             let names: Vec<_> = names.iter().map(|n| format!("{}:{}", n.host, n.port)).collect();
             format!("{} by DNS", names.join(", "))
         }
+        Discovery::DnsFirst(n) => format!("{}:{} by DNS, first address", n.host, n.port),
+        Discovery::DynamicDns(Some(port)) => format!("the name that was called, by DNS, port {port}"),
+        Discovery::DynamicDns(None) => "the name that was called, by DNS".to_owned(),
         Discovery::Fixed(address) => address.to_string(),
     };
     format!("{} -> {endpoints}", cluster.name)

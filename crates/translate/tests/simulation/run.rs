@@ -13,9 +13,12 @@ use lateen_model::decide::resources::{Audience, ResourceSet};
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::mesh::Scope;
 use lateen_model::resource::Resource;
+use lateen_model::workload::Health;
 use lateen_translate::mesh::{self, Mesh};
-use lateen_translate::{among, analyze, service, workload, workload_entry};
+use lateen_translate::service_entry::{Allocated, allocatable};
+use lateen_translate::{among, analyze, service, service_entry, workload, workload_entry};
 use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What came of a case.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,16 +112,37 @@ impl<'w> Setting<'w> {
     }
 
     fn translate(&self, object: &Object) -> lateen_translate::Translated {
-        let Object::WorkloadEntry(config) = object else {
-            return among(object, &self.objects, &self.mesh);
+        let config = match object {
+            Object::WorkloadEntry(config) => config,
+            Object::ServiceEntry(config) => {
+                return service_entry::service_entry(service_entry::Inputs {
+                    config,
+                    allocated: &self.allocated(config),
+                    mesh: &self.mesh,
+                });
+            }
+            object => return among(object, &self.objects, &self.mesh),
         };
         let ours = |s: &&Service| s.metadata.namespace.as_ref() == Some(&config.meta.namespace);
         workload_entry::workload_entry(workload_entry::Inputs {
             config,
             service_entries: &self.entries(&config.meta.namespace),
             services: &self.services.iter().filter(ours).collect::<Vec<_>>(),
+            health: Health::Ready,
             mesh: &self.mesh,
         })
+    }
+
+    /// Addresses as the control plane would allocate them: one after the other.
+    fn allocated(&self, config: &Config<ServiceEntry>) -> Allocated {
+        let entries = self.objects.iter().filter_map(|object| match object {
+            Object::ServiceEntry(config) => Some(config),
+            _ => None,
+        });
+        let hosts = entries.flat_map(|entry| allocatable(entry).map(move |host| (entry, host)));
+        let numbered = (1..).zip(hosts).filter(|(_, (entry, _))| entry.meta == config.meta);
+        let address = |number| IpAddr::V4(Ipv4Addr::new(240, 240, 0, number));
+        numbered.map(|(number, (_, host))| (host.to_owned(), vec![address(number)])).collect()
     }
 
     fn entries(&self, namespace: &str) -> Vec<&Config<ServiceEntry>> {
