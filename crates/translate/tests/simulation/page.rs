@@ -16,6 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Objects with every field that has no effect yet or is refused.
 const FIXTURE: &str = include_str!("../compatibility.yaml");
 
+/// Fields that no decision depends on and of which nothing is said to users, who must write most of them.
+const LABELS: [(&str, &str, &str); 6] = [
+    ("Gateway", "servers[].port.targetPort", "deprecated; none in Istio either"),
+    ("Sidecar", "egress[].port.name", "a name for people"),
+    ("Sidecar", "egress[].port.protocol", "the services' own ports say what is spoken"),
+    ("Sidecar", "egress[].port.targetPort", "deprecated; none in Istio either"),
+    ("Sidecar", "ingress[].port.name", "a name for people"),
+    ("Sidecar", "ingress[].port.targetPort", "deprecated; `defaultEndpoint` says where the application is"),
+];
+
 /// Which case shows which field.
 #[derive(Default)]
 pub struct Shown {
@@ -140,7 +150,11 @@ pub fn render(shown: &Shown, cases: &[Case]) -> Page {
         for field in leaves(kind) {
             let by = shown.by_field.get(&(kind.to_owned(), field.clone()));
             let number = by.map_or(0, Vec::len);
+            let label = LABELS.iter().find(|(k, path, _)| *k == kind && *path == field);
             let (state, at) = match (number, about(&said, kind, &field)) {
+                (0, None) if label.is_some() => {
+                    (format!("no effect: {}", label.map_or("", |(.., why)| why)), 2)
+                }
                 (0, None) => {
                     missing.push(format!("{kind} {field}"));
                     continue;

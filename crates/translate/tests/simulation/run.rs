@@ -94,11 +94,12 @@ impl<'w> Setting<'w> {
     fn resources(&mut self) -> Vec<Resource> {
         let (mut resources, told) = mesh::settings(&self.mesh);
         self.notices.extend(told);
-        for one in &self.services {
-            let inputs = service::Inputs { service: one, mesh: &self.mesh };
-            resources.extend(service::service(inputs).0);
+        if self.is_plain() {
+            let base = self.world.base.get_or_init(|| self.base());
+            resources.extend(base.iter().cloned());
+        } else {
+            resources.extend(self.base());
         }
-        resources.extend(self.workloads());
         resources.extend(self.world.credentials.iter().cloned().map(Resource::Credential));
         for object in &self.objects {
             let (meant, mut told) = self.translate(object);
@@ -109,6 +110,23 @@ impl<'w> Setting<'w> {
             resources.extend(meant);
         }
         resources
+    }
+
+    /// Whether what the world's own Services and pods mean is the same as in every other case.
+    fn is_plain(&self) -> bool {
+        let selecting = |object: &Object| matches!(object, Object::ServiceEntry(_));
+        self.mesh == Mesh::default()
+            && self.services.len() == self.world.services.len()
+            && self.pods.len() == self.world.pods.len()
+            && !self.objects.iter().any(selecting)
+    }
+
+    /// What Services and pods mean.
+    fn base(&self) -> Vec<Resource> {
+        let services = self.services.iter().flat_map(|service| {
+            service::service(service::Inputs { service, mesh: &self.mesh }).0
+        });
+        services.chain(self.workloads()).collect()
     }
 
     fn translate(&self, object: &Object) -> lateen_translate::Translated {

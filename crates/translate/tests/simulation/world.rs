@@ -5,16 +5,20 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lateen_api::yaml;
 use lateen_model::mesh::{Role, Scope};
 use lateen_model::name::Origin;
+use lateen_model::resource::Resource;
 use lateen_model::security::{Credential, Secret};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// What every case finds.
 pub struct World {
     pub services: Vec<Service>,
     pub pods: Vec<Pod>,
     pub credentials: Vec<Credential>,
+    /// What Services and pods mean where a case adds nothing to them.
+    pub base: OnceLock<Vec<Resource>>,
 }
 
 impl World {
@@ -29,6 +33,7 @@ impl World {
             services: lines("services").iter().map(|line| service(line)).collect(),
             pods: lines("pods").iter().map(|line| pod(line)).collect(),
             credentials: lines("secrets").iter().map(|line| credential(line)).collect(),
+            base: OnceLock::new(),
         }
     }
 }
