@@ -49,7 +49,8 @@ pub struct HttpRoute {
     pub mirrors: Vec<Mirror>,
     /// Cross-origin policy; absent: none, the application's own answers count.
     pub cors: Option<CorsPolicy>,
-    /// Where the rule was written, when it came by delegation; absent: in the table's own object.
+    /// Where the rule was written, when it came by delegation or after rules that did; absent: in the table's own object,
+    /// at this position.
     pub delegated: Option<Delegated>,
 }
 
@@ -72,7 +73,7 @@ impl HttpRoute {
     }
 }
 
-/// The origin of a rule that another object delegated to.
+/// The origin of a rule that another object delegated to, or that moved as others came by delegation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Delegated {
     /// The VirtualService that has the rule.

@@ -69,6 +69,7 @@ pub fn analyze(inputs: &Inputs<'_>) -> Vec<Notice> {
     let mut notices = Vec::new();
     for config in inputs.virtual_services {
         routes(inputs, &known, config, &mut notices);
+        mirrors(inputs, &known, config, &mut notices);
         gateways(&known, config, &mut notices);
     }
     mesh_conflicts(inputs, &mut notices);
@@ -125,7 +126,7 @@ impl Known {
     }
 }
 
-/// Every destination of a VirtualService with its field path. Mirrors are not in force yet, so they fail nothing.
+/// Every destination of a VirtualService with its field path. Mirrors fail nothing: see [`mirrors`].
 fn destinations(spec: &VirtualService) -> Vec<(String, &Destination)> {
     let mut all = Vec::new();
     for (i, rule) in spec.http.iter().enumerate() {
@@ -169,6 +170,36 @@ fn routes(
         {
             notices
                 .push(Notice::error(&subject, format!("{field}.subset"), message).code(NOT_FOUND));
+        }
+    }
+}
+
+/// Mirrors without a service or subset: requests go on, copies do not.
+fn mirrors(
+    inputs: &Inputs<'_>,
+    known: &Known,
+    config: &Config<VirtualService>,
+    notices: &mut Vec<Notice>,
+) {
+    let subject = Subject::new("VirtualService", &config.meta);
+    let namespace = &config.meta.namespace;
+    for (i, rule) in config.spec.http.iter().enumerate() {
+        let one = rule.mirror.iter().map(|to| (format!("spec.http[{i}].mirror"), to));
+        let several = rule.mirrors.iter().enumerate().map(|(j, mirror)| {
+            let field = format!("spec.http[{i}].mirrors[{j}].destination");
+            (field, &mirror.destination)
+        });
+        for (field, to) in one.chain(several) {
+            let host = full_host(&to.host, namespace, &inputs.mesh.domain);
+            let subset = to.subset.as_deref().unwrap_or_default();
+            let (part, what) = match known.has_host(&host) {
+                false => ("host", format!("no Service or ServiceEntry has the host {host}")),
+                true if subset.is_empty() => continue,
+                true if missing_subset(inputs, namespace, &host, subset).is_none() => continue,
+                true => ("subset", format!("no DestinationRule defines subset {subset:?} of {host}")),
+            };
+            let message = format!("{what}, so nothing is copied there: create it or correct the name");
+            notices.push(Notice::error(&subject, format!("{field}.{part}"), message).code(NOT_FOUND));
         }
     }
 }
@@ -298,7 +329,10 @@ fn mesh_conflicts(inputs: &Inputs<'_>, notices: &mut Vec<Notice>) {
     for (host, mut rivals) in claims {
         rivals.sort_by_key(|c| (c.meta.created, &c.meta.namespace, &c.meta.name));
         for (i, loser) in rivals.iter().enumerate() {
-            let Some(winner) = rivals[..i].iter().find(|w| share_clients(inputs, w, loser)) else {
+            let is_rival = |w: &&&Config<VirtualService>| {
+                !std::ptr::eq(**w, *loser) && share_clients(inputs, w, loser)
+            };
+            let Some(winner) = rivals[..i].iter().find(is_rival) else {
                 continue;
             };
             let subject = Subject::new("VirtualService", &loser.meta);

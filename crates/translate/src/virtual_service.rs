@@ -17,7 +17,7 @@ use lateen_api::validate;
 use lateen_api::virtual_service::VirtualService;
 use lateen_base::Str;
 use lateen_model::resource::Resource;
-use lateen_model::route::{Destination, RouteTable};
+use lateen_model::route::{Delegated, Destination, RouteTable};
 use std::collections::BTreeMap;
 
 /// What a VirtualService is translated from.
@@ -64,9 +64,17 @@ pub fn virtual_service(inputs: Inputs<'_>) -> Translated {
     let mut rules = Vec::new();
     for (i, rule) in spec.http.iter().enumerate() {
         let field = format!("spec.http[{i}]");
-        let translated = http::rule(&mut reading, &field, rule);
+        let mut translated = http::rule(&mut reading, &field, rule);
         match &rule.delegate {
-            None => rules.push(translated),
+            None => {
+                // Rules that stand in for others move those after them: who reads of a rule counts as written.
+                translated.delegated = (rules.len() != i).then(|| Delegated {
+                    origin: origin("VirtualService", &config.meta),
+                    index: i,
+                    root: i,
+                });
+                rules.push(translated);
+            }
             Some(to) => {
                 let root = delegate::Root {
                     rule: translated,

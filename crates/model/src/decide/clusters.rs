@@ -15,7 +15,7 @@ use crate::matching::labels_match;
 use crate::mesh::MeshSettings;
 use crate::name::{Origin, ServiceKey};
 use crate::route::Destination;
-use crate::service::{Port, Protocol, Resolution};
+use crate::service::{Location, Port, Protocol, Resolution};
 use crate::traffic::{Balancer, ConnectionPool, TrafficSettings};
 use crate::workload::{Health, ServicePorts, Workload};
 use lateen_base::Str;
@@ -219,10 +219,14 @@ impl Part<'_> {
         let settings = self.settings.ports.get(&port.number);
         let settings = settings.unwrap_or(self.settings);
         let subset = self.subset.map_or("", |s| s);
-        let tls = tls(seen, settings.tls.as_ref(), &service.sans, || {
-            let host = &service.key.hostname;
-            format!("outbound_.{}_.{subset}_.{host}", port.number)
-        });
+        // Istio: what is outside of the mesh has TLS only where a DestinationRule asks for it.
+        let tls = match (service.location, &settings.tls) {
+            (Location::External, None) => ClusterTls::Plain,
+            (_, wanted) => tls(seen, wanted.as_ref(), &service.sans, || {
+                let host = &service.key.hostname;
+                format!("outbound_.{}_.{subset}_.{host}", port.number)
+            }),
+        };
         let chosen: Vec<_> = workloads
             .iter()
             .filter(|(w, _)| labels_match(self.labels, &w.labels))

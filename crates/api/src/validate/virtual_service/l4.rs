@@ -10,11 +10,8 @@ pub(super) fn tcp_route(f: &mut Findings, field: &str, rule: &TcpRoute) {
         let field = format!("{field}.match[{j}]");
         subnets(f, &field, &m.destination_subnets);
         gateways(f, &format!("{field}.gateways"), &m.gateways);
-        if m.source_subnet.is_some() {
-            f.error(
-                format!("{field}.sourceSubnet"),
-                "is deprecated and cannot be matched: use sourceLabels or sourceNamespace",
-            );
+        if let Some(subnet) = &m.source_subnet {
+            f.subnet(&format!("{field}.sourceSubnet"), subnet);
         }
     }
     l4_destinations(f, field, &rule.route);
