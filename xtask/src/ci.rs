@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Seconds that each fuzz target runs.
-const FUZZ: u32 = 60;
+const FUZZ: u32 = 30;
 
 /// Everything: formatting, tidy, lints, tests, docs, fuzz targets, end-to-end.
 ///

@@ -8,7 +8,7 @@ use crate::route::{CorsPolicy, FaultInjection, HeaderEdit, Redirect, RetryPolicy
 use crate::tls::ServerTls;
 use lateen_base::Str;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What is known when a connection is accepted.
@@ -236,9 +236,15 @@ impl ForwardPlan {
             response_edits: Vec::new(),
             timeout: None,
             retries,
-            mirrors: Arc::from([]),
+            mirrors: no_mirrors(),
         }
     }
+}
+
+/// Most requests have none: one empty list serves them all.
+fn no_mirrors() -> Arc<[MirrorPlan]> {
+    static NONE: OnceLock<Arc<[MirrorPlan]>> = OnceLock::new();
+    Arc::clone(NONE.get_or_init(|| Arc::from([])))
 }
 
 /// A cluster that gets a copy of requests.

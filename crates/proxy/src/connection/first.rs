@@ -129,8 +129,8 @@ async fn listen(
                     return Ok(if silent { Found::Left } else { Found::Bytes });
                 }
             }
-            // An error shows again when the connection is used.
             () = hello.as_mut(), if polite => polite = false,
+            // An error shows again when the connection is used.
             () = server_speaks, if !polite => return Ok(Found::Bytes),
             answer = call.as_mut(), if calling => {
                 calling = false;
