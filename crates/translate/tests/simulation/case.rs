@@ -1,4 +1,4 @@
-//! Case files: a list of cases in YAML, objects in short or whole form. The form is told in `cases/README.md`.
+//! Case files: a list of cases in YAML, objects in short or whole form. The form is told in `simulation/README.md`.
 
 use lateen_api::yaml;
 use serde_json::{Value, json};

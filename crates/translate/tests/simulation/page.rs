@@ -17,11 +17,15 @@ use std::collections::{BTreeMap, BTreeSet};
 const FIXTURE: &str = include_str!("../compatibility.yaml");
 
 /// Fields that no decision depends on and of which nothing is said to users, who must write most of them.
-const LABELS: [(&str, &str, &str); 6] = [
+const LABELS: [(&str, &str, &str); 10] = [
     ("Gateway", "servers[].port.targetPort", "deprecated; none in Istio either"),
     ("Sidecar", "egress[].port.name", "a name for people"),
     ("Sidecar", "egress[].port.protocol", "the services' own ports say what is spoken"),
     ("Sidecar", "egress[].port.targetPort", "deprecated; none in Istio either"),
+    ("Sidecar", "inboundConnectionPool.http.h2UpgradePolicy", "for what goes out only, as in Istio"),
+    ("Sidecar", "inboundConnectionPool.tcp.connectTimeout", "connecting to the application has 10 s"),
+    ("Sidecar", "ingress[].connectionPool.http.h2UpgradePolicy", "for what goes out only, as in Istio"),
+    ("Sidecar", "ingress[].connectionPool.tcp.connectTimeout", "connecting to the application has 10 s"),
     ("Sidecar", "ingress[].port.name", "a name for people"),
     ("Sidecar", "ingress[].port.targetPort", "deprecated; `defaultEndpoint` says where the application is"),
 ];
