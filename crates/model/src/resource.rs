@@ -15,6 +15,10 @@ use lateen_base::Str;
 use serde::Serialize;
 
 /// One resource. The same value serves every proxy: what depends on the client is decided in the proxy.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "resources are held by reference, each in an allocation of its own"
+)]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Resource {
     /// A service.

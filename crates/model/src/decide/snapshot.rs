@@ -63,6 +63,16 @@ pub(super) struct RouteNames {
     pub allow_any_dynamic_dns: Str,
 }
 
+impl Default for RouteNames {
+    fn default() -> Self {
+        Self {
+            default: "default".into(),
+            allow_any: "allow_any".into(),
+            allow_any_dynamic_dns: "allow_any_dynamic_dns".into(),
+        }
+    }
+}
+
 impl Snapshot {
     /// Compiles what `set` means for a proxy in `scope`.
     pub fn build(set: &ResourceSet, scope: &Scope) -> Self {
@@ -141,11 +151,7 @@ impl Snapshot {
             dynamic: keep(|p| &p.dynamic, dynamic("AllowAnyDynamicDNSCluster")),
             black_hole: fixed(|p| &p.black_hole, "BlackHoleCluster", false),
             no_retries: Arc::new(RetryPolicy::none()),
-            names: RouteNames {
-                default: "default".into(),
-                allow_any: "allow_any".into(),
-                allow_any_dynamic_dns: "allow_any_dynamic_dns".into(),
-            },
+            names: RouteNames::default(),
             default_retries: retries,
             registry,
             clusters,

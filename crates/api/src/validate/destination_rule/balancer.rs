@@ -189,5 +189,5 @@ fn locality_setting(f: &mut Findings, field: &str, locality: &LocalityLbSetting)
 /// Whether a number of at most [`MAGLEV_MOST`] is prime.
 fn is_prime(number: u64) -> bool {
     let mut divisors = (2..).take_while(|d| d * d <= number);
-    number > 1 && divisors.all(|d| number % d != 0)
+    number > 1 && divisors.all(|d| !number.is_multiple_of(d))
 }

@@ -243,24 +243,6 @@ fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
         .collect();
     let code = |default: u16| option(action, "code").map_or(default, |c| c.parse().expect("code"));
     let text = |key| option(action, key).map(Str::from);
-    let is_option = |w: &str| {
-        let key = w.split(['=', ':']).next().unwrap_or(w);
-        matches!(
-            key,
-            "rewrite"
-                | "authority"
-                | "regex"
-                | "timeout"
-                | "retries"
-                | "request"
-                | "response"
-                | "on"
-                | "delay"
-                | "abort"
-                | "mirror"
-                | "cors"
-        )
-    };
     let operations = HeaderOperations {
         request: edits(action, "request"),
         response: edits(action, "response"),
@@ -311,6 +293,26 @@ fn http(matches: &[&str], action: &[&str]) -> HttpRoute {
         cors: effects::cors(action),
         delegated: None,
     }
+}
+
+/// Whether a word of an action is no destination.
+fn is_option(w: &str) -> bool {
+    let key = w.split(['=', ':']).next().unwrap_or(w);
+    matches!(
+        key,
+        "rewrite"
+            | "authority"
+            | "regex"
+            | "timeout"
+            | "retries"
+            | "request"
+            | "response"
+            | "on"
+            | "delay"
+            | "abort"
+            | "mirror"
+            | "cors"
+    )
 }
 
 fn rewrite(action: &[&str]) -> Option<Rewrite> {

@@ -67,10 +67,7 @@ pub fn pool(rest: &[&str]) -> Option<ConnectionPool> {
         connect_timeout: seconds(rest),
         max_connections: number("conns"),
         max_requests: number("requests"),
-        h2_upgrade: match option(rest, "h2") {
-            None => None,
-            Some(word) => Some(word == "yes"),
-        },
+        h2_upgrade: option(rest, "h2").map(|word| word == "yes"),
         ..ConnectionPool::default()
     };
     (pool != ConnectionPool::default()).then_some(pool)
