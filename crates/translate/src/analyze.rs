@@ -184,7 +184,10 @@ fn mirrors(
     let subject = Subject::new("VirtualService", &config.meta);
     let namespace = &config.meta.namespace;
     for (i, rule) in config.spec.http.iter().enumerate() {
-        let one = rule.mirror.iter().map(|to| (format!("spec.http[{i}].mirror"), to));
+        let one = rule
+            .mirror
+            .iter()
+            .map(|to| (format!("spec.http[{i}].mirror"), to));
         let several = rule.mirrors.iter().enumerate().map(|(j, mirror)| {
             let field = format!("spec.http[{i}].mirrors[{j}].destination");
             (field, &mirror.destination)
@@ -193,13 +196,21 @@ fn mirrors(
             let host = full_host(&to.host, namespace, &inputs.mesh.domain);
             let subset = to.subset.as_deref().unwrap_or_default();
             let (part, what) = match known.has_host(&host) {
-                false => ("host", format!("no Service or ServiceEntry has the host {host}")),
+                false => (
+                    "host",
+                    format!("no Service or ServiceEntry has the host {host}"),
+                ),
                 true if subset.is_empty() => continue,
                 true if missing_subset(inputs, namespace, &host, subset).is_none() => continue,
-                true => ("subset", format!("no DestinationRule defines subset {subset:?} of {host}")),
+                true => (
+                    "subset",
+                    format!("no DestinationRule defines subset {subset:?} of {host}"),
+                ),
             };
-            let message = format!("{what}, so nothing is copied there: create it or correct the name");
-            notices.push(Notice::error(&subject, format!("{field}.{part}"), message).code(NOT_FOUND));
+            let message =
+                format!("{what}, so nothing is copied there: create it or correct the name");
+            notices
+                .push(Notice::error(&subject, format!("{field}.{part}"), message).code(NOT_FOUND));
         }
     }
 }

@@ -56,7 +56,12 @@ fn cases() -> Vec<Case> {
     let mut titles = BTreeMap::new();
     for case in &cases {
         let before = titles.insert(case.title.clone(), case.place());
-        assert_eq!(before, None, "{}: the title is another case's", case.place());
+        assert_eq!(
+            before,
+            None,
+            "{}: the title is another case's",
+            case.place()
+        );
     }
     cases
 }
@@ -90,19 +95,34 @@ fn every_call_goes_where_its_case_says() {
         edits.write();
         return;
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
 }
 
 /// Every notice is expected, and every expected notice comes.
 fn about_notices(case: &Case, outcome: &Outcome) -> Option<String> {
     let said = &outcome.notices;
-    let unexpected = said.iter().filter(|notice| !case.notices.iter().any(|want| notice.contains(want)));
-    let missing = case.notices.iter().filter(|want| !said.iter().any(|notice| notice.contains(*want)));
+    let unexpected = said
+        .iter()
+        .filter(|notice| !case.notices.iter().any(|want| notice.contains(want)));
+    let missing = case
+        .notices
+        .iter()
+        .filter(|want| !said.iter().any(|notice| notice.contains(*want)));
     let unexpected: Vec<_> = unexpected.map(|n| format!("  unexpected: {n}")).collect();
     let missing: Vec<_> = missing.map(|n| format!("  missing: {n}")).collect();
     let lines = [unexpected, missing].concat();
     (!lines.is_empty()).then(|| {
-        format!("{}: {}: notices\n{}", case.place(), case.title, lines.join("\n"))
+        format!(
+            "{}: {}: notices\n{}",
+            case.place(),
+            case.title,
+            lines.join("\n")
+        )
     })
 }
 
@@ -111,7 +131,11 @@ fn the_page_lists_every_field_with_what_shows_it() {
     let world = World::read(&folder().join("world.yaml"));
     let cases = cases();
     let shown = page::Shown::by(&world, &cases);
-    assert_eq!(shown.problems, Vec::<String>::new(), "cases that do not show what they name");
+    assert_eq!(
+        shown.problems,
+        Vec::<String>::new(),
+        "cases that do not show what they name"
+    );
     let page = page::render(&shown, &cases);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compat.md");
     if is_blessing() {

@@ -26,16 +26,34 @@ impl Edits {
                 std::iter::once("plan: |".to_owned()).chain(lines).collect()
             }
         };
-        self.add(case, Edit { line: call.line, key: "plan", text });
+        self.add(
+            case,
+            Edit {
+                line: call.line,
+                key: "plan",
+                text,
+            },
+        );
     }
 
     pub fn notices(&mut self, case: &Case, notices: &[String]) {
-        let lines = notices.iter().map(|notice| format!("  - {}", scalar(notice)));
+        let lines = notices
+            .iter()
+            .map(|notice| format!("  - {}", scalar(notice)));
         let text = match notices.is_empty() {
             true => Vec::new(),
-            false => std::iter::once("notices:".to_owned()).chain(lines).collect(),
+            false => std::iter::once("notices:".to_owned())
+                .chain(lines)
+                .collect(),
         };
-        self.add(case, Edit { line: case.notices_line, key: "notices", text });
+        self.add(
+            case,
+            Edit {
+                line: case.notices_line,
+                key: "notices",
+                text,
+            },
+        );
     }
 
     fn add(&mut self, case: &Case, edit: Edit) {
@@ -80,7 +98,9 @@ impl Edit {
 
 /// A text of one line in YAML.
 fn scalar(text: &str) -> String {
-    let risky = text.contains(": ") || text.contains(" #") || text.ends_with(':')
+    let risky = text.contains(": ")
+        || text.contains(" #")
+        || text.ends_with(':')
         || text.starts_with(|c: char| !c.is_alphanumeric());
     let number = text.parse::<f64>().is_ok();
     match risky || number {

@@ -70,9 +70,12 @@ impl Spoken {
             let token = self.token.get_or_insert_default();
             token.claims.insert(name.to_owned(), value);
         } else {
-            let (name, value) = word.split_once(':').unwrap_or_else(|| panic!("{word}: what is it?"));
+            let (name, value) = word
+                .split_once(':')
+                .unwrap_or_else(|| panic!("{word}: what is it?"));
             let name: http::HeaderName = name.parse().expect("a header's name");
-            self.headers.append(name, value.parse().expect("a header's value"));
+            self.headers
+                .append(name, value.parse().expect("a header's value"));
         }
     }
 

@@ -10,17 +10,41 @@ const SHORT: [(&str, &str, &str); 10] = [
     ("service", "v1", "Service"),
     ("gateway", "networking.istio.io/v1", "Gateway"),
     ("virtualService", "networking.istio.io/v1", "VirtualService"),
-    ("destinationRule", "networking.istio.io/v1", "DestinationRule"),
+    (
+        "destinationRule",
+        "networking.istio.io/v1",
+        "DestinationRule",
+    ),
     ("serviceEntry", "networking.istio.io/v1", "ServiceEntry"),
     ("workloadEntry", "networking.istio.io/v1", "WorkloadEntry"),
     ("sidecar", "networking.istio.io/v1", "Sidecar"),
-    ("peerAuthentication", "security.istio.io/v1", "PeerAuthentication"),
-    ("authorizationPolicy", "security.istio.io/v1", "AuthorizationPolicy"),
-    ("requestAuthentication", "security.istio.io/v1", "RequestAuthentication"),
+    (
+        "peerAuthentication",
+        "security.istio.io/v1",
+        "PeerAuthentication",
+    ),
+    (
+        "authorizationPolicy",
+        "security.istio.io/v1",
+        "AuthorizationPolicy",
+    ),
+    (
+        "requestAuthentication",
+        "security.istio.io/v1",
+        "RequestAuthentication",
+    ),
 ];
 
 /// Other keys of a case.
-const KEYS: [&str; 7] = ["title", "fields", "objects", "meshConfig", "pods", "calls", "notices"];
+const KEYS: [&str; 7] = [
+    "title",
+    "fields",
+    "objects",
+    "meshConfig",
+    "pods",
+    "calls",
+    "notices",
+];
 
 /// One case.
 #[derive(Debug)]
@@ -67,8 +91,8 @@ impl Case {
 /// Reads a file of cases.
 pub fn read(file: &Path) -> Vec<Case> {
     let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    let (value, lines) = yaml::plain(&text)
-        .unwrap_or_else(|(line, e)| panic!("{}:{line}: {e}", file.display()));
+    let (value, lines) =
+        yaml::plain(&text).unwrap_or_else(|(line, e)| panic!("{}:{line}: {e}", file.display()));
     let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
     let one = |(i, value): (usize, &Value)| {
         let at = |field: &str| lines(&format!("[{i}]{field}"));
@@ -79,10 +103,11 @@ pub fn read(file: &Path) -> Vec<Case> {
 
 fn case(file: &Path, value: &Value, line: &dyn Fn(&str) -> usize) -> Case {
     let here = format!("{}:{}", file.display(), line(""));
-    let known = |key: &String| {
-        KEYS.contains(&key.as_str()) || SHORT.iter().any(|(short, ..)| short == key)
-    };
-    let object = value.as_object().unwrap_or_else(|| panic!("{here}: no mapping"));
+    let known =
+        |key: &String| KEYS.contains(&key.as_str()) || SHORT.iter().any(|(short, ..)| short == key);
+    let object = value
+        .as_object()
+        .unwrap_or_else(|| panic!("{here}: no mapping"));
     let unknown: Vec<_> = object.keys().filter(|key| !known(key)).collect();
     assert!(unknown.is_empty(), "{here}: unknown keys {unknown:?}");
     let calls = list(&value["calls"]).enumerate().map(|(i, call)| {
@@ -100,7 +125,9 @@ fn case(file: &Path, value: &Value, line: &dyn Fn(&str) -> usize) -> Case {
         file: file.to_owned(),
         line: line(""),
         title: text(&value["title"], &here),
-        fields: list(&value["fields"]).map(|f| field(&text(f, &here), &here)).collect(),
+        fields: list(&value["fields"])
+            .map(|f| field(&text(f, &here), &here))
+            .collect(),
         objects: objects(value, &here),
         mesh_config: match &value["meshConfig"] {
             Value::Null => String::new(),
@@ -118,7 +145,9 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn text(value: &Value, here: &str) -> String {
-    let text = value.as_str().unwrap_or_else(|| panic!("{here}: {value} is no text"));
+    let text = value
+        .as_str()
+        .unwrap_or_else(|| panic!("{here}: {value} is no text"));
     text.to_owned()
 }
 
@@ -141,7 +170,10 @@ fn objects(case: &Value, here: &str) -> Vec<Value> {
     }
     all.extend(list(&case["objects"]).cloned());
     for (i, object) in all.iter_mut().enumerate() {
-        assert!(object["metadata"].is_object(), "{here}: no metadata in {object}");
+        assert!(
+            object["metadata"].is_object(),
+            "{here}: no metadata in {object}"
+        );
         if object["metadata"]["creationTimestamp"].is_null() {
             object["metadata"]["creationTimestamp"] = format!("2026-01-01T00:00:{i:02}Z").into();
         }

@@ -10,7 +10,13 @@ use std::time::Duration;
 
 /// `outbound|9080|v1|reviews.default -> reviews-v1:9080`.
 pub fn target(cluster: &Cluster) -> String {
-    let secured = matches!(cluster.tls, ClusterTls::Mesh { required: false, .. });
+    let secured = matches!(
+        cluster.tls,
+        ClusterTls::Mesh {
+            required: false,
+            ..
+        }
+    );
     let endpoints = match &cluster.discovery {
         Discovery::Endpoints(list) => {
             let list: Vec<_> = list.iter().map(|e| endpoint(e, secured)).collect();
@@ -18,11 +24,16 @@ pub fn target(cluster: &Cluster) -> String {
         }
         Discovery::OriginalDestination => "the address that was called".to_owned(),
         Discovery::Dns(names) => {
-            let names: Vec<_> = names.iter().map(|n| format!("{}:{}", n.host, n.port)).collect();
+            let names: Vec<_> = names
+                .iter()
+                .map(|n| format!("{}:{}", n.host, n.port))
+                .collect();
             format!("{} by DNS", names.join(", "))
         }
         Discovery::DnsFirst(n) => format!("{}:{} by DNS, first address", n.host, n.port),
-        Discovery::DynamicDns(Some(port)) => format!("the name that was called, by DNS, port {port}"),
+        Discovery::DynamicDns(Some(port)) => {
+            format!("the name that was called, by DNS, port {port}")
+        }
         Discovery::DynamicDns(None) => "the name that was called, by DNS".to_owned(),
         Discovery::Fixed(address) => address.to_string(),
     };
@@ -79,7 +90,10 @@ fn rest(cluster: &Cluster) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(warmup) = settings.warmup {
         let (least, growth) = (warmup.minimum_percent, warmup.aggression);
-        lines.push(format!("warm-up {:?} from {least}%, growth {growth}", warmup.duration));
+        lines.push(format!(
+            "warm-up {:?} from {least}%, growth {growth}",
+            warmup.duration
+        ));
     }
     if let Some(tunnel) = &settings.tunnel {
         let method = if tunnel.post { "POST" } else { "CONNECT" };
@@ -90,7 +104,10 @@ fn rest(cluster: &Cluster) -> Vec<String> {
         ProxyProtocol::V2 => "PROXY header version 2".to_owned(),
     }));
     if let Some(budget) = settings.retry_budget {
-        lines.push(format!("retry budget {}%, at least {}", budget.percent, budget.least));
+        lines.push(format!(
+            "retry budget {}%, at least {}",
+            budget.percent, budget.least
+        ));
     }
     if settings.h2_upgrade {
         lines.push("HTTP/1.1 becomes HTTP/2".to_owned());
@@ -115,7 +132,9 @@ fn consistent(hash: &ConsistentHash) -> String {
         HashKey::QueryParameter(name) => format!("query parameter {name}"),
     };
     match hash.table {
-        HashTable::Ring { minimum: HashTable::RING } => format!("by {key}"),
+        HashTable::Ring {
+            minimum: HashTable::RING,
+        } => format!("by {key}"),
         HashTable::Ring { minimum } => format!("by {key}, ring of {minimum}"),
         HashTable::Maglev { size } => format!("by {key}, maglev of {size}"),
     }
@@ -146,22 +165,39 @@ fn pool(pool: &ConnectionPool) -> Option<String> {
         ("retries", pool.max_retries),
         ("streams", pool.max_concurrent_streams),
     ];
-    parts.extend(numbers.iter().filter_map(|(name, n)| Some(format!("{name} {}", (*n)?))));
+    parts.extend(
+        numbers
+            .iter()
+            .filter_map(|(name, n)| Some(format!("{name} {}", (*n)?))),
+    );
     let times = [
         ("life", pool.max_connection_duration),
         ("idle", pool.tcp_idle_timeout),
         ("idle HTTP", pool.http_idle_timeout),
     ];
-    parts.extend(times.iter().filter_map(|(name, t)| Some(format!("{name} {:?}", (*t)?))));
+    parts.extend(
+        times
+            .iter()
+            .filter_map(|(name, t)| Some(format!("{name} {:?}", (*t)?))),
+    );
     if let Some(probe) = pool.keepalive {
         let mut text = "keep-alive".to_owned();
-        text += &probe.probes.map_or(String::new(), |n| format!(" {n} probes"));
-        text += &probe.time.map_or(String::new(), |t| format!(" after {t:?}"));
-        text += &probe.interval.map_or(String::new(), |t| format!(" every {t:?}"));
+        text += &probe
+            .probes
+            .map_or(String::new(), |n| format!(" {n} probes"));
+        text += &probe
+            .time
+            .map_or(String::new(), |t| format!(" after {t:?}"));
+        text += &probe
+            .interval
+            .map_or(String::new(), |t| format!(" every {t:?}"));
         parts.push(text);
     }
     if let Some(ping) = pool.http2_keepalive {
-        parts.push(format!("pings every {:?} within {:?}", ping.interval, ping.timeout));
+        parts.push(format!(
+            "pings every {:?} within {:?}",
+            ping.interval, ping.timeout
+        ));
     }
     if pool.use_client_protocol {
         parts.push("the client's protocol".to_owned());
@@ -197,17 +233,36 @@ fn outlier(outlier: &OutlierDetection) -> String {
     if !outlier.error_codes.is_empty() {
         parts.push(format!("codes {:?}", outlier.error_codes));
     }
-    format!("outliers: {}", if parts.is_empty() { "as usual".to_owned() } else { parts.join(", ") })
+    format!(
+        "outliers: {}",
+        if parts.is_empty() {
+            "as usual".to_owned()
+        } else {
+            parts.join(", ")
+        }
+    )
 }
 
 fn tls(tls: &ClusterTls) -> Option<String> {
     match tls {
         ClusterTls::Plain => Some("tls off".to_owned()),
         ClusterTls::Origin(tls) => Some(client_tls(tls)),
-        ClusterTls::Mesh { required: false, .. } => None,
-        ClusterTls::Mesh { server_name, sans, .. } => {
-            let sans = if sans.is_empty() { String::new() } else { format!("; names {}", sans.join(",")) };
-            let sni = if server_name.starts_with("outbound_.") { String::new() } else { format!("; sni {server_name}") };
+        ClusterTls::Mesh {
+            required: false, ..
+        } => None,
+        ClusterTls::Mesh {
+            server_name, sans, ..
+        } => {
+            let sans = if sans.is_empty() {
+                String::new()
+            } else {
+                format!("; names {}", sans.join(","))
+            };
+            let sni = if server_name.starts_with("outbound_.") {
+                String::new()
+            } else {
+                format!("; sni {server_name}")
+            };
             Some(format!("tls IstioMutual{sni}{sans}"))
         }
     }
@@ -235,7 +290,14 @@ fn client_tls(tls: &ClientTls) -> String {
 
 /// Files that are given, as `name=path`.
 pub fn files(files: &CertificateFiles) -> Vec<String> {
-    let all = [("chain", &files.chain), ("key", &files.key), ("ca", &files.ca), ("crl", &files.crl)];
-    let given = all.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    let all = [
+        ("chain", &files.chain),
+        ("key", &files.key),
+        ("ca", &files.ca),
+        ("crl", &files.crl),
+    ];
+    let given = all
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_ref()?)));
     given.map(|(name, path)| format!("{name}={path}")).collect()
 }

@@ -20,7 +20,9 @@ fn below(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
         let dot = if path.is_empty() { "" } else { "." };
         let own = format!("{path}{dot}{name}");
         match part.get("items") {
-            Some(items) if items["properties"].is_object() => below(items, &format!("{own}[]"), found),
+            Some(items) if items["properties"].is_object() => {
+                below(items, &format!("{own}[]"), found)
+            }
             Some(_) => _ = found.insert(own),
             None => below(part, &own, found),
         }
@@ -34,7 +36,12 @@ pub fn contained(leaves: &BTreeSet<String>, prefix: &str, objects: &[&Value]) ->
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let there = |leaf: &&String| objects.iter().any(|o| contains(&o["spec"], leaf));
-    leaves.iter().filter(inside).filter(there).cloned().collect()
+    leaves
+        .iter()
+        .filter(inside)
+        .filter(there)
+        .cloned()
+        .collect()
 }
 
 /// Whether something is at the path.

@@ -18,16 +18,48 @@ const FIXTURE: &str = include_str!("../compatibility.yaml");
 
 /// Fields that no decision depends on and of which nothing is said to users, who must write most of them.
 const LABELS: [(&str, &str, &str); 10] = [
-    ("Gateway", "servers[].port.targetPort", "deprecated; none in Istio either"),
+    (
+        "Gateway",
+        "servers[].port.targetPort",
+        "deprecated; none in Istio either",
+    ),
     ("Sidecar", "egress[].port.name", "a name for people"),
-    ("Sidecar", "egress[].port.protocol", "the services' own ports say what is spoken"),
-    ("Sidecar", "egress[].port.targetPort", "deprecated; none in Istio either"),
-    ("Sidecar", "inboundConnectionPool.http.h2UpgradePolicy", "for what goes out only, as in Istio"),
-    ("Sidecar", "inboundConnectionPool.tcp.connectTimeout", "connecting to the application has 10 s"),
-    ("Sidecar", "ingress[].connectionPool.http.h2UpgradePolicy", "for what goes out only, as in Istio"),
-    ("Sidecar", "ingress[].connectionPool.tcp.connectTimeout", "connecting to the application has 10 s"),
+    (
+        "Sidecar",
+        "egress[].port.protocol",
+        "the services' own ports say what is spoken",
+    ),
+    (
+        "Sidecar",
+        "egress[].port.targetPort",
+        "deprecated; none in Istio either",
+    ),
+    (
+        "Sidecar",
+        "inboundConnectionPool.http.h2UpgradePolicy",
+        "for what goes out only, as in Istio",
+    ),
+    (
+        "Sidecar",
+        "inboundConnectionPool.tcp.connectTimeout",
+        "connecting to the application has 10 s",
+    ),
+    (
+        "Sidecar",
+        "ingress[].connectionPool.http.h2UpgradePolicy",
+        "for what goes out only, as in Istio",
+    ),
+    (
+        "Sidecar",
+        "ingress[].connectionPool.tcp.connectTimeout",
+        "connecting to the application has 10 s",
+    ),
     ("Sidecar", "ingress[].port.name", "a name for people"),
-    ("Sidecar", "ingress[].port.targetPort", "deprecated; `defaultEndpoint` says where the application is"),
+    (
+        "Sidecar",
+        "ingress[].port.targetPort",
+        "deprecated; `defaultEndpoint` says where the application is",
+    ),
 ];
 
 /// Which case shows which field.
@@ -78,12 +110,22 @@ impl Shown {
             self.problem(case, format!("its objects have no {kind} {path}"));
         }
         for leaf in there {
-            let without: Vec<_> = case.objects.iter().map(|o| taken_out(o, kind, &leaf)).collect();
+            let without: Vec<_> = case
+                .objects
+                .iter()
+                .map(|o| taken_out(o, kind, &leaf))
+                .collect();
             let changed = run(world, case, &without);
             if changed.plans != as_written.plans || (as_written.refused && !changed.refused) {
-                self.by_field.entry((kind.to_owned(), leaf)).or_default().push(at);
+                self.by_field
+                    .entry((kind.to_owned(), leaf))
+                    .or_default()
+                    .push(at);
             } else if below.is_none() && changed.notices == as_written.notices {
-                self.problem(case, format!("without {kind} {leaf} everything stays as it is"));
+                self.problem(
+                    case,
+                    format!("without {kind} {leaf} everything stays as it is"),
+                );
             }
         }
     }
@@ -106,7 +148,8 @@ fn notices() -> BTreeMap<(String, String), (bool, String)> {
             let field = general(&notice.field);
             let field = field.trim_end_matches("[]").to_owned();
             let key = (notice.subject.kind.clone(), field);
-            said.entry(key).or_insert((notice.is_error(), notice.message));
+            said.entry(key)
+                .or_insert((notice.is_error(), notice.message));
         }
     }
     said
@@ -149,16 +192,20 @@ pub fn render(shown: &Shown, cases: &[Case]) -> Page {
     let mut summary = String::new();
     let mut tables = String::new();
     for kind in KINDS {
-        tables += &format!("\n## {kind}\n\n| field | state | cases | such as |\n|---|---|---|---|\n");
+        tables +=
+            &format!("\n## {kind}\n\n| field | state | cases | such as |\n|---|---|---|---|\n");
         let mut counts = [0_usize; 4];
         for field in leaves(kind) {
             let by = shown.by_field.get(&(kind.to_owned(), field.clone()));
             let number = by.map_or(0, Vec::len);
-            let label = LABELS.iter().find(|(k, path, _)| *k == kind && *path == field);
+            let label = LABELS
+                .iter()
+                .find(|(k, path, _)| *k == kind && *path == field);
             let (state, at) = match (number, about(&said, kind, &field)) {
-                (0, None) if label.is_some() => {
-                    (format!("no effect: {}", label.map_or("", |(.., why)| why)), 2)
-                }
+                (0, None) if label.is_some() => (
+                    format!("no effect: {}", label.map_or("", |(.., why)| why)),
+                    2,
+                ),
                 (0, None) => {
                     missing.push(format!("{kind} {field}"));
                     continue;
@@ -170,12 +217,22 @@ pub fn render(shown: &Shown, cases: &[Case]) -> Page {
             };
             counts[at] += 1;
             // The case with the fewest fields is about this one.
-            let example = by.into_iter().flatten().min_by_key(|at| cases[**at].fields.len());
+            let example = by
+                .into_iter()
+                .flatten()
+                .min_by_key(|at| cases[**at].fields.len());
             let example = example.map_or("", |at| &cases[*at].title);
-            tables += &format!("| `{field}` | {} | {number} | {} |\n", cell(&state), cell(example));
+            tables += &format!(
+                "| `{field}` | {} | {number} | {} |\n",
+                cell(&state),
+                cell(example)
+            );
         }
         let [full, partly, none, refused] = counts;
-        let of_kind = cases.iter().filter(|c| c.fields.iter().any(|(k, _)| k == kind)).count();
+        let of_kind = cases
+            .iter()
+            .filter(|c| c.fields.iter().any(|(k, _)| k == kind))
+            .count();
         summary += &format!("| {kind} | {full} | {partly} | {none} | {refused} | {of_kind} |\n");
     }
     let text = format!("{HEAD}\n{TITLES}{summary}{tables}");

@@ -39,15 +39,22 @@ pub fn run(world: &World, case: &Case, objects: &[Value]) -> Outcome {
     setting.analyze();
     let plans = case.calls.iter().map(|call| {
         let scope = setting.scope(&call.from, &case.place());
-        let theirs = resources.iter().filter(|r| Audience::of(r).includes(&scope));
-        let snapshot = Snapshot::build(&ResourceSet::of(theirs.cloned()), &scope);
+        // Of two resources with one key the first is meant: a Service goes before a ServiceEntry, as in the control plane.
+        let theirs = resources
+            .iter()
+            .filter(|r| Audience::of(r).includes(&scope));
+        let snapshot = Snapshot::build(&ResourceSet::of(theirs.rev().cloned()), &scope);
         let spoken = call::Spoken::read(&call.text, scope.role);
         show::answer(&snapshot, &spoken)
     });
     let plans = plans.collect();
     let mut notices: Vec<_> = setting.notices.iter().map(ToString::to_string).collect();
     notices.dedup();
-    Outcome { plans, notices, refused }
+    Outcome {
+        plans,
+        notices,
+        refused,
+    }
 }
 
 /// A case's cluster.
@@ -100,7 +107,13 @@ impl<'w> Setting<'w> {
         } else {
             resources.extend(self.base());
         }
-        resources.extend(self.world.credentials.iter().cloned().map(Resource::Credential));
+        resources.extend(
+            self.world
+                .credentials
+                .iter()
+                .cloned()
+                .map(Resource::Credential),
+        );
         for object in &self.objects {
             let (meant, mut told) = self.translate(object);
             told.extend(validate::validate(object));
@@ -124,7 +137,11 @@ impl<'w> Setting<'w> {
     /// What Services and pods mean.
     fn base(&self) -> Vec<Resource> {
         let services = self.services.iter().flat_map(|service| {
-            service::service(service::Inputs { service, mesh: &self.mesh }).0
+            service::service(service::Inputs {
+                service,
+                mesh: &self.mesh,
+            })
+            .0
         });
         services.chain(self.workloads()).collect()
     }
@@ -158,9 +175,13 @@ impl<'w> Setting<'w> {
             _ => None,
         });
         let hosts = entries.flat_map(|entry| allocatable(entry).map(move |host| (entry, host)));
-        let numbered = (1..).zip(hosts).filter(|(_, (entry, _))| entry.meta == config.meta);
+        let numbered = (1..)
+            .zip(hosts)
+            .filter(|(_, (entry, _))| entry.meta == config.meta);
         let address = |number| IpAddr::V4(Ipv4Addr::new(240, 240, 0, number));
-        numbered.map(|(number, (_, host))| (host.to_owned(), vec![address(number)])).collect()
+        numbered
+            .map(|(number, (_, host))| (host.to_owned(), vec![address(number)]))
+            .collect()
     }
 
     fn entries(&self, namespace: &str) -> Vec<&Config<ServiceEntry>> {
@@ -168,11 +189,17 @@ impl<'w> Setting<'w> {
             Object::ServiceEntry(config) => Some(config),
             _ => None,
         });
-        entries.filter(|config| config.meta.namespace == namespace).collect()
+        entries
+            .filter(|config| config.meta.namespace == namespace)
+            .collect()
     }
 
     fn workloads(&self) -> Vec<Resource> {
-        let slices: Vec<_> = self.services.iter().map(|s| (s, world::slice(s, &self.pods))).collect();
+        let slices: Vec<_> = self
+            .services
+            .iter()
+            .map(|s| (s, world::slice(s, &self.pods)))
+            .collect();
         let one = |pod: &Pod| {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let ours = |s: &Service| s.metadata.namespace.as_deref() == Some(namespace);
@@ -219,7 +246,10 @@ impl<'w> Setting<'w> {
             authorization_policies: configs!(AuthorizationPolicy),
             workloads: None,
         });
-        self.notices.extend(told.into_iter().filter(|notice| notice.subject.kind != "Service"));
+        self.notices.extend(
+            told.into_iter()
+                .filter(|notice| notice.subject.kind != "Service"),
+        );
     }
 
     /// The scope of `pod`, `namespace/pod`, `gateway` or `egress`.
@@ -237,4 +267,3 @@ impl<'w> Setting<'w> {
         world::scope(pod)
     }
 }
-

@@ -4,7 +4,8 @@ use crate::call::Spoken;
 use crate::cluster;
 use lateen_model::decide::gateway_server;
 use lateen_model::decide::plan::{
-    ConnectionFacts, ConnectionPlan, Direction, Fault, ForwardPlan, RequestPlan, RouteFacts, TcpPlan,
+    ConnectionFacts, ConnectionPlan, Direction, Fault, ForwardPlan, RequestPlan, RouteFacts,
+    TcpPlan,
 };
 use lateen_model::decide::simulate::{Choice, Simulation, sentence, simulate};
 use lateen_model::decide::snapshot::Snapshot;
@@ -16,7 +17,12 @@ use lateen_model::tls::{ServerTls, TlsVersion};
 use std::net::SocketAddr;
 
 /// Conditions of Istio's default retry policy.
-const RETRY_ON: [&str; 4] = ["connect-failure", "refused-stream", "unavailable", "cancelled"];
+const RETRY_ON: [&str; 4] = [
+    "connect-failure",
+    "refused-stream",
+    "unavailable",
+    "cancelled",
+];
 
 /// What `snapshot`'s proxy does with a call.
 pub fn answer(snapshot: &Snapshot, call: &Spoken) -> String {
@@ -30,7 +36,11 @@ pub fn answer(snapshot: &Snapshot, call: &Spoken) -> String {
     };
     lines.extend(shares(&simulation.choices));
     lines.extend(listener(snapshot, call, &simulation));
-    lines.iter().map(|line| short(line)).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|line| short(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Without what every name of the cluster ends in.
@@ -47,7 +57,10 @@ fn connection(plan: &ConnectionPlan) -> Vec<String> {
         | ConnectionPlan::Tls(plan) => match plan {
             TcpPlan::Refuse(fault) => vec![format!("reset {}: {}", fault.flag(), sentence(fault))],
             TcpPlan::Forward { cluster, origin } => {
-                let by = origin.as_ref().map(|o| format!(" by {o}")).unwrap_or_default();
+                let by = origin
+                    .as_ref()
+                    .map(|o| format!(" by {o}"))
+                    .unwrap_or_default();
                 let mut lines = vec![format!("tcp {}{by}", cluster::target(cluster))];
                 lines.extend(cluster::details(cluster));
                 lines
@@ -59,13 +72,22 @@ fn connection(plan: &ConnectionPlan) -> Vec<String> {
 fn request(plan: &RequestPlan) -> Vec<String> {
     match plan {
         RequestPlan::Refuse(fault) => vec![refusal(fault)],
-        RequestPlan::Redirect { redirect, route, response_edits } => {
+        RequestPlan::Redirect {
+            redirect,
+            route,
+            response_edits,
+        } => {
             let mut lines = vec![format!("{}{}", redirection(redirect), by(route))];
             lines.extend(edits("response", response_edits));
             lines.extend(policy(route));
             lines
         }
-        RequestPlan::Direct { status, body, route, response_edits } => {
+        RequestPlan::Direct {
+            status,
+            body,
+            route,
+            response_edits,
+        } => {
             let body = String::from_utf8_lossy(body);
             let mut lines = vec![format!("{status} {body:?}{}", by(route))];
             lines.extend(edits("response", response_edits));
@@ -101,7 +123,11 @@ fn redirection(redirect: &Redirect) -> String {
 fn by(route: &RouteFacts) -> String {
     match (&route.origin, route.rule) {
         (Some(origin), Some(rule)) => {
-            let name = if route.name.is_empty() { String::new() } else { format!(" {:?}", &*route.name) };
+            let name = if route.name.is_empty() {
+                String::new()
+            } else {
+                format!(" {:?}", &*route.name)
+            };
             format!(" by {origin} rule {}{name}", rule + 1)
         }
         (Some(origin), None) => format!(" by {origin} ({})", route.name),
@@ -110,9 +136,17 @@ fn by(route: &RouteFacts) -> String {
 }
 
 fn forward(plan: &ForwardPlan) -> Vec<String> {
-    let mut lines = vec![format!("{}{}", cluster::target(&plan.cluster), by(&plan.route))];
+    let mut lines = vec![format!(
+        "{}{}",
+        cluster::target(&plan.cluster),
+        by(&plan.route)
+    )];
     lines.extend(plan.path.iter().map(|path| format!("path {path}")));
-    lines.extend(plan.authority.iter().map(|host| format!("authority {host}")));
+    lines.extend(
+        plan.authority
+            .iter()
+            .map(|host| format!("authority {host}")),
+    );
     lines.extend(edits("request", &plan.request_edits));
     lines.extend(edits("response", &plan.response_edits));
     lines.extend(plan.timeout.map(|timeout| format!("timeout {timeout:?}")));
@@ -212,8 +246,16 @@ fn edits(side: &str, edits: &[HeaderEdit]) -> Vec<String> {
     let mut parts = Vec::new();
     for edit in edits {
         parts.extend(edit.remove.iter().map(|name| format!("-{name}")));
-        parts.extend(edit.set.iter().map(|(name, value)| format!("{name}={value}")));
-        parts.extend(edit.add.iter().map(|(name, value)| format!("{name}+={value}")));
+        parts.extend(
+            edit.set
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
+        parts.extend(
+            edit.add
+                .iter()
+                .map(|(name, value)| format!("{name}+={value}")),
+        );
     }
     match parts.is_empty() {
         true => Vec::new(),
@@ -225,7 +267,12 @@ fn edits(side: &str, edits: &[HeaderEdit]) -> Vec<String> {
 fn shares(choices: &[Choice]) -> Option<String> {
     let one = |choice: &Choice| {
         let problem = choice.problem.as_ref().map(|p| format!(" ({p})"));
-        format!("{}% {}{}", choice.percent, choice.cluster, problem.unwrap_or_default())
+        format!(
+            "{}% {}{}",
+            choice.percent,
+            choice.cluster,
+            problem.unwrap_or_default()
+        )
     };
     let list: Vec<_> = choices.iter().map(one).collect();
     (list.len() > 1).then(|| format!("shares {}", list.join(", ")))
@@ -236,15 +283,26 @@ fn listener(snapshot: &Snapshot, call: &Spoken, simulation: &Simulation) -> Opti
     if call.direction != Direction::Gateway || !call.url.starts_with("https://") {
         return None;
     }
-    let host = call.url["https://".len()..].split(['/', ':']).next().unwrap_or_default();
+    let host = call.url["https://".len()..]
+        .split(['/', ':'])
+        .next()
+        .unwrap_or_default();
     let facts = ConnectionFacts {
         direction: Direction::Gateway,
         source: SocketAddr::new(simulation.destination.ip(), 0),
         destination: simulation.destination,
     };
     let (key, server, _) = gateway_server(snapshot, &facts, Some(host))?;
-    let name = if server.name.is_empty() { String::new() } else { format!(" {:?}", &*server.name) };
-    Some(format!("TLS ends at {}{name}: {}", server.origin, server_tls(key)))
+    let name = if server.name.is_empty() {
+        String::new()
+    } else {
+        format!(" {:?}", &*server.name)
+    };
+    Some(format!(
+        "TLS ends at {}{name}: {}",
+        server.origin,
+        server_tls(key)
+    ))
 }
 
 fn server_tls(tls: &ServerTls) -> String {
@@ -254,7 +312,8 @@ fn server_tls(tls: &ServerTls) -> String {
             text += &format!("; {name} {}", values.join(","));
         }
     };
-    let texts = |list: &[lateen_base::Str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let texts =
+        |list: &[lateen_base::Str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     list("secret", &texts(&tls.credentials));
     list("ca", &texts(tls.ca_credential.as_slice()));
     for files in &tls.files {

@@ -27,12 +27,16 @@ impl World {
         let (value, _) = yaml::plain(&text).expect("YAML");
         let lines = |key: &str| -> Vec<String> {
             let list = value[key].as_array().into_iter().flatten();
-            list.map(|line| line.as_str().expect("a line").to_owned()).collect()
+            list.map(|line| line.as_str().expect("a line").to_owned())
+                .collect()
         };
         Self {
             services: lines("services").iter().map(|line| service(line)).collect(),
             pods: lines("pods").iter().map(|line| pod(line)).collect(),
-            credentials: lines("secrets").iter().map(|line| credential(line)).collect(),
+            credentials: lines("secrets")
+                .iter()
+                .map(|line| credential(line))
+                .collect(),
             base: OnceLock::new(),
         }
     }
@@ -86,7 +90,11 @@ pub fn pod(line: &str) -> Pod {
         labels.insert("security.istio.io/tlsMode".to_owned(), "istio".into());
         annotations["sidecar.istio.io/status"] = "{}".into();
     }
-    let account = labels.get("app").and_then(Value::as_str).unwrap_or(name).to_owned();
+    let account = labels
+        .get("app")
+        .and_then(Value::as_str)
+        .unwrap_or(name)
+        .to_owned();
     let value = json!({
         "metadata": {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations},
         "spec": {"containers": [], "serviceAccountName": account},
@@ -109,7 +117,11 @@ fn credential(line: &str) -> Credential {
         key: Secret::new("key"),
         ca: "ca".into(),
         crl: "".into(),
-        readers: vec!["istio-ingressgateway".into(), "istio-egressgateway".into(), "sleep".into()],
+        readers: vec![
+            "istio-ingressgateway".into(),
+            "istio-egressgateway".into(),
+            "sleep".into(),
+        ],
     }
 }
 
@@ -119,7 +131,9 @@ pub fn slice(service: &Service, pods: &[Pod]) -> EndpointSlice {
     let selector = spec.selector.unwrap_or_default();
     let selects = |pod: &&Pod| {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let all = selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        let all = selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
         pod.metadata.namespace == service.metadata.namespace && !selector.is_empty() && all
     };
     let endpoints = pods.iter().filter(selects).map(|pod| {
@@ -133,7 +147,11 @@ pub fn slice(service: &Service, pods: &[Pod]) -> EndpointSlice {
     });
     let ports = spec.ports.unwrap_or_default().into_iter().map(|port| {
         let port = serde_json::to_value(port).expect("JSON");
-        let target = if port["targetPort"].is_null() { &port["port"] } else { &port["targetPort"] };
+        let target = if port["targetPort"].is_null() {
+            &port["port"]
+        } else {
+            &port["targetPort"]
+        };
         json!({"name": port["name"], "port": target})
     });
     let value = json!({
@@ -152,10 +170,17 @@ pub fn scope(pod: &Pod) -> Scope {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let name = text(&value["metadata"]["name"]);
     Scope {
-        role: if labels.contains_key("istio") { Role::Gateway } else { Role::Sidecar },
+        role: if labels.contains_key("istio") {
+            Role::Gateway
+        } else {
+            Role::Sidecar
+        },
         pod: name.as_str().into(),
         namespace: text(&value["metadata"]["namespace"]).into(),
-        labels: labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+            .collect(),
         addresses: vec![text(&value["status"]["podIP"]).parse().expect("an address")],
         service_account: text(&value["spec"]["serviceAccountName"]).into(),
         workload_name: name.as_str().into(),
