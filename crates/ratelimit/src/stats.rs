@@ -12,6 +12,9 @@ const NEAR: f64 = 0.8;
 /// Most limits that have counters of their own; those of further ones are counted together.
 const MOST_LIMITS: usize = 10_000;
 
+/// One of the counters of a limit.
+type Pick = fn(&Counters) -> &AtomicU64;
+
 /// Counters of one limit. All of them count hits, not requests.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -95,7 +98,7 @@ impl Stats {
     pub fn render(&self, counters_held: usize) -> String {
         let mut out = String::new();
         let limits = self.limits.lock();
-        let families: [(&str, &str, fn(&Counters) -> &AtomicU64); 5] = [
+        let families: [(&str, &str, Pick); 5] = [
             ("total_hits", "Hits", |c| &c.total),
             ("over_limit", "Hits that were refused", |c| &c.over),
             ("near_limit", "Hits in the last fifth of a limit", |c| {

@@ -66,6 +66,9 @@ pub(crate) struct Leases {
     over: Generations<Fingerprint, Over>,
 }
 
+/// What came of asking; an error says why nothing did.
+type Told = Result<(), Rc<str>>;
+
 #[derive(Debug, Default)]
 struct Lease {
     left: u32,
@@ -75,7 +78,7 @@ struct Lease {
     standing: Standing,
     /// Hits to ask for next.
     next: u32,
-    asking: Option<watch::Sender<Option<Result<(), Rc<str>>>>>,
+    asking: Option<watch::Sender<Option<Told>>>,
 }
 
 #[derive(Debug)]

@@ -24,6 +24,15 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
+    /// The same, where the last retry would have been one too many of the cluster's (`overflowed`).
+    pub(super) fn overflowed(self, overflowed: bool) -> Self {
+        Self {
+            exhausted: self.exhausted && !overflowed,
+            overflowed,
+            ..self
+        }
+    }
+
     pub(crate) fn new(reason: FaultReason) -> Self {
         Self {
             reason,

@@ -228,8 +228,8 @@ impl Replay {
             most,
             whole,
         };
-        let ahead = state.ahead.all.iter().filter_map(Piece::data);
-        let fits = ahead.fold(true, |fits, piece| fits && copy.add(piece));
+        let mut ahead = state.ahead.all.iter().filter_map(Piece::data);
+        let fits = ahead.all(|piece| copy.add(piece));
         match (&state.source, fits) {
             (_, false) => {}
             (None, true) => copy.finish(),

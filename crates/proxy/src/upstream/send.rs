@@ -77,22 +77,11 @@ impl Upstream {
         let mut cluster = Arc::clone(&order.plan.cluster);
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
-        let host = order.head.headers.get(HOST).and_then(|h| h.to_str().ok());
         let (hash, cookie) = hash::of_request(&cluster.balancer, &order.head, order.facts);
         let mut retrying: Option<Slot> = None;
         loop {
-            let avoided = course.avoided(&cluster);
-            let asked = Asked {
-                original: order.facts.destination,
-                host,
-                hash,
-                tried: &avoided,
-            };
-            let picked = match self.pick(&cluster, &asked).await {
-                Some(picked) => picked,
-                None if course.forget_tried() => continue,
-                None => return Err(Failed::new(FaultReason::NoEndpoint)),
-            };
+            let picked = self.next(&cluster, &order, &mut course, hash).await;
+            let picked = picked.ok_or_else(|| Failed::new(FaultReason::NoEndpoint))?;
             course.attempts += 1;
             let mut done = self.try_once(&order, &cluster, &course, &picked).await;
             if let Some(outcome) = outcome(&done) {
@@ -110,22 +99,12 @@ impl Upstream {
                 inbound: order.inbound(),
                 body_sent: order.body.was_sent(),
             };
-            let (trouble, sent) = match done {
-                Ok(mut sent) => {
-                    let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
-                    // Only a proxy of the mesh is believed, which takes it out of its application's answers.
-                    let is_told = matches!(sent.security, Security::Mesh { .. })
-                        || sent.workload.as_ref().is_some_and(|w| w.has_sidecar);
-                    if unreached && is_told && !order.inbound() {
-                        (Trouble::Unreached, Some(sent))
-                    } else if course.dislikes(&sent.response) {
-                        (Trouble::Status, Some(sent))
-                    } else {
-                        order.body.seal();
-                        return Ok(sent);
-                    }
+            let (trouble, sent) = match judge(&order, &course, done) {
+                Judged::Good(sent) => {
+                    order.body.seal();
+                    return Ok(sent);
                 }
-                Err(trouble) => (trouble, None),
+                Judged::Bad(trouble, sent) => (trouble, sent),
             };
             if matches!(trouble, Trouble::Connect(_) | Trouble::Unreached)
                 && let Some(newer) = self.newer(&cluster)
@@ -145,12 +124,12 @@ impl Upstream {
             let spent = course.spent();
             let mut next = course.after(&trouble, &picked, request);
             drop(retrying.take());
-            let mut overflowed = false;
-            if course.spent() > spent && counts(&cluster.settings) {
+            let counted = course.spent() > spent && counts(&cluster.settings);
+            if counted {
                 let state = self.state(&cluster);
                 retrying = state.and_then(|state| state.retry(&cluster.settings));
-                overflowed = retrying.is_none();
             }
+            let overflowed = counted && retrying.is_none();
             if overflowed {
                 next = Next::Over;
             }
@@ -158,23 +137,40 @@ impl Upstream {
                 course.tried.clear();
             }
             match (next, sent) {
-                (Next::Again(pause), _) => {
-                    if !pause.is_zero() {
-                        tokio::time::sleep(pause).await;
-                    }
-                }
+                (Next::Again(pause), _) if pause.is_zero() => {}
+                (Next::Again(pause), _) => tokio::time::sleep(pause).await,
                 (Next::Over, Some(sent)) => {
                     order.body.seal();
                     return Ok(Sent { overflowed, ..sent });
                 }
                 (Next::Over, None) => {
-                    let failed = course.failed(trouble, &picked);
-                    return Err(Failed {
-                        exhausted: failed.exhausted && !overflowed,
-                        overflowed,
-                        ..failed
-                    });
+                    return Err(course.failed(trouble, &picked).overflowed(overflowed));
                 }
+            }
+        }
+    }
+
+    /// The endpoint for the next try; when all were tried, any of them again.
+    async fn next(
+        &self,
+        cluster: &Arc<Cluster>,
+        order: &Order<'_>,
+        course: &mut Course<'_>,
+        hash: Option<u64>,
+    ) -> Option<Picked> {
+        let host = order.head.headers.get(HOST).and_then(|h| h.to_str().ok());
+        loop {
+            let avoided = course.avoided(cluster);
+            let asked = Asked {
+                original: order.facts.destination,
+                host,
+                hash,
+                tried: &avoided,
+            };
+            match self.pick(cluster, &asked).await {
+                Some(picked) => return Some(picked),
+                None if course.forget_tried() => {}
+                None => return None,
             }
         }
     }
@@ -244,6 +240,32 @@ impl Upstream {
             time: began.elapsed(),
             overflowed: false,
         })
+    }
+}
+
+/// What a try gave.
+enum Judged {
+    /// A response that is passed on.
+    Good(Sent),
+    /// Why there might be another try, with the response if there is one.
+    Bad(Trouble, Option<Sent>),
+}
+
+fn judge(order: &Order<'_>, course: &Course<'_>, done: Result<Sent, Trouble>) -> Judged {
+    let mut sent = match done {
+        Ok(sent) => sent,
+        Err(trouble) => return Judged::Bad(trouble, None),
+    };
+    let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
+    // Only a proxy of the mesh is believed, which takes it out of its application's answers.
+    let is_told = matches!(sent.security, Security::Mesh { .. })
+        || sent.workload.as_ref().is_some_and(|w| w.has_sidecar);
+    if unreached && is_told && !order.inbound() {
+        Judged::Bad(Trouble::Unreached, Some(sent))
+    } else if course.dislikes(&sent.response) {
+        Judged::Bad(Trouble::Status, Some(sent))
+    } else {
+        Judged::Good(sent)
     }
 }
 

@@ -104,6 +104,7 @@ fn missing_host() {
         expect![[r#"
             Error [IST0101]: VirtualService ns/a: spec.http[0].route[0].destination.host: no Service or ServiceEntry has the host revews.ns.svc.cluster.local, so requests fail with 503: create it or correct the name
             Error [IST0101]: VirtualService ns/a: spec.tcp[0].route[0].destination.host: no Service or ServiceEntry has the host z.ns.svc.cluster.local, so requests fail with 503: create it or correct the name
+            Error [IST0101]: VirtualService ns/a: spec.http[0].mirror.host: no Service or ServiceEntry has the host x.y, so nothing is copied there: create it or correct the name
         "#]],
     );
 }

@@ -40,10 +40,7 @@ fn scope() -> Scope {
     }
 }
 
-/// What `POST /api/x?plan=free` of a member with a token meets, on route `r1` to `web.shop`.
-fn at(direction: Direction, namespace: &str, spec: &str) -> String {
-    let set = ResourceSet::of([translated(namespace, spec)]);
-    let snapshot = Snapshot::build(&set, &scope());
+fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("x-user", "ann"),
@@ -56,6 +53,14 @@ fn at(direction: Direction, namespace: &str, spec: &str) -> String {
             HeaderValue::from_static(value),
         );
     }
+    headers
+}
+
+/// What `POST /api/x?plan=free` of a member with a token meets, on route `r1` to `web.shop`.
+fn at(direction: Direction, namespace: &str, spec: &str) -> String {
+    let set = ResourceSet::of([translated(namespace, spec)]);
+    let snapshot = Snapshot::build(&set, &scope());
+    let headers = headers();
     let claims = serde_json::json!({ "sub": "u1", "realm": { "tier": 3 }, "list": ["x"] });
     let token = Token {
         claims: claims.as_object().cloned().unwrap_or_default(),

@@ -39,10 +39,11 @@ pub fn run(world: &World, case: &Case, objects: &[Value]) -> Outcome {
     setting.analyze();
     let plans = case.calls.iter().map(|call| {
         let scope = setting.scope(&call.from, &case.place());
+        // Of two resources with one key the first is meant: a Service goes before a ServiceEntry, as in the control plane.
         let theirs = resources
             .iter()
             .filter(|r| Audience::of(r).includes(&scope));
-        let snapshot = Snapshot::build(&ResourceSet::of(theirs.cloned()), &scope);
+        let snapshot = Snapshot::build(&ResourceSet::of(theirs.rev().cloned()), &scope);
         let spoken = call::Spoken::read(&call.text, scope.role);
         show::answer(&snapshot, &spoken)
     });
@@ -211,6 +212,7 @@ impl<'w> Setting<'w> {
                 pod,
                 backings: &backings,
                 service_entries: &self.entries(namespace),
+                node_locality: None,
                 mesh: &self.mesh,
             })
         };
@@ -243,6 +245,8 @@ impl<'w> Setting<'w> {
             peer_authentications: configs!(PeerAuthentication),
             request_authentications: configs!(RequestAuthentication),
             authorization_policies: configs!(AuthorizationPolicy),
+            rate_limit_policies: configs!(RateLimitPolicy),
+            sidecars: configs!(Sidecar),
             workloads: None,
         });
         self.notices.extend(

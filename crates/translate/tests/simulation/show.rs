@@ -36,6 +36,7 @@ pub fn answer(snapshot: &Snapshot, call: &Spoken) -> String {
     };
     lines.extend(shares(&simulation.choices));
     lines.extend(listener(snapshot, call, &simulation));
+    lines.extend(bound(snapshot, call, simulation.destination));
     lines
         .iter()
         .map(|line| short(line))
@@ -303,6 +304,16 @@ fn listener(snapshot: &Snapshot, call: &Spoken, simulation: &Simulation) -> Opti
         server.origin,
         server_tls(key)
     ))
+}
+
+/// The address that a gateway listens on, where that is not every one.
+fn bound(snapshot: &Snapshot, call: &Spoken, destination: SocketAddr) -> Option<String> {
+    if call.direction != Direction::Gateway {
+        return None;
+    }
+    let mut listeners = snapshot.gateway_listeners().into_iter();
+    let listener = listeners.find(|l| l.bind_port == destination.port())?;
+    Some(format!("listens on {} only", listener.address?))
 }
 
 fn server_tls(tls: &ServerTls) -> String {

@@ -5,7 +5,7 @@
 //! me sidecar|gateway NS/POD IP k=v…
 //! mesh [registry-only|dynamic] [plain] [near=off] [eject] [connect=S] [h2] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
 //! service NS/NAME IP|- proto:port[>target]…  [export=NS] [same=zone|node]
-//! entry NS/HOST IP,…|- proto:port… [dns|first|dynamic|none] [vip=IP,…] [san=NAME]
+//! entry NS/HOST IP,…|- proto:port… [dns|first|dynamic|none] [vip=IP,…] [san=NAME] [inside]
 //! pod NS/NAME IP serves=NAME,… [k=v]… [sa=NAME] [unready|draining] [plain] [named] [locality=R/Z/S] [node=N] [weight=N]
 //! policy NS/NAME host=H [rr|random|passthrough] [tls=MODE] [sni=NAME] [san=NAME] [at=PORT:TLSMODE]… [eject]
 //!        [near=off|LABEL,…] [failover=R:R] [distribute=FROM>TO:SHARE,…] [conns=N] [requests=N]
@@ -233,7 +233,7 @@ fn service(kind: &str, rest: &[&str], age: u64) -> Service {
             r if r.contains(&"none") => Resolution::None,
             _ => Resolution::Static,
         },
-        location: if kubernetes {
+        location: if kubernetes || rest.contains(&"inside") {
             Location::Internal
         } else {
             Location::External

@@ -67,6 +67,7 @@ fn the_others_rules_stand_in_the_roots_place() {
               written in pages#2 for #0
             http ""
               to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
         "#]],
     );
 }
@@ -97,11 +98,12 @@ fn a_root_without_a_delegate_takes_nothing_and_says_why() {
         ROOT,
         &[],
         expect![[r#"
-        hosts ["shop.com"] gateways ["a/g"] Public
-        http ""
-          to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
-        Warning: spec.http[0].delegate: VirtualService b/pages does not exist or is broken: create it, or correct name and namespace; until then this rule takes no request
-    "#]],
+            hosts ["shop.com"] gateways ["a/g"] Public
+            http ""
+              to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
+            Warning: spec.http[0].delegate: VirtualService b/pages does not exist or is broken: create it, or correct name and namespace; until then this rule takes no request
+        "#]],
     );
     check(
         ROOT,
@@ -113,6 +115,7 @@ fn a_root_without_a_delegate_takes_nothing_and_says_why() {
             hosts ["shop.com"] gateways ["a/g"] Public
             http ""
               to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
             Warning: spec.http[0].delegate: VirtualService b/pages has hosts of its own, so it cannot be delegated to: remove its hosts; until then this rule takes no request
         "#]],
     );
@@ -126,6 +129,7 @@ fn a_root_without_a_delegate_takes_nothing_and_says_why() {
             hosts ["shop.com"] gateways ["a/g"] Public
             http ""
               to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
             Warning: spec.http[0].delegate: VirtualService b/pages is not exported to a: add that to its exportTo; until then this rule takes no request
         "#]],
     );
@@ -139,6 +143,7 @@ fn a_root_without_a_delegate_takes_nothing_and_says_why() {
             hosts ["shop.com"] gateways ["a/g"] Public
             http ""
               to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
             Warning: spec.http[0].delegate: VirtualService b/pages only delegates further, which goes one level deep: put the rules there; until then this rule takes no request
         "#]],
     );
@@ -152,6 +157,7 @@ fn a_root_without_a_delegate_takes_nothing_and_says_why() {
             hosts ["shop.com"] gateways ["a/g"] Public
             http ""
               to rest.a.svc.cluster.local weight 1 HeaderEdit { set: [], add: [], remove: [] }
+              written in root#1 for #1
             Warning: spec.http[0].delegate: no rule of VirtualService b/pages can match together with this rule's match, so it takes no request: its matches must be narrower than these
         "#]],
     );
