@@ -1,6 +1,6 @@
 //! Files that say which versions requests go to.
 
-use super::Walk;
+use super::{RATED, Walk};
 use crate::mesh::eventually;
 use anyhow::{Result, ensure};
 
@@ -14,7 +14,7 @@ const MANY: usize = 1000;
 pub(super) fn all_are_v1(walk: &Walk) -> Result<()> {
     walk.with(RULES, || {
         walk.only(NOBODY, &["v1"])?;
-        walk.pages(None, "Reviews served by", "stars")?;
+        walk.pages(None, "Reviews served by", RATED)?;
         for service in ["details", "ratings"] {
             let answer = walk.get(&format!("http://{service}:9080/{service}/0"), &[])?;
             ensure!(answer.status == 200, "{service}: {answer:?}");
@@ -75,7 +75,7 @@ pub(super) fn jason_v2_others_v1(walk: &Walk) -> Result<()> {
         walk.only(JASON, &["v2"])?;
         walk.only(NOBODY, &["v1"])?;
         walk.pages(Some("jason"), "black stars", "red stars")?;
-        walk.pages(None, "Reviews served by", "stars")
+        walk.pages(None, "Reviews served by", RATED)
     })
 }
 
@@ -108,7 +108,7 @@ pub(super) fn ratings_are_a_vm(walk: &Walk) -> Result<()> {
 fn rated(walk: &Walk, ratings: &str) -> Result<()> {
     walk.with(RULES, || {
         walk.only(NOBODY, &["v3"])?;
-        walk.pages(None, "Ratings service is currently unavailable", "stars")?;
+        walk.pages(None, "Ratings service is currently unavailable", RATED)?;
         walk.copy("ratings", ratings, &[])?;
         walk.pages(None, "red stars", "currently unavailable")?;
         walk.without("ratings", ratings)?;
