@@ -149,7 +149,7 @@ fn limits_hold_under_load() -> Result<()> {
     let limits = [
         (
             "{connectionPool: {tcp: {maxConnections: 6}, http: {http1MaxPendingRequests: 4}}}",
-            (6, 10),
+            (6, 6),
         ),
         ("{connectionPool: {http: {http2MaxRequests: 9}}}", (9, 9)),
     ];
@@ -169,11 +169,11 @@ fn limits_hold_under_load() -> Result<()> {
     Ok(())
 }
 
-/// Three hundred requests, sixty at once. Returns how many were served and how many refused.
+/// A thousand requests, sixty at once. Returns how many were served and how many refused.
 fn under_load(mesh: &Mesh, policy: &str, limits: (usize, usize)) -> Result<(usize, usize)> {
     let (at_once, at_least) = limits;
     let before = overflows(mesh)?;
-    let answers = ask(mesh, (300, 60), 300)?;
+    let answers = ask(mesh, (1000, 60), 300)?;
     let count = |end: &str| -> usize {
         let those = answers.iter().filter(|(answer, _)| answer.ends_with(end));
         those.map(|(_, count)| count).sum()
@@ -183,7 +183,7 @@ fn under_load(mesh: &Mesh, policy: &str, limits: (usize, usize)) -> Result<(usiz
     let seen = figure(mesh, "deploy/counting", "count")?;
     println!("{policy}: {served} served, {refused} refused, {most} at once");
     ensure!(
-        served + refused == 300 && served >= at_least && refused > 0,
+        served + refused == 1000 && served >= at_least && refused > 0,
         "{policy}: {answers:?}"
     );
     ensure!(

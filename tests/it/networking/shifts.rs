@@ -127,11 +127,13 @@ fn version(walk: &Walk, service: &str, version: &str) -> Result<()> {
     };
     refused()?;
     let log = walk.log()?;
-    let cluster = format!("outbound|9080|{version}|{service}.default.svc.cluster.local");
-    let told = log
-        .lines()
-        .any(|line| line.contains("503 UH no_healthy_upstream") && line.contains(&cluster));
-    ensure!(told, "the access log tells of {cluster}:\n{log}");
+    let told = log.contains(&format!(
+        "|{version}|{service}.default.svc.cluster.local has no endpoint"
+    ));
+    ensure!(
+        told && log.contains("503 UH no_healthy_upstream"),
+        "the log tells of it:\n{log}"
+    );
     walk.copy(service, version, &[])?;
     eventually(&format!("{service} {version} answers"), 10, || {
         Ok(walk.get(&url, &[])?.status == 200)
