@@ -104,7 +104,7 @@ spec:
 }
 
 /// `count` requests, as many of them at once as `at_once` says: how often each status and `x-envoy-overloaded` came, and
-/// how often each server answered.
+/// how often each server answered, where they are asked one by one.
 fn ask(
     mesh: &Mesh,
     (count, at_once): (usize, usize),
@@ -117,7 +117,15 @@ fn ask(
     let told = " %{http_code} %header{x-envoy-overloaded}\n";
     let mut curl = vec!["curl", "-s", "-m", "60", "-w", told, &url];
     if at_once != "1" {
-        curl.extend(["-Z", "--parallel-immediate", "--parallel-max", &at_once]);
+        // Bodies would mix.
+        curl.extend([
+            "-o",
+            "/dev/null",
+            "-Z",
+            "--parallel-immediate",
+            "--parallel-max",
+            &at_once,
+        ]);
     }
     let said = mesh.exec("deploy/sleep", "sleep", &curl)?;
     let mut answers = BTreeMap::new();
@@ -141,12 +149,9 @@ fn limits_hold_under_load() -> Result<()> {
     let limits = [
         (
             "{connectionPool: {tcp: {maxConnections: 6}, http: {http1MaxPendingRequests: 4}}}",
-            (6, 10),
+            (6, 6),
         ),
-        (
-            "{connectionPool: {http: {http1MaxPendingRequests: 1, http2MaxRequests: 9}}}",
-            (9, 9),
-        ),
+        ("{connectionPool: {http: {http2MaxRequests: 9}}}", (9, 9)),
     ];
     let (mut counted, mut refused) = (0, 0);
     for (policy, (limit, served)) in limits {
@@ -164,21 +169,21 @@ fn limits_hold_under_load() -> Result<()> {
     Ok(())
 }
 
-/// Three hundred requests, sixty at once. Returns how many were served and how many refused.
+/// A thousand requests, sixty at once. Returns how many were served and how many refused.
 fn under_load(mesh: &Mesh, policy: &str, limits: (usize, usize)) -> Result<(usize, usize)> {
     let (at_once, at_least) = limits;
     let before = overflows(mesh)?;
-    let answers = ask(mesh, (300, 60), 300)?;
+    let answers = ask(mesh, (1000, 60), 300)?;
     let count = |end: &str| -> usize {
         let those = answers.iter().filter(|(answer, _)| answer.ends_with(end));
         those.map(|(_, count)| count).sum()
     };
-    let (served, refused) = (count(" 200"), count(" 503 true"));
+    let (served, refused) = (count("200"), count("503 true"));
     let most = figure(mesh, "deploy/counting", "most")?;
     let seen = figure(mesh, "deploy/counting", "count")?;
     println!("{policy}: {served} served, {refused} refused, {most} at once");
     ensure!(
-        served + refused == 300 && served >= at_least && refused > 0,
+        served + refused == 1000 && served >= at_least && refused > 0,
         "{policy}: {answers:?}"
     );
     ensure!(

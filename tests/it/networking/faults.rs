@@ -1,6 +1,6 @@
 //! Files that make services fail or wait.
 
-use super::{Answer, Walk};
+use super::{Answer, RATED, Walk};
 use crate::mesh::eventually;
 use anyhow::{Result, ensure};
 
@@ -40,7 +40,7 @@ pub(super) fn ratings_abort(walk: &Walk) -> Result<()> {
         })?;
         let answer = walk.get(RATINGS, &[])?;
         ensure!(answer.status == 200, "everybody else's do not: {answer:?}");
-        walk.pages(Some("jason"), NOT_RATED, "stars")?;
+        walk.pages(Some("jason"), NOT_RATED, RATED)?;
         walk.pages(None, "Reviews served by", NOT_RATED)
     })
 }

@@ -103,7 +103,7 @@ pub(super) fn lets_google_out(walk: &Walk) -> Result<()> {
     walk.delete("egress-rule-google-apis")?;
     eventually("the host is not called", 10, || Ok(plain()?.0 == "502"))?;
     let log = walk.log()?;
-    ensure!(log.contains("BlackHoleCluster"), "{log}");
+    ensure!(log.contains(" block_all"), "{log}");
     for url in ["https://www.googleapis.com/", "http://www.googleapis.com/"] {
         let said = simulate(walk, url)?;
         ensure!(

@@ -1,6 +1,6 @@
 //! Files that say which versions requests go to.
 
-use super::Walk;
+use super::{RATED, Walk};
 use crate::mesh::eventually;
 use anyhow::{Result, ensure};
 
@@ -14,7 +14,7 @@ const MANY: usize = 1000;
 pub(super) fn all_are_v1(walk: &Walk) -> Result<()> {
     walk.with(RULES, || {
         walk.only(NOBODY, &["v1"])?;
-        walk.pages(None, "Reviews served by", "stars")?;
+        walk.pages(None, "Reviews served by", RATED)?;
         for service in ["details", "ratings"] {
             let answer = walk.get(&format!("http://{service}:9080/{service}/0"), &[])?;
             ensure!(answer.status == 200, "{service}: {answer:?}");
@@ -75,7 +75,7 @@ pub(super) fn jason_v2_others_v1(walk: &Walk) -> Result<()> {
         walk.only(JASON, &["v2"])?;
         walk.only(NOBODY, &["v1"])?;
         walk.pages(Some("jason"), "black stars", "red stars")?;
-        walk.pages(None, "Reviews served by", "stars")
+        walk.pages(None, "Reviews served by", RATED)
     })
 }
 
@@ -108,7 +108,7 @@ pub(super) fn ratings_are_a_vm(walk: &Walk) -> Result<()> {
 fn rated(walk: &Walk, ratings: &str) -> Result<()> {
     walk.with(RULES, || {
         walk.only(NOBODY, &["v3"])?;
-        walk.pages(None, "Ratings service is currently unavailable", "stars")?;
+        walk.pages(None, "Ratings service is currently unavailable", RATED)?;
         walk.copy("ratings", ratings, &[])?;
         walk.pages(None, "red stars", "currently unavailable")?;
         walk.without("ratings", ratings)?;
@@ -127,11 +127,13 @@ fn version(walk: &Walk, service: &str, version: &str) -> Result<()> {
     };
     refused()?;
     let log = walk.log()?;
-    let cluster = format!("outbound|9080|{version}|{service}.default.svc.cluster.local");
-    let told = log
-        .lines()
-        .any(|line| line.contains("503 UH no_healthy_upstream") && line.contains(&cluster));
-    ensure!(told, "the access log tells of {cluster}:\n{log}");
+    let told = log.contains(&format!(
+        "|{version}|{service}.default.svc.cluster.local has no endpoint"
+    ));
+    ensure!(
+        told && log.contains("503 UH no_healthy_upstream"),
+        "the log tells of it:\n{log}"
+    );
     walk.copy(service, version, &[])?;
     eventually(&format!("{service} {version} answers"), 10, || {
         Ok(walk.get(&url, &[])?.status == 200)
