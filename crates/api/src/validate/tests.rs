@@ -101,7 +101,7 @@ fn actions_and_weights() {
     );
     check(
         "VirtualService",
-        "{hosts: [a], tcp: [{match: [{destinationSubnets: [x], sourceSubnet: y}]}], tls: [{match: [{sniHosts: [b.c]}], route: [{destination: {host: a}}]}, {match: [{sniHosts: []}], route: []}]}",
+        "{hosts: [a], tcp: [{match: [{destinationSubnets: [x], sourceSubnet: 10.0.0.0/8}]}], tls: [{match: [{sniHosts: [b.c]}], route: [{destination: {host: a}}]}, {match: [{sniHosts: []}], route: []}]}",
         expect![[r#"
             Error IST0106 spec.tls[1].match[0].sniHosts: is empty: name a server
             Error IST0106 spec.tls[1]: has no route: name a destination
