@@ -333,12 +333,18 @@ fn as_user(mut command: Command, user: As) -> Command {
     command
 }
 
-/// The Python that has a module: pods have the machine's programs, but not its PATH.
-pub fn python(module: &str) -> Result<String> {
-    let script = format!("import {module}, sys; print(sys.executable)");
-    let output = Command::new("python3").args(["-c", &script]).output()?;
-    ensure!(output.status.success(), "python3 has no {module}");
-    Ok(text(&output.stdout).trim().to_owned())
+/// The system's Python, which pods have too, if it has a module: they see neither `/root` nor what is installed there.
+pub fn python(module: &str) -> Result<&'static str> {
+    const SYSTEM: &str = "/usr/bin/python3";
+    let script = format!("import {module}");
+    let output = Command::new(SYSTEM).args(["-c", &script]).output();
+    let output = output.with_context(|| format!("{SYSTEM}: install Debian's python3"))?;
+    ensure!(
+        output.status.success(),
+        "{SYSTEM} has no {module}: {}",
+        text(&output.stderr)
+    );
+    Ok(SYSTEM)
 }
 
 /// Bytes as text.

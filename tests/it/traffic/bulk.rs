@@ -46,7 +46,7 @@ fn a_gibibyte_passes_in_bounded_memory() -> Result<()> {
     let mesh = Mesh::up(&[])?;
     mesh.kubectl(&["label", "namespace", "default", "istio-injection=enabled"])?;
     mesh.kubectl(&["apply", "-f", "samples/sleep/sleep.yaml"])?;
-    mesh.apply(&bulk(&python))?;
+    mesh.apply(&bulk(python))?;
     for deployment in ["deploy/sleep", "deploy/bulk"] {
         mesh.kubectl(&["rollout", "status", "--timeout=60s", deployment])?;
     }
