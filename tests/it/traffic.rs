@@ -144,7 +144,6 @@ fn figure(mesh: &Mesh, pod: &str, name: &str) -> Result<usize> {
 }
 
 #[test]
-#[ignore = "has not passed as a whole yet: run it by name with --ignored"]
 fn limits_hold_under_load() -> Result<()> {
     let mesh = up(1)?;
     let limits = [

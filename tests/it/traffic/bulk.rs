@@ -40,7 +40,6 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Bulk).serve_forever()
 const GROWTH: u64 = 48 << 20;
 
 #[test]
-#[ignore = "has not passed as a whole yet: run it by name with --ignored"]
 fn a_gibibyte_passes_in_bounded_memory() -> Result<()> {
     let python = python("http.server")?;
     let mesh = Mesh::up(&[])?;
