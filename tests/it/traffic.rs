@@ -82,7 +82,7 @@ fn up(replicas: usize) -> Result<Mesh> {
     let mesh = Mesh::up(&[])?;
     mesh.kubectl(&["label", "namespace", "default", "istio-injection=enabled"])?;
     mesh.kubectl(&["apply", "-f", "samples/sleep/sleep.yaml"])?;
-    mesh.apply(&counting(&python, replicas))?;
+    mesh.apply(&counting(python, replicas))?;
     for deployment in ["deploy/sleep", "deploy/counting"] {
         mesh.kubectl(&["rollout", "status", "--timeout=60s", deployment])?;
     }

@@ -24,6 +24,8 @@ pub(super) struct InboundPort {
     protocol: Protocol,
     /// Absent: no service is behind it.
     facts: Option<ServiceFacts>,
+    /// Limits on what comes in.
+    settings: Arc<ClusterSettings>,
     /// One cluster for each of `addresses`, so that requests share them.
     clusters: Vec<Arc<Cluster>>,
     /// The pod's addresses.
@@ -36,6 +38,21 @@ impl InboundPort {
     /// Its clusters, one for each address of the pod.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.iter()
+    }
+
+    /// The application at `address`, for what came to port `number` of the pod.
+    fn cluster(&self, number: u16, address: SocketAddr) -> Arc<Cluster> {
+        let timeout = self.settings.pool.connect_timeout;
+        Arc::new(Cluster {
+            name: format!("inbound|{number}||").into(),
+            service: self.facts.clone(),
+            discovery: Discovery::Fixed(address),
+            balancer: Balancer::Passthrough,
+            connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+            protocol: self.protocol,
+            tls: ClusterTls::Plain,
+            settings: Arc::clone(&self.settings),
+        })
     }
 }
 
@@ -54,15 +71,11 @@ pub(super) fn ports(
     let Some(declared) = sidecar.and_then(|s| s.ingress.as_deref()) else {
         return ports;
     };
-    declared
-        .iter()
-        .map(|listener| {
-            let known = ports.remove(&listener.port);
-            let facts = known.and_then(|port| port.facts);
-            let pool = listener.pool.as_ref().or(limits);
-            (listener.port, of_listener(scope, listener, (facts, pool)))
-        })
-        .collect()
+    let listeners = declared.iter().map(|listener| {
+        let known = ports.remove(&listener.port);
+        (listener.port, of_listener(scope, listener, (known, limits)))
+    });
+    listeners.collect()
 }
 
 /// The limits that a DestinationRule sets for a port of the workload's own service (Istio: they hold on its side, too).
@@ -81,33 +94,33 @@ fn limited(pool: Option<&ConnectionPool>) -> Arc<ClusterSettings> {
     })
 }
 
-/// A port that a Sidecar object declares; `facts` are those of the service behind it.
+/// A port that a Sidecar object declares; `known` is what services say of it.
 fn of_listener(
     scope: &Scope,
     listener: &IngressListener,
-    (facts, pool): (Option<ServiceFacts>, Option<&ConnectionPool>),
+    (known, limits): (Option<InboundPort>, Option<&ConnectionPool>),
 ) -> InboundPort {
+    let settings = match (&listener.pool, &known) {
+        (Some(own), _) => limited(Some(own)),
+        (None, Some(known)) => Arc::clone(&known.settings),
+        (None, None) => limited(limits),
+    };
+    let mut port = InboundPort {
+        protocol: listener.protocol,
+        facts: known.and_then(|known| known.facts),
+        settings,
+        clusters: Vec::new(),
+        addresses: scope.addresses.clone(),
+        declared: true,
+    };
     let endpoint = |ip: &IpAddr| match listener.endpoint {
         None => SocketAddr::new(*ip, listener.port),
         Some(IngressEndpoint::Instance(port)) => SocketAddr::new(*ip, port),
         Some(IngressEndpoint::Address(address)) => address,
     };
-    let clusters = scope.addresses.iter().map(|ip| {
-        let cluster = cluster(facts.as_ref(), listener.protocol, endpoint(ip));
-        Arc::new(Cluster {
-            name: format!("inbound|{}||", listener.port).into(),
-            settings: limited(pool),
-            ..cluster
-        })
-    });
-    let clusters = clusters.collect();
-    InboundPort {
-        protocol: listener.protocol,
-        facts,
-        clusters,
-        addresses: scope.addresses.clone(),
-        declared: true,
-    }
+    let clusters = port.addresses.iter().map(endpoint);
+    port.clusters = clusters.map(|at| port.cluster(listener.port, at)).collect();
+    port
 }
 
 /// Ports of the services that the workload is an endpoint of.
@@ -149,25 +162,16 @@ fn of_services(
                 subset: None,
                 policy: None,
             };
-            let settings = limited(pool(service, number).as_ref());
-            let clusters = scope
-                .addresses
-                .iter()
-                .map(|ip| {
-                    let address = SocketAddr::new(*ip, target);
-                    Arc::new(Cluster {
-                        settings: Arc::clone(&settings),
-                        ..cluster(Some(&facts), protocol, address)
-                    })
-                })
-                .collect();
-            let port = InboundPort {
+            let mut port = InboundPort {
                 protocol,
                 facts: Some(facts),
-                clusters,
+                settings: limited(pool(service, number).as_ref()),
+                clusters: Vec::new(),
                 addresses: scope.addresses.clone(),
                 declared: false,
             };
+            let addresses = port.addresses.iter().map(|ip| SocketAddr::new(*ip, target));
+            port.clusters = addresses.map(|at| port.cluster(target, at)).collect();
             (target, port)
         })
         .collect()
@@ -192,19 +196,6 @@ pub(super) fn own_workload<'a>(set: &'a ResourceSet, scope: &Scope) -> Option<&'
     })
 }
 
-fn cluster(facts: Option<&ServiceFacts>, protocol: Protocol, address: SocketAddr) -> Cluster {
-    Cluster {
-        name: format!("inbound|{}||", address.port()).into(),
-        service: facts.cloned(),
-        discovery: Discovery::Fixed(address),
-        balancer: Balancer::Passthrough,
-        connect_timeout: CONNECT_TIMEOUT,
-        protocol,
-        tls: ClusterTls::Plain,
-        settings: Arc::default(),
-    }
-}
-
 fn target(snapshot: &Snapshot, facts: &ConnectionFacts) -> Target {
     let to = facts.destination;
     if CAPTURE_PORTS.contains(&to.port()) {
@@ -221,7 +212,7 @@ fn target(snapshot: &Snapshot, facts: &ConnectionFacts) -> Target {
             let at = at.or_else(|| port.declared.then_some(0));
             match at.and_then(|at| port.clusters.get(at)) {
                 Some(cluster) => cluster.clone(),
-                None => Arc::new(cluster(port.facts.as_ref(), port.protocol, to)),
+                None => port.cluster(to.port(), to),
             }
         }
     })

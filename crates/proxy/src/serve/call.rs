@@ -84,16 +84,15 @@ impl Call<'_> {
         (head, body): (request::Parts, Replay),
     ) -> Response<Body> {
         let conn = self.conn;
-        if let Some(policy) = plan.route().and_then(|route| route.policy.clone()) {
-            let route = plan.route().cloned().unwrap_or_default();
-            if let Some(answer) = self.before(cx, &mut open, &policy, &head).await {
-                open.record.route = route.name;
-                if let Some(cluster) = plan.cluster() {
-                    open.record.cluster = cluster.name.clone();
-                }
-                aim(conn, &mut open, plan.cluster());
-                return finish_own(cx, open, &[], answer);
+        if let Some(policy) = plan.route().and_then(|route| route.policy.clone())
+            && let Some(answer) = self.before(cx, &mut open, &policy, &head).await
+        {
+            open.record.route = plan.route().map(|r| r.name.clone()).unwrap_or_default();
+            if let Some(cluster) = plan.cluster() {
+                open.record.cluster = cluster.name.clone();
             }
+            aim(conn, &mut open, plan.cluster());
+            return finish_own(cx, open, &[], answer);
         }
         match plan {
             RequestPlan::Forward(plan) => self.forward(cx, open, &plan, (head, body)).await,
@@ -122,7 +121,13 @@ impl Call<'_> {
                 };
                 direct(conn, cx, open, (&route, &response_edits), answer)
             }
-            RequestPlan::Refuse(fault) => refuse(conn, cx, open, &fault, None),
+            RequestPlan::Refuse(fault) => {
+                // Envoy knows where the request was going, though nobody is there.
+                if fault.reason == FaultReason::NoEndpoint {
+                    open.record.cluster = fault.subject.as_str().into();
+                }
+                refuse(conn, cx, open, &fault, None)
+            }
         }
     }
 
@@ -169,7 +174,8 @@ impl Call<'_> {
         capture_request(&mut open, &head.headers);
         quote(&mut open, &plan.response_edits, &head.headers);
         let is_connect = head.method == Method::CONNECT;
-        mirror::send(conn, &plan.mirrors, (&head, &body), plan.timeout);
+        let copied = (&head, &body, open.grpc);
+        mirror::send(conn, &plan.mirrors, copied, plan.timeout);
         let deadline = plan.timeout.map(|limit| Bound::after(&body, limit));
         let sending = body.clone();
         let order = Order {

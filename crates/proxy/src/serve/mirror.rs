@@ -25,11 +25,12 @@ const MOST: usize = 256;
 /// Bound on a copy where the rule has no timeout.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Sends copies of the request with this head, as it goes upstream, once its body is there. Tunnels are not copied.
+/// Sends copies of the request with this head (and whether it is gRPC), as it goes upstream, once its body is there.
+/// Tunnels are not copied.
 pub(super) fn send(
     conn: &Conn,
     mirrors: &[MirrorPlan],
-    (head, body): (&request::Parts, &Replay),
+    (head, body, grpc): (&request::Parts, &Replay, bool),
     timeout: Option<Duration>,
 ) {
     let is_tunnel =
@@ -48,6 +49,7 @@ pub(super) fn send(
             facts: conn.facts,
             plan: plan(mirror, timeout),
             head: shadowed(head),
+            grpc,
             _place: place,
         };
         let whole = body.copy(MOST_BYTES);
@@ -65,6 +67,7 @@ struct Copy {
     facts: ConnectionFacts,
     plan: ForwardPlan,
     head: request::Parts,
+    grpc: bool,
     _place: Place,
 }
 
@@ -81,7 +84,7 @@ impl Copy {
             },
             head: self.head.clone(),
             body,
-            grpc: false,
+            grpc: self.grpc,
             upgrade: false,
             deadline: None,
         };

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FIXTURE: &str = include_str!("../compatibility.yaml");
 
 /// Fields that no decision depends on and of which nothing is said to users, who must write most of them.
-const LABELS: [(&str, &str, &str); 10] = [
+const LABELS: [(&str, &str, &str); 8] = [
     (
         "Gateway",
         "servers[].port.targetPort",
@@ -41,18 +41,8 @@ const LABELS: [(&str, &str, &str); 10] = [
     ),
     (
         "Sidecar",
-        "inboundConnectionPool.tcp.connectTimeout",
-        "connecting to the application has 10 s",
-    ),
-    (
-        "Sidecar",
         "ingress[].connectionPool.http.h2UpgradePolicy",
         "for what goes out only, as in Istio",
-    ),
-    (
-        "Sidecar",
-        "ingress[].connectionPool.tcp.connectTimeout",
-        "connecting to the application has 10 s",
     ),
     ("Sidecar", "ingress[].port.name", "a name for people"),
     (

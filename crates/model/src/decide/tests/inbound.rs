@@ -121,4 +121,10 @@ fn limits_on_what_comes_in() {
     assert_eq!(limit(&scoped, 9080), Some(3), "the Sidecar object's");
     let declared = format!("{own}\nscope default/own conns=3 in=http:7000");
     assert_eq!(limit(&declared, 7000), Some(3));
+    let declared = format!("{own}\nscope default/own in=http:9080");
+    assert_eq!(
+        limit(&declared, 9080),
+        Some(7),
+        "declared, without limits of its own"
+    );
 }
