@@ -107,6 +107,7 @@ fn snapshot(policies: impl IntoIterator<Item = AuthorizationPolicy>, scope: &Sco
 
 fn sidecar(labels: BTreeMap<Str, Str>) -> Scope {
     Scope {
+        on_demand: false,
         role: Role::Sidecar,
         pod: "web-1".into(),
         namespace: "default".into(),
@@ -131,6 +132,7 @@ fn gateway(namespace: &str, kind: &str, name: &str) -> Option<Scope> {
     };
     let label = format!("gateway.networking.k8s.io/{label}");
     Some(Scope {
+        on_demand: false,
         role: Role::Gateway,
         namespace: namespace.into(),
         ..sidecar([(label.into(), name.into())].into())

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bookinfo;
+mod demand;
 mod mesh;
 mod names;
 mod networking;

@@ -329,6 +329,7 @@ fn scope(role: Role, args: &ProxyArgs) -> Scope {
         .split_once(".svc.")
         .map_or("cluster.local", |(_, domain)| domain);
     Scope {
+        on_demand: role == Role::Sidecar && args.on_demand.eq_ignore_ascii_case("true"),
         role,
         pod: args.pod.as_str().into(),
         namespace: args.namespace.as_str().into(),

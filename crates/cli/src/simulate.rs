@@ -190,6 +190,7 @@ pub fn scope_of(pod: &Value) -> Scope {
         .unwrap_or_else(|| name.clone());
     let revision = label("service.istio.io/canonical-revision").or_else(|| label("version"));
     Scope {
+        on_demand: false,
         role: if is_router {
             Role::Gateway
         } else {

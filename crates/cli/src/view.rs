@@ -49,7 +49,7 @@ pub async fn resources_for(cluster: &Cluster, scope: &Scope) -> Result<ResourceS
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cache: None,
     };
-    tokio::spawn(client::run(options, sender));
+    tokio::spawn(client::run(options, mpsc::channel(1).1, sender));
     let mut set = ResourceSet::default();
     let whole = async {
         while let Some(update) = updates.recv().await {
@@ -57,6 +57,7 @@ pub async fn resources_for(cluster: &Cluster, scope: &Scope) -> Result<ResourceS
                 Update::Changed { changed, removed } => {
                     set.apply(changed, removed);
                 }
+                Update::Found(_) | Update::Forgotten(_) => {}
                 Update::Synced => return Ok(()),
             }
         }

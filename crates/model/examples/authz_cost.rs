@@ -100,6 +100,7 @@ fn policy(kind: &str, at: usize) -> AuthorizationPolicy {
 
 fn scope() -> Scope {
     Scope {
+        on_demand: false,
         role: Role::Sidecar,
         pod: "web-1".into(),
         namespace: "default".into(),

@@ -213,6 +213,7 @@ fn pod(at: usize) -> Workload {
 
 fn scope() -> Scope {
     Scope {
+        on_demand: false,
         role: Role::Sidecar,
         pod: "client".into(),
         namespace: "default".into(),

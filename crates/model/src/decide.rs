@@ -13,6 +13,8 @@
 //! limits::met(&Snapshot, &ConnectionFacts, &Peer, &LimitFacts) --> Vec<Met>
 //! request(&Snapshot, &ConnectionFacts, &Peer, &RequestHead, dice) --> RequestPlan
 //! known(&Snapshot, name, search) --> Known?                               (DNS)
+//! demand::of_…(&Snapshot, address or name) --> Lookup?                    (to be asked first, where less than all is sent)
+//! Directory::reach(&Scope, lookups) --> Reach?                            (control plane: what a proxy is sent)
 //! ```
 //! Paths and hosts are in the form of [`canonical`] before anything looks at them.
 //! Nothing here waits, logs, counts or looks at a clock; chance comes in as a number.
@@ -21,6 +23,7 @@ pub mod authz;
 pub mod canonical;
 pub mod cluster;
 mod clusters;
+pub mod demand;
 pub mod gateway;
 pub mod host;
 mod inbound;
@@ -34,6 +37,7 @@ mod outbound;
 mod peers;
 pub mod plan;
 mod policy;
+pub mod reach;
 mod registry;
 pub mod resources;
 mod rewrite;

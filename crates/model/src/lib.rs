@@ -10,6 +10,7 @@ pub mod decide;
 pub mod gateway;
 pub mod identity;
 pub mod limit;
+pub mod lookup;
 pub mod matching;
 pub mod mesh;
 pub mod name;

@@ -274,6 +274,8 @@ pub struct Scope {
     pub cluster: Str,
     /// Cluster domain, such as `cluster.local`.
     pub domain: Str,
+    /// Whether it is told of services only when it asks for them (sidecars; gateways are told of all).
+    pub on_demand: bool,
 }
 
 /// What a proxy does.

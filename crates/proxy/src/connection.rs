@@ -22,10 +22,12 @@ use crate::worker::{Entry, Worker};
 use bytes::Bytes;
 use first::{Found, first_words, hello};
 use lateen_filters::Client;
-use lateen_model::decide;
 use lateen_model::decide::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, TcpPlan,
 };
+use lateen_model::decide::snapshot::Snapshot;
+use lateen_model::decide::{self, demand};
+use lateen_model::lookup::Lookup;
 use lateen_model::security::MtlsMode;
 use lateen_net::detect::{ClientHello, Guess};
 use lateen_net::http::Version;
@@ -91,7 +93,11 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
     match conn.facts.direction {
         Direction::Inbound => inbound(conn, stream).await,
         Direction::Outbound | Direction::Gateway => {
-            let plan = conn.plan();
+            let plan = match conn.learn_address().await {
+                Ok(()) => conn.plan(),
+                // Whoever speaks HTTP is told why.
+                Err(fault) => ConnectionPlan::Detect(TcpPlan::Refuse(fault)),
+            };
             follow(conn, stream, plan, None, None).await;
         }
     }
@@ -142,11 +148,46 @@ impl Conn {
         decide::connection(&live.snapshot, &self.facts, fastrand::u64(..))
     }
 
+    /// Waits for what has to be known before the connection is decided on.
+    async fn learn_address(&self) -> Result<(), Fault> {
+        self.learn(|snapshot| demand::of_address(snapshot, self.facts.destination.ip()))
+            .await
+    }
+
+    /// Waits until the control plane has told what `wanted` says is missing. What comes in is decided on without it.
+    pub(crate) async fn learn(
+        &self,
+        wanted: impl FnOnce(&Snapshot) -> Option<Lookup>,
+    ) -> Result<(), Fault> {
+        if self.facts.direction != Direction::Outbound {
+            return Ok(());
+        }
+        let shared = &self.worker.shared;
+        let missing = wanted(&shared.live.load().snapshot);
+        match missing {
+            Some(lookup) => shared.demand.learn(lookup).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out who calls, where that is not known.
+    async fn meet(&self) {
+        let shared = &self.worker.shared;
+        let missing = demand::of_peer(&shared.live.load().snapshot, self.facts.source.ip());
+        if let Some(peer) = missing {
+            shared.demand.meet(peer).await;
+        }
+    }
+
     /// The plan for TLS that is not ended here.
-    fn passed(&mut self, hello: ClientHello) -> TcpPlan {
+    async fn passed(&mut self, hello: ClientHello) -> TcpPlan {
         self.server_name = hello.server_name.unwrap_or_default();
         // Policies may ask for it.
         self.peer.server_name = decide::host::canonical(&self.server_name).as_ref().into();
+        let named = |snapshot: &Snapshot| demand::of_server_name(snapshot, &self.server_name);
+        if let Err(fault) = self.learn(named).await {
+            return TcpPlan::Refuse(fault);
+        }
         let live = self.worker.shared.live.load();
         decide::server_name(
             &live.snapshot,
@@ -172,6 +213,7 @@ type Early = Option<Found>;
 
 /// From the mesh to the application: PeerAuthentication says whether mutual TLS must, may or cannot be.
 async fn inbound(mut conn: Conn, mut stream: Stream) {
+    conn.meet().await;
     let wanted = {
         let live = conn.worker.shared.live.load();
         decide::peer_mode(&live.snapshot, &conn.facts)
@@ -214,7 +256,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
                 }
                 // TLS of the application's own is none of ours, also where the port is declared HTTP.
                 Found::Client(Guess::Tls(hello)) => {
-                    let plan = conn.passed(hello);
+                    let plan = conn.passed(hello).await;
                     tcp::serve(conn, stream, plan, dialed).await;
                 }
                 found => follow(conn, stream, plan, Some(found), dialed).await,
@@ -358,7 +400,7 @@ async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool
     match hello(&mut stream, limit).await {
         Ok(Some(hello)) if ends => end_gateway(conn, stream, hello).await,
         Ok(Some(hello)) => {
-            let plan = conn.passed(hello);
+            let plan = conn.passed(hello).await;
             tcp::serve(conn, stream, plan, None).await;
         }
         Ok(None) => tcp::serve(conn, stream, plan, None).await,
@@ -391,7 +433,7 @@ async fn detect(
             http(conn, stream, version).await;
         }
         Ok(Found::Client(Guess::Tls(hello))) => {
-            let plan = conn.passed(hello);
+            let plan = conn.passed(hello).await;
             tcp::serve(conn, stream, plan, dialed).await;
         }
         Ok(Found::Client(_) | Found::Bytes | Found::Left) => {

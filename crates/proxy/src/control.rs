@@ -163,7 +163,9 @@ async fn follow(control: &mut Control) {
             version: control.config.version.clone(),
             cache: control.config.cache.clone(),
         };
-        tokio::spawn(client::run(options, sender));
+        if let Some(questions) = control.shared.demand.take_questions() {
+            tokio::spawn(client::run(options, questions, sender));
+        }
     }
     apply_all(control, &mut state, updates).await;
     drop(held);
@@ -206,6 +208,7 @@ async fn apply_all(control: &Control, state: &mut State, mut updates: Receiver<U
             }
         };
         let mut differs = false;
+        let mut found = Vec::new();
         let mut next = Some(first);
         // What has come together is compiled together.
         while let Some(update) = next {
@@ -217,12 +220,20 @@ async fn apply_all(control: &Control, state: &mut State, mut updates: Receiver<U
                     differs |= !state.synced;
                     state.synced = true;
                 }
+                Update::Found(lookups) => found.extend(lookups),
+                Update::Forgotten(lookups) => {
+                    found.retain(|lookup| !lookups.contains(lookup));
+                    control.shared.demand.forgotten(&lookups);
+                }
             }
             next = updates.try_recv().ok();
         }
         // Half of a first configuration would refuse what the other half allows.
         if differs && state.synced {
             publish(control, state);
+        }
+        if !found.is_empty() {
+            control.shared.demand.found(found);
         }
     }
 }

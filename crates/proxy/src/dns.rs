@@ -5,7 +5,7 @@
 
 use crate::drain::Stage;
 use crate::shared::Shared;
-use lateen_model::decide;
+use lateen_model::decide::{self, demand};
 use lateen_net::dns::{Counts, Server, Settings, Told};
 use lateen_net::listen::{ListenError, listen};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -61,7 +61,17 @@ pub(crate) fn run(shared: &Arc<Shared>, sockets: Sockets, settings: &Settings) {
 async fn serve(shared: &Arc<Shared>, sockets: Sockets, settings: &Settings) {
     let search = settings.search.clone();
     let known = Arc::clone(shared);
-    let know = move |name: &str| {
+    let know = async move |name: &str| {
+        let wanted = {
+            let live = known.live.load();
+            demand::of_name(&live.snapshot, name, &search)
+        };
+        for lookup in wanted {
+            // Others may know the name where the control plane does not answer.
+            if known.demand.learn(lookup).await.is_err() {
+                break;
+            }
+        }
         let live = known.live.load();
         let told = decide::known(&live.snapshot, name, &search)?;
         Some(Told {

@@ -97,6 +97,7 @@ fn body(fault: &Fault, failed: Option<&Failed>) -> String {
         FaultReason::BodyTooLarge => "Payload Too Large".to_owned(),
         FaultReason::Overloaded => "envoy overloaded".to_owned(),
         FaultReason::Misdirected => "Misdirected Request".to_owned(),
+        FaultReason::Undiscovered => "no answer from the control plane".to_owned(),
         // What these say is said where they are found.
         FaultReason::Unauthenticated
         | FaultReason::AuthzRefused
@@ -137,6 +138,7 @@ fn details(reason: FaultReason, transport: &str) -> String {
         FaultReason::NoRoute => "route_not_found".to_owned(),
         FaultReason::NoCluster | FaultReason::NoSubset => "cluster_not_found".to_owned(),
         FaultReason::NoEndpoint => "no_healthy_upstream".to_owned(),
+        FaultReason::Undiscovered => "on_demand_discovery_timeout".to_owned(),
         FaultReason::NotInRegistry => "direct_response".to_owned(),
         FaultReason::ConnectFailed if transport.is_empty() => {
             "upstream_reset_before_response_started{connection_failure}".to_owned()
@@ -193,6 +195,10 @@ pub(crate) fn sentence(fault: &Fault, failed: Option<&Failed>) -> String {
             format!("{subject} is a subset that no DestinationRule defines")
         }
         FaultReason::NoEndpoint => format!("{subject} has no endpoint that is ready"),
+        FaultReason::Undiscovered => format!(
+            "{subject} is not known here, and the control plane did not say in time what it is: see whether it can be \
+             reached"
+        ),
         FaultReason::NotInRegistry => format!(
             "{subject} is not known to the mesh, and REGISTRY_ONLY refuses unknown destinations: add a ServiceEntry"
         ),

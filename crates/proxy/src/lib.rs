@@ -15,6 +15,7 @@ mod body;
 mod config;
 mod connection;
 mod control;
+mod demand;
 mod dns;
 mod drain;
 mod exchange;

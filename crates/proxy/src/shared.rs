@@ -1,6 +1,7 @@
 //! What every thread of a proxy shares: the snapshot in force, metrics, the log, and the stage of its life.
 
 use crate::config::{Destinations, Ports};
+use crate::demand::Demand;
 use crate::drain::Drain;
 use crate::identity::Membership;
 use crate::limits::{Buckets, Tally};
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     /// What is known of clusters: what is under way there, and who fails.
     pub(crate) states: States,
     pub(crate) drain: Drain,
+    /// What the control plane is asked when it is first needed.
+    pub(crate) demand: Demand,
     /// What became of the application's DNS questions.
     pub(crate) dns: Arc<Counts>,
     /// Resolves names of endpoints and of hosts that clients ask for.

@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::config::{Config, Ports};
 use crate::control::{self, Control};
+use crate::demand::Demand;
 use crate::dns::Sockets;
 use crate::drain::{Drain, Stage};
 use crate::limits::{Buckets, Tally};
@@ -97,6 +98,7 @@ impl Proxy {
             origins: Origins::default(),
             states: States::default(),
             drain: Drain::new(),
+            demand: Demand::default(),
             dns: Arc::default(),
             resolver: Arc::new(Resolver::new(config.names.clone())),
             metrics: Metrics::new(&config.version, EXPIRE),

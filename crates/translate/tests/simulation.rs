@@ -12,6 +12,8 @@ mod call;
 mod case;
 #[path = "simulation/cluster.rs"]
 mod cluster;
+#[path = "simulation/demand.rs"]
+mod demand;
 #[path = "simulation/fields.rs"]
 mod fields;
 #[path = "simulation/page.rs"]
@@ -101,6 +103,34 @@ fn every_call_goes_where_its_case_says() {
         wrong.len(),
         wrong.join("\n\n")
     );
+}
+
+#[test]
+fn proxies_that_are_told_on_demand_decide_the_same() {
+    let world = World::read(&folder().join("world.yaml"));
+    let mut wrong = Vec::new();
+    for case in &cases() {
+        let plans = run::run_on_demand(&world, case);
+        for (call, plan) in case.calls.iter().zip(&plans) {
+            if call.plan.as_ref() != Some(plan) && !is_passed_as_http(call.plan.as_deref(), plan) {
+                let want = call.plan.as_deref().unwrap_or("(none)");
+                wrong.push(format!(
+                    "{}: {}\n  call {}\n--- the case says\n{want}\n--- on demand it is\n{plan}",
+                    case.place(),
+                    case.title,
+                    call.text
+                ));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "{} wrong", wrong.len());
+}
+
+/// The one difference: which ports are HTTP somewhere is not known, so HTTP to an address that nobody has is seen to be
+/// HTTP, whatever the port. It goes where its bytes would have gone.
+fn is_passed_as_http(everything: Option<&str>, on_demand: &str) -> bool {
+    everything == Some("tcp PassthroughCluster -> the address that was called")
+        && on_demand == "PassthroughCluster -> the address that was called (allow_any)"
 }
 
 /// Every notice is expected, and every expected notice comes.

@@ -3,11 +3,12 @@
 //! Changes gather in memory by key and are merged into the file when it is written, so that no copy of
 //! every resource has to stay in memory. The file is replaced as a whole (written beside, then renamed).
 
-use crate::codec::{decode, kind_of, type_url};
+use crate::codec::{LOOKUP, decode, kind_of, type_url};
+use lateen_model::lookup::Lookup;
 use lateen_model::resource::{Key, Resource};
 use lateen_proto::mesh::{Cache as File, Cached};
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,17 @@ pub(crate) struct Cache {
     node_id: String,
     /// New bytes by key; absent value: removed.
     pending: BTreeMap<Key, Option<Raw>>,
+    /// Lookups in force; absent: as in the file.
+    lookups: Option<BTreeSet<String>>,
+}
+
+/// What a cache file held.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Resources with their versions.
+    pub resources: Vec<(Resource, String)>,
+    /// What was asked for, and answered by these.
+    pub lookups: Vec<Lookup>,
 }
 
 /// The cache cannot be used or written.
@@ -49,18 +61,27 @@ impl Cache {
             path,
             node_id,
             pending: BTreeMap::new(),
+            lookups: None,
         }
     }
 
-    /// Every resource in the file with its version; empty when there is no file. A resource that cannot
-    /// be decoded is left out: the control plane will send it again.
-    pub fn load(&self) -> Result<Vec<(Resource, String)>, CacheError> {
-        let resources = self.read()?.resources.into_iter();
-        let decoded = resources.filter_map(|cached| {
-            let resource = decode(&cached.type_url, &cached.value).ok()?;
-            Some((resource, cached.version))
-        });
-        Ok(decoded.collect())
+    /// What the file holds; nothing when there is no file. What cannot be decoded is left out: the control plane will
+    /// send it again.
+    pub fn load(&self) -> Result<Loaded, CacheError> {
+        let mut loaded = Loaded::default();
+        for cached in self.read()?.resources {
+            if cached.type_url == LOOKUP {
+                loaded.lookups.extend(cached.name.parse::<Lookup>());
+            } else if let Ok(resource) = decode(&cached.type_url, &cached.value) {
+                loaded.resources.push((resource, cached.version));
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Remembers the lookups in force until [`Self::flush`], in place of those before.
+    pub fn note_lookups<'l>(&mut self, lookups: impl Iterator<Item = &'l Lookup>) {
+        self.lookups = Some(lookups.map(Lookup::to_string).collect());
     }
 
     /// Remembers a change until [`Self::flush`].
@@ -70,7 +91,7 @@ impl Cache {
 
     /// Whether something waits to be written.
     pub fn is_dirty(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.lookups.is_some()
     }
 
     /// Writes the file with all changes. On error they are kept for the next time.
@@ -81,9 +102,15 @@ impl Cache {
             let name = cached.name.as_str().into();
             Some(Key { kind, name })
         };
-        let kept = old
-            .into_iter()
-            .filter(|c| known(c).is_some_and(|key| !self.pending.contains_key(&key)));
+        let kept = old.into_iter().filter(|cached| match known(cached) {
+            Some(key) => !self.pending.contains_key(&key),
+            None => cached.type_url == LOOKUP && self.lookups.is_none(),
+        });
+        let lookups = self.lookups.iter().flatten().map(|name| Cached {
+            type_url: LOOKUP.to_owned(),
+            name: name.clone(),
+            ..Cached::default()
+        });
         let new = self.pending.iter().filter_map(|(key, raw)| {
             let raw = raw.as_ref()?;
             Some(Cached {
@@ -95,10 +122,11 @@ impl Cache {
         });
         let file = File {
             node_id: self.node_id.clone(),
-            resources: kept.chain(new).collect(),
+            resources: kept.chain(lookups).chain(new).collect(),
         };
         write_whole(&self.path, &file.encode_to_vec()).map_err(|e| self.io(e))?;
         self.pending.clear();
+        self.lookups = None;
         Ok(())
     }
 

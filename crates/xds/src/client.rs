@@ -1,14 +1,15 @@
 //! The proxy's end: keeps a stream to the control plane and turns it into updates.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Loaded};
 pub use crate::node::id as node_id;
 use crate::subscription::Subscription;
 use crate::{connect, node};
 use lateen_base::backoff::Backoff;
+use lateen_model::lookup::Lookup;
 use lateen_model::mesh::Scope;
 use lateen_model::resource::{Key, Resource};
-use lateen_proto::discovery::DeltaDiscoveryResponse;
 use lateen_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -100,14 +101,18 @@ pub enum Update {
     /// What came so far is a whole configuration: every kind had its first answer, or the cache was
     /// loaded. Sent at most once after the cache and once after each connection's first full answer.
     Synced,
+    /// Lookups that are answered: everything that they bring came before, and changes of it come from now on.
+    Found(Vec<Lookup>),
+    /// Lookups that were given up for newer ones: what they brought may be taken away. Who needs it asks again.
+    Forgotten(Vec<Lookup>),
 }
 
 /// Sets options of a socket before it connects, such as the mark that exempts it from capture.
 pub type Prepare = fn(&TcpSocket) -> io::Result<()>;
 
 /// Loads the cache, connects, and sends what changes until `updates` is closed. Reconnects for ever,
-/// with growing delays; what was received stays in force meanwhile.
-pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
+/// with growing delays; what was received stays in force meanwhile. What comes in by `lookups` is asked for.
+pub async fn run(options: Options, lookups: mpsc::Receiver<Lookup>, updates: mpsc::Sender<Update>) {
     let cache = options.cache.clone();
     let client = Client {
         cache: cache.map(|path| Cache::new(path, options.node_id.clone())),
@@ -115,6 +120,7 @@ pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
         complete: false,
         subscription: Subscription::default(),
         options,
+        lookups,
         updates,
     };
     // It ends when nobody listens to updates any more.
@@ -123,6 +129,7 @@ pub async fn run(options: Options, updates: mpsc::Sender<Update>) {
 
 struct Client {
     options: Options,
+    lookups: mpsc::Receiver<Lookup>,
     updates: mpsc::Sender<Update>,
     subscription: Subscription,
     cache: Option<Cache>,
@@ -177,15 +184,16 @@ impl Client {
         };
         let loaded = cache.load().unwrap_or_else(|error| {
             tracing::warn!("{error}");
-            Vec::new()
+            Loaded::default()
         });
-        if loaded.is_empty() {
+        if loaded.resources.is_empty() {
             return Ok(());
         }
-        tracing::info!("starting from {} cached resources", loaded.len());
+        let count = loaded.resources.len();
+        tracing::info!("starting from {count} cached resources");
         self.complete = true;
-        let mut changed = Vec::with_capacity(loaded.len());
-        for (resource, version) in loaded {
+        let mut changed = Vec::with_capacity(count);
+        for (resource, version) in loaded.resources {
             self.subscription.remember(&resource.key(), &version);
             changed.push(resource);
         }
@@ -194,6 +202,10 @@ impl Client {
             removed: Vec::new(),
         })
         .await?;
+        for lookup in &loaded.lookups {
+            self.subscription.remember_lookup(lookup.clone());
+        }
+        self.send(Update::Found(loaded.lookups)).await?;
         self.send(Update::Synced).await
     }
 
@@ -242,6 +254,14 @@ impl Client {
             let cache_due = self.cache_due;
             let response = tokio::select! {
                 response = responses.message() => response,
+                Some(lookup) = self.lookups.recv() => {
+                    if let Some(request) = self.ask(lookup).await?
+                        && requests.send(request).await.is_err()
+                    {
+                        return Err(lost("the stream ended".to_owned()));
+                    }
+                    continue;
+                }
                 () = due(cache_due) => {
                     self.flush_cache().await;
                     continue;
@@ -260,12 +280,23 @@ impl Client {
         }
     }
 
+    /// The request for one more lookup; absent: it was asked already.
+    async fn ask(&mut self, lookup: Lookup) -> Result<Option<DeltaDiscoveryRequest>, Closed> {
+        let Some(asking) = self.subscription.ask(lookup) else {
+            return Ok(None);
+        };
+        if !asking.forgotten.is_empty() {
+            self.send(Update::Forgotten(asking.forgotten)).await?;
+        }
+        Ok(Some(asking.request))
+    }
+
     /// Hands on what a response brought; the acknowledgement comes after, so that what is acknowledged
     /// is in the owner's hands.
     async fn take(
         &mut self,
         response: DeltaDiscoveryResponse,
-    ) -> Result<lateen_proto::discovery::DeltaDiscoveryRequest, Closed> {
+    ) -> Result<DeltaDiscoveryRequest, Closed> {
         let outcome = self.subscription.on_response(response);
         for refusal in &outcome.refused {
             tracing::warn!("refused what the control plane sent, the old value stays: {refusal}");
@@ -278,6 +309,12 @@ impl Client {
         if !outcome.changed.is_empty() || !outcome.removed.is_empty() {
             let (changed, removed) = (outcome.changed, outcome.removed);
             self.send(Update::Changed { changed, removed }).await?;
+        }
+        if !outcome.found.is_empty() {
+            if let Some(cache) = &mut self.cache {
+                cache.note_lookups(self.subscription.lookups());
+            }
+            self.send(Update::Found(outcome.found)).await?;
         }
         if outcome.synced {
             self.complete = true;

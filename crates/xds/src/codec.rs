@@ -26,6 +26,9 @@ use std::fmt;
 /// Common start of the type URLs of Lateen's resources.
 const PREFIX: &str = "type.googleapis.com/lateen.mesh.v1.";
 
+/// The type URL of lookups, which are asked and answered by name and carry nothing.
+pub const LOOKUP: &str = "type.googleapis.com/lateen.mesh.v1.Lookup";
+
 /// The type URL of a kind.
 pub fn type_url(kind: Kind) -> &'static str {
     match kind {

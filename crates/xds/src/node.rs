@@ -56,6 +56,9 @@ pub(crate) fn encode(scope: &Scope, node_id: &str, version: &str) -> Node {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), text(value)))
     .collect();
+    if scope.on_demand {
+        fields.insert("ON_DEMAND".to_owned(), text("true"));
+    }
     let labels = Value {
         kind: Some(Kind::StructValue(Struct { fields: labels })),
     };
@@ -103,6 +106,7 @@ pub(crate) fn decode(node: &Node) -> Result<(Scope, String), BadNode> {
     let known = |ip: &IpAddr| !ip.is_unspecified();
     let or_empty = |key| Str::from(text(key).unwrap_or_default());
     let scope = Scope {
+        on_demand: text("ON_DEMAND") == Some("true"),
         role,
         pod: pod.into(),
         namespace: namespace.into(),
@@ -142,6 +146,7 @@ mod tests {
 
     fn scope() -> Scope {
         Scope {
+            on_demand: false,
             role: Role::Gateway,
             pod: "web-0.a".into(),
             namespace: "shop".into(),

@@ -4,7 +4,7 @@ use crate::codec::{decode, type_url};
 pub use crate::session::{KindStatus, ProxyStatus};
 use crate::session::{Refused, Session};
 pub use crate::table::Applied;
-use crate::table::{Table, version_text};
+use crate::table::{SlotId, Table, version_text};
 use lateen_base::Str;
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_proto::discovery::aggregated_discovery_service_server::{
@@ -136,10 +136,19 @@ impl Store {
 
     /// Stored resources of one kind, in order of name, decoded from the very bytes that are sent.
     pub fn debug_dump(&self, kind: Kind) -> Vec<DumpEntry> {
+        self.dump(kind, |_, _| true)
+    }
+
+    /// As [`Self::debug_dump`]: what a proxy is sent when it asks for the kind.
+    pub fn dump_for(&self, proxy: &ProxyStatus, kind: Kind) -> Vec<DumpEntry> {
+        self.dump(kind, |table, id| proxy.is_sent(table, id))
+    }
+
+    fn dump(&self, kind: Kind, wanted: impl Fn(&Table, SlotId) -> bool) -> Vec<DumpEntry> {
         let table = self.inner.table.read();
         let entry = |id| {
             let slot = table.slot(id);
-            let wanted = slot.alive && slot.key.kind == kind;
+            let wanted = slot.alive && wanted(&table, id);
             let resource = wanted.then(|| decode(type_url(kind), &slot.bytes).ok())??;
             Some(DumpEntry {
                 key: slot.key.clone(),
@@ -148,7 +157,7 @@ impl Store {
                 resource,
             })
         };
-        let mut all: Vec<_> = table.ids().filter_map(entry).collect();
+        let mut all: Vec<_> = table.ids_of(kind).filter_map(entry).collect();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
     }
@@ -264,8 +273,8 @@ impl AggregatedDiscoveryService for Streams {
                 "this service account has {STREAMS_OF_IDENTITY} streams open already"
             ))
         };
-        // A response of each kind fits: sending never waits for a client that follows the protocol.
-        let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 1);
+        // A response of each kind and one to lookups fit: sending never waits for a client that follows the protocol.
+        let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 2);
         let stream = Stream::open(self.store.inner.clone(), identity, answers).map_err(full)?;
         tokio::spawn(stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -323,7 +332,7 @@ impl Stream {
 
     /// Whether the proxy of this stream has more streams than it may, this one not counted.
     fn is_one_too_many(&self) -> bool {
-        let Some(own) = self.session.status() else {
+        let Some(own) = self.session.node_id() else {
             return false;
         };
         let streams = self.inner.streams.lock();
@@ -331,8 +340,8 @@ impl Stream {
             return false;
         };
         let same = streams.iter().filter(|(id, other)| {
-            let node = other.status.as_ref().map(|status| &status.node_id);
-            **id != self.id && other.identity == state.identity && node == Some(&own.node_id)
+            let node = other.status.as_ref().map(|status| &*status.node_id);
+            **id != self.id && other.identity == state.identity && node == Some(own)
         });
         same.count() >= STREAMS_OF_ONE
     }
@@ -401,17 +410,25 @@ impl Stream {
             tracing::warn!("a proxy's stream is refused: {}", refused.message());
         }
         if let Some(reason) = refusal {
-            let node = self.session.status().map(|s| s.node_id);
             tracing::warn!(
-                node = node.as_deref().unwrap_or("?"),
+                node = self.session.node_id().unwrap_or("?"),
                 "a proxy refuses: {reason}"
             );
         }
         taken
     }
 
+    /// Sees to it that the table knows who refers to whom, where it has to.
+    fn make_directory(&self) {
+        let is_missing = || self.inner.table.read().directory().is_none();
+        if self.session.needs_directory() && is_missing() {
+            self.inner.table.write().make_directory();
+        }
+    }
+
     /// Sends what can go out; an error says that the client is gone.
     async fn send(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
+        self.make_directory();
         let responses = {
             let table = self.inner.table.read();
             self.session.pump(&table, SystemTime::now())

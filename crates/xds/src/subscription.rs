@@ -1,13 +1,17 @@
 //! One stream at the proxy as a pure state machine: responses in, updates and acknowledgements out.
 
 use crate::cache::Raw;
-use crate::codec::{decode, kind_of, type_url};
+use crate::codec::{LOOKUP, decode, kind_of, type_url};
+use lateen_model::lookup::Lookup;
 use lateen_model::resource::{Key, Kind, Resource};
 use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
 use std::collections::{BTreeMap, HashMap};
 
 /// Size of the versions in one request above which they are left out, and everything is sent anew.
 const VERSIONS_BYTES: usize = 3 << 20;
+
+/// Lookups held; the oldest answered one is given up for one more.
+const MOST_LOOKUPS: usize = 4096;
 
 /// gRPC's `INVALID_ARGUMENT`.
 const INVALID_ARGUMENT: i32 = 3;
@@ -18,6 +22,10 @@ pub(crate) struct Subscription {
     versions: BTreeMap<Kind, HashMap<Box<str>, Box<str>>>,
     /// Kinds whose first full answer on this stream has come.
     answered: BTreeMap<Kind, bool>,
+    /// What was asked by name or address: when, and whether it was answered.
+    lookups: HashMap<Lookup, (u64, bool)>,
+    /// Number of the next lookup.
+    next: u64,
 }
 
 /// What one response means.
@@ -33,6 +41,15 @@ pub(crate) struct Outcome {
     pub reply: DeltaDiscoveryRequest,
     /// Whether with this response every kind has had its first full answer.
     pub synced: bool,
+    /// Lookups whose answer has come as a whole.
+    pub found: Vec<Lookup>,
+}
+
+/// A request for more names, and what is given up for them.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub request: DeltaDiscoveryRequest,
+    pub forgotten: Vec<Lookup>,
 }
 
 impl Subscription {
@@ -42,20 +59,63 @@ impl Subscription {
         known.insert((*key.name).into(), version.into());
     }
 
-    /// Requests that open a stream: one for each kind, with the versions already held.
+    /// Takes over a lookup that the cache held with its answer.
+    pub fn remember_lookup(&mut self, lookup: Lookup) {
+        self.next += 1;
+        self.lookups.insert(lookup, (self.next, true));
+    }
+
+    /// Every lookup that was answered.
+    pub fn lookups(&self) -> impl Iterator<Item = &Lookup> {
+        let answered = self.lookups.iter().filter(|(_, (_, answered))| *answered);
+        answered.map(|(lookup, _)| lookup)
+    }
+
+    /// Asks for more; absent: it was asked for already.
+    pub fn ask(&mut self, lookup: Lookup) -> Option<Asking> {
+        if self.lookups.contains_key(&lookup) {
+            return None;
+        }
+        let mut forgotten = Vec::new();
+        if self.lookups.len() >= MOST_LOOKUPS {
+            let answered = self.lookups.iter().filter(|(_, (_, answered))| *answered);
+            let oldest = answered.min_by_key(|(_, (number, _))| *number);
+            forgotten.extend(oldest.map(|(lookup, _)| lookup.clone()));
+        }
+        for lookup in &forgotten {
+            self.lookups.remove(lookup);
+        }
+        let request = DeltaDiscoveryRequest {
+            type_url: LOOKUP.to_owned(),
+            resource_names_subscribe: vec![lookup.to_string()],
+            resource_names_unsubscribe: forgotten.iter().map(Lookup::to_string).collect(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.next += 1;
+        self.lookups.insert(lookup, (self.next, false));
+        Some(Asking { request, forgotten })
+    }
+
+    /// Requests that open a stream: lookups, so that nothing is taken away that they brought, and one for each kind, with
+    /// the versions already held.
     pub fn open(&mut self, node: Node) -> Vec<DeltaDiscoveryRequest> {
         self.answered.clear();
-        let mut node = Some(node);
-        Kind::ALL
-            .into_iter()
-            .map(|kind| DeltaDiscoveryRequest {
-                node: node.take(),
-                type_url: type_url(kind).to_owned(),
-                resource_names_subscribe: vec!["*".to_owned()],
-                initial_resource_versions: self.versions_of(kind),
-                ..DeltaDiscoveryRequest::default()
-            })
-            .collect()
+        let lookups = (!self.lookups.is_empty()).then(|| DeltaDiscoveryRequest {
+            type_url: LOOKUP.to_owned(),
+            resource_names_subscribe: self.lookups.keys().map(Lookup::to_string).collect(),
+            ..DeltaDiscoveryRequest::default()
+        });
+        let kinds = Kind::ALL.into_iter().map(|kind| DeltaDiscoveryRequest {
+            type_url: type_url(kind).to_owned(),
+            resource_names_subscribe: vec!["*".to_owned()],
+            initial_resource_versions: self.versions_of(kind),
+            ..DeltaDiscoveryRequest::default()
+        });
+        let mut requests: Vec<_> = lookups.into_iter().chain(kinds).collect();
+        if let Some(first) = requests.first_mut() {
+            first.node = Some(node);
+        }
+        requests
     }
 
     fn versions_of(&self, kind: Kind) -> BTreeMap<String, String> {
@@ -75,6 +135,16 @@ impl Subscription {
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
         let mut outcome = Outcome::default();
         match kind_of(&response.type_url) {
+            None if response.type_url == LOOKUP => {
+                for wire in &response.resources {
+                    if let Ok(lookup) = wire.name.parse()
+                        && let Some((_, answered @ false)) = self.lookups.get_mut(&lookup)
+                    {
+                        *answered = true;
+                        outcome.found.push(lookup);
+                    }
+                }
+            }
             None => outcome
                 .refused
                 .push(format!("type {:?} was not asked for", response.type_url)),

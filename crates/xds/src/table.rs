@@ -3,8 +3,10 @@
 //! A resource lives in a slot. Every change gets a generation and a line in the log, from which
 //! streams learn what concerns them; a stream that the log has left behind looks at every slot.
 
+use crate::bits::Bits;
 use crate::codec;
 use bytes::Bytes;
+use lateen_model::decide::reach::Directory;
 use lateen_model::decide::resources::Audience;
 use lateen_model::resource::{Key, Kind, Resource};
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +36,10 @@ pub(crate) struct Slot {
 pub(crate) struct Table {
     slots: Vec<Slot>,
     by_key: HashMap<Key, SlotId>,
+    /// Slots in use of each kind, removed ones too.
+    by_kind: HashMap<Kind, Bits>,
+    /// Who refers to whom; absent while every proxy is sent everything.
+    directory: Option<Directory>,
     /// Slots that nothing refers to.
     free: Vec<SlotId>,
     /// Removed slots with the generation of their removal, oldest first.
@@ -113,6 +119,7 @@ impl Table {
             alive: true,
             key: key.clone(),
         };
+        let kind = key.kind;
         let id = match known.or_else(|| self.free.pop()) {
             Some(id) => {
                 self.slots[id as usize] = slot;
@@ -124,8 +131,36 @@ impl Table {
             }
         };
         self.by_key.insert(key, id);
+        self.by_kind.entry(kind).or_default().insert(id);
         self.log.push_back((generation, id));
+        match (&mut self.directory, &resource) {
+            (Some(directory), _) => directory.put(id, &resource),
+            (None, Resource::SidecarScope(scope)) if scope.egress.is_some() => {
+                self.make_directory();
+            }
+            _ => {}
+        }
         true
+    }
+
+    /// Looks at everything for who refers to whom, and from then on at every change.
+    pub fn make_directory(&mut self) {
+        if self.directory.is_some() {
+            return;
+        }
+        let mut directory = Directory::default();
+        for (id, slot) in (0..).zip(&self.slots) {
+            let resource = codec::decode(codec::type_url(slot.key.kind), &slot.bytes);
+            if let (true, Ok(resource)) = (slot.alive, resource) {
+                directory.put(id, &resource);
+            }
+        }
+        self.directory = Some(directory);
+    }
+
+    /// Who refers to whom; absent while every proxy is sent everything.
+    pub fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref()
     }
 
     fn take(&mut self, key: &Key, generation: u64) -> bool {
@@ -138,6 +173,9 @@ impl Table {
         }
         slot.alive = false;
         slot.bytes = Bytes::new();
+        if let Some(directory) = &mut self.directory {
+            directory.take(id);
+        }
         self.removed.push_back((generation, id));
         self.log.push_back((generation, id));
         true
@@ -151,9 +189,13 @@ impl Table {
             }
             self.removed.pop_front();
             let slot = &self.slots[id as usize];
+            let kind = slot.key.kind;
             // It may have come back since, or stand in the queue a second time.
             if !slot.alive && self.by_key.get(&slot.key) == Some(&id) {
                 self.by_key.remove(&slot.key);
+                if let Some(ids) = self.by_kind.get_mut(&kind) {
+                    ids.remove(id);
+                }
                 self.free.push(id);
             }
         }
@@ -183,9 +225,9 @@ impl Table {
         self.by_key.get(&key).copied()
     }
 
-    /// Every slot in use, removed ones too.
-    pub fn ids(&self) -> impl Iterator<Item = SlotId> {
-        self.by_key.values().copied()
+    /// Every slot of a kind in use, removed ones too.
+    pub fn ids_of(&self, kind: Kind) -> impl Iterator<Item = SlotId> {
+        self.by_kind.get(&kind).into_iter().flat_map(Bits::iter)
     }
 
     /// Slots ever made, for tests of their reuse.

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 fn scope(pod: &str, namespace: &str) -> Scope {
     Scope {
+        on_demand: false,
         role: Role::Sidecar,
         pod: pod.into(),
         namespace: namespace.into(),

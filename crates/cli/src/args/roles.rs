@@ -170,6 +170,9 @@ pub struct ProxyArgs {
     /// Whether the application's DNS questions are answered: true or false
     #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value = "")]
     pub dns_capture: String,
+    /// Whether a sidecar is told of services when they are first used, not of all from the start: true or false
+    #[arg(long, env = "LATEEN_ON_DEMAND", default_value = "")]
+    pub on_demand: String,
     /// ProxyConfig as JSON or YAML (written by injection)
     #[arg(long, env = "PROXY_CONFIG", hide = true)]
     pub proxy_config: Option<String>,

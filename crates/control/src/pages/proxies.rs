@@ -49,6 +49,8 @@ pub(super) fn detail(proxies: &[ProxyStatus]) -> Value {
                 .collect();
             json!({
                 "connectionId": proxy.node_id,
+                "onDemand": proxy.scope.on_demand,
+                "lookups": proxy.lookups,
                 "proxy": name(proxy),
                 "proxyType": role(proxy),
                 "version": proxy.version,
@@ -71,14 +73,13 @@ pub(super) fn connections(proxies: &[ProxyStatus]) -> Value {
     json!({ "total": proxies.len(), "byVersion": versions, "proxies": sync(proxies) })
 }
 
-/// `/debug/config_dump`: the resources that this proxy may have.
+/// `/debug/config_dump`: the resources that this proxy is sent.
 pub(super) fn config_dump(proxy: &ProxyStatus, store: &Store) -> Value {
     let kinds: Map<String, Value> = Kind::ALL
         .into_iter()
         .map(|kind| {
-            let entries = store.debug_dump(kind).into_iter();
+            let entries = store.dump_for(proxy, kind).into_iter();
             let seen: Vec<Value> = entries
-                .filter(|entry| proxy.may_have(&entry.resource))
                 .map(|entry| {
                     json!({
                         "name": entry.key.name, "version": entry.version, "bytes": entry.size,

@@ -111,6 +111,7 @@ fn a_dump_holds_what_the_proxy_may_have() {
         node_id: "n".into(),
         version: "v".into(),
         scope: Scope {
+            on_demand: false,
             role: Role::Gateway,
             pod: "p".into(),
             namespace: namespace.into(),
@@ -126,6 +127,8 @@ fn a_dump_holds_what_the_proxy_may_have() {
         authenticated,
         connected_at: SystemTime::UNIX_EPOCH,
         kinds: BTreeMap::new(),
+        lookups: 0,
+        reach: None,
     };
     let shop = proxy("shop", "gw", true);
     assert_eq!(

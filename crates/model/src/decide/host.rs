@@ -110,6 +110,14 @@ impl<T> HostTable<T> {
         exact.into_iter().chain(shorter)
     }
 
+    /// Whether this very pattern was added.
+    pub fn has(&self, pattern: &str) -> bool {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => self.suffixes.contains_key(suffix),
+            None => self.exact.contains_key(pattern),
+        }
+    }
+
     /// Every value, to be changed in place.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.exact.values_mut().chain(self.suffixes.values_mut())

@@ -31,10 +31,14 @@ pub(super) fn connection(
         let plan = || endpoint_plan(snapshot, facts, (visible, port), dice);
         return by_protocol(port.protocol, plan);
     }
-    let Some(used) = registry.port_use.get(&number) else {
-        return ConnectionPlan::Tcp(unknown(snapshot, facts));
-    };
     let rest = unknown(snapshot, facts);
+    // Which ports are HTTP somewhere is not known, so each may be.
+    if snapshot.scope.on_demand {
+        return ConnectionPlan::Detect(rest);
+    }
+    let Some(used) = registry.port_use.get(&number) else {
+        return ConnectionPlan::Tcp(rest);
+    };
     match (used.http, used.tls) {
         // Istio: HTTP ports listen on every address and let what is not HTTP pass.
         (true, _) => ConnectionPlan::Detect(rest),

@@ -278,6 +278,8 @@ pub enum FaultReason {
     NoSubset,
     /// The service has no usable endpoint (503, `UH`).
     NoEndpoint,
+    /// The control plane did not tell in time what the destination is, where services are told on demand (503, `NC`).
+    Undiscovered,
     /// Unknown destination under REGISTRY_ONLY (502, no flag; TCP reset).
     NotInRegistry,
     /// Every try to connect failed (503, `UF`).
@@ -341,7 +343,7 @@ impl Fault {
     pub fn flag(&self) -> &'static str {
         match self.reason {
             FaultReason::NoRoute | FaultReason::Misdirected => "NR",
-            FaultReason::NoCluster | FaultReason::NoSubset => "NC",
+            FaultReason::NoCluster | FaultReason::NoSubset | FaultReason::Undiscovered => "NC",
             FaultReason::NoEndpoint => "UH",
             FaultReason::ConnectFailed => "UF",
             FaultReason::UpstreamReset => "UC",

@@ -2,8 +2,10 @@
 
 use super::host::HostTable;
 use super::resources::ResourceSet;
+use super::routes::MESH;
 use crate::matching::{host_covers, labels_match};
 use crate::mesh::{EgressHost, Scope, SidecarScope};
+use crate::name::ServiceKey;
 use crate::route::{HttpAction, RouteTable};
 use crate::service::{Port, Protocol, Service};
 use crate::workload::Workload;
@@ -76,7 +78,10 @@ impl Registry {
         let egress = sidecar.and_then(|s| s.egress.as_deref());
         let excluded = sidecar.map_or(&[][..], |s| &s.excluded);
         let referred: HashSet<&str> = match egress {
-            Some(_) => tables.iter().flat_map(|t| destinations(t)).collect(),
+            Some(_) => {
+                let ours = tables.iter().filter(|t| is_for_sidecars(t));
+                ours.flat_map(|t| destinations(t)).collect()
+            }
             None => HashSet::new(),
         };
         let mut services: Vec<_> = set.services.values().collect();
@@ -89,8 +94,8 @@ impl Registry {
                 None => None,
                 // Istio: destinations of visible VirtualServices are imported with them.
                 Some(_) if referred.contains(&*service.key.hostname) => None,
-                Some(_) if imported(excluded, service).is_some() => continue,
-                Some(hosts) => match imported(hosts, service) {
+                Some(_) if imported(excluded, &service.key).is_some() => continue,
+                Some(hosts) => match imported(hosts, &service.key) {
                     Some(ports) => ports,
                     None => continue,
                 },
@@ -178,6 +183,16 @@ impl Registry {
             .find_map(|visible| Some((visible, visible.port(port)?)))
     }
 
+    /// Whether some service has this very address.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.by_address.contains_key(&ip)
+    }
+
+    /// Whether some service has this very host.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.by_host.has(host)
+    }
+
     /// The service port behind an endpoint's own address: headless services first, as clients of
     /// those connect to pods by design.
     pub fn by_endpoint(&self, ip: IpAddr, port: u16) -> Option<(&Arc<Visible>, &Port)> {
@@ -216,15 +231,15 @@ fn preference<'a>(service: &'a Service, scope: &Scope) -> (bool, bool, u64, &'a 
     )
 }
 
-/// The ports of `service` that an egress list imports: `None` none at all, `Some(None)` all.
-fn imported(hosts: &[EgressHost], service: &Service) -> Option<Option<Vec<u16>>> {
+/// The ports of a service that an egress list imports: `None` none at all, `Some(None)` all.
+pub(super) fn imported(hosts: &[EgressHost], service: &ServiceKey) -> Option<Option<Vec<u16>>> {
     let mut ports = Vec::new();
     for egress in hosts {
         let namespace_fits = egress
             .namespace
             .as_ref()
-            .is_none_or(|ns| *ns == service.key.namespace);
-        if !namespace_fits || !host_covers(&egress.host, &service.key.hostname) {
+            .is_none_or(|ns| *ns == service.namespace);
+        if !namespace_fits || !host_covers(&egress.host, &service.hostname) {
             continue;
         }
         match egress.port {
@@ -235,8 +250,13 @@ fn imported(hosts: &[EgressHost], service: &Service) -> Option<Option<Vec<u16>>>
     (!ports.is_empty()).then_some(Some(ports))
 }
 
+/// Whether sidecars follow a route table; gateways alone do otherwise.
+pub(super) fn is_for_sidecars(table: &RouteTable) -> bool {
+    table.gateways.iter().any(|name| &**name == MESH)
+}
+
 /// Every host that a route table sends to.
-fn destinations(table: &RouteTable) -> impl Iterator<Item = &str> {
+pub(super) fn destinations(table: &RouteTable) -> impl Iterator<Item = &str> {
     let http = table.http.iter().flat_map(|rule| match &rule.action {
         HttpAction::Forward(list) => list.as_slice(),
         _ => &[],
@@ -269,7 +289,7 @@ pub(super) fn in_range(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
 /// The Sidecar object in force for a proxy: one that selects it, else its namespace's, else the
 /// root namespace's; the oldest of several.
 pub(super) fn sidecar_scope<'a>(
-    set: &'a ResourceSet,
+    all: impl Iterator<Item = &'a Arc<SidecarScope>>,
     scope: &Scope,
     root: &str,
 ) -> Option<&'a Arc<SidecarScope>> {
@@ -285,9 +305,7 @@ pub(super) fn sidecar_scope<'a>(
             (own && labels_match(&s.workload_selector, &scope.labels)).then_some(0)
         }
     };
-    set.scopes
-        .values()
-        .filter_map(|s| Some(((rank(s)?, s.origin.created, &s.origin.name), s)))
+    all.filter_map(|s| Some(((rank(s)?, s.origin.created, &s.origin.name), s)))
         .min_by(|a, b| a.0.cmp(&b.0))
         .map(|(_, s)| s)
 }

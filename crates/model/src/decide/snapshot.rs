@@ -53,6 +53,8 @@ pub struct Snapshot {
     /// Made when somebody asks: most proxies answer no DNS.
     by_name: OnceLock<NameTable>,
     pub(super) limits: Limits,
+    /// Whether the control plane sends less than everything: what is not here may be all the same.
+    pub(super) partial: bool,
 }
 
 /// Names of routes that no user wrote.
@@ -85,7 +87,7 @@ impl Snapshot {
         let mesh = set.mesh().cloned().unwrap_or_default();
         let root = &mesh.root_namespace;
         let sidecar = match scope.role {
-            Role::Sidecar => sidecar_scope(set, scope, root).map(|s| &**s),
+            Role::Sidecar => sidecar_scope(set.scopes.values(), scope, root).map(|s| &**s),
             Role::Gateway => None,
         };
         let tables = visible_tables(set, scope, sidecar);
@@ -131,6 +133,8 @@ impl Snapshot {
         let fixed = |pick: fn(&Self) -> &Arc<Cluster>, name: &str, mutual: bool| {
             keep(pick, passthrough(name, mutual))
         };
+        let egress = sidecar.is_some_and(|s| s.egress.is_some());
+        let partial = scope.role == Role::Sidecar && (scope.on_demand || egress);
         let auto_mtls = mesh.auto_mtls;
         Self {
             scope: scope.clone(),
@@ -158,6 +162,7 @@ impl Snapshot {
             security,
             by_name: OnceLock::new(),
             limits,
+            partial,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Calls against small meshes: text in, plan out. The language is told in [`mesh`].
 
+mod demand;
 mod effects;
 mod egress;
 mod gateway;

@@ -4,11 +4,11 @@ use super::clusters::Target;
 use super::host::HostTable;
 use super::l4::{L4Rule, SniTable, add_sni};
 use super::plan::FaultReason;
-use super::registry::Visible;
+use super::registry::{Visible, is_for_sidecars};
 use super::resources::ResourceSet;
 use super::routes::{Compiler, MESH, Rules};
 use crate::matching::host_covers;
-use crate::mesh::{Scope, SidecarScope};
+use crate::mesh::{EgressHost, Scope, SidecarScope};
 use crate::route::RouteTable;
 use crate::service::Protocol;
 use lateen_base::Str;
@@ -33,22 +33,11 @@ pub(super) fn visible_tables(
     sidecar: Option<&SidecarScope>,
 ) -> Vec<Arc<RouteTable>> {
     let egress = sidecar.and_then(|s| s.egress.as_deref());
-    let imported = |table: &RouteTable| {
-        egress.is_none_or(|hosts| {
-            hosts.iter().any(|egress| {
-                let same = |ns: &Str| *ns == table.origin.namespace;
-                egress.namespace.as_ref().is_none_or(same)
-                    && table
-                        .hosts
-                        .iter()
-                        .any(|h| host_covers(&egress.host, h) || host_covers(h, &egress.host))
-            })
-        })
-    };
     let mut tables: Vec<_> = set
         .routes
         .values()
-        .filter(|t| t.visibility.includes(&scope.namespace) && imported(t))
+        .filter(|t| t.visibility.includes(&scope.namespace))
+        .filter(|t| egress.is_none_or(|hosts| imports_table(hosts, &t.origin.namespace, &t.hosts)))
         .cloned()
         .collect();
     tables.sort_by(|a, b| {
@@ -56,6 +45,16 @@ pub(super) fn visible_tables(
         key(a).cmp(&key(b))
     });
     tables
+}
+
+/// Whether an egress list imports a VirtualService of this namespace with these hosts.
+pub(super) fn imports_table(egress: &[EgressHost], namespace: &str, hosts: &[Str]) -> bool {
+    egress.iter().any(|egress| {
+        egress.namespace.as_deref().is_none_or(|ns| ns == namespace)
+            && hosts
+                .iter()
+                .any(|h| host_covers(&egress.host, h) || host_covers(h, &egress.host))
+    })
 }
 
 /// Routes of a sidecar.
@@ -73,7 +72,7 @@ impl Outbound {
     pub fn build(compiler: &Compiler<'_>, tables: &[Arc<RouteTable>]) -> Self {
         let mut outbound = Self::default();
         let mut http: HostTable<Arc<RouteTable>> = HostTable::default();
-        let in_mesh = |t: &&Arc<RouteTable>| t.gateways.iter().any(|g| &**g == MESH);
+        let in_mesh = |t: &&Arc<RouteTable>| is_for_sidecars(t);
         for table in tables.iter().filter(in_mesh) {
             let tcp = L4Rule::tcp(compiler, table, MESH);
             for host in &table.hosts {

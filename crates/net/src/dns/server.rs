@@ -74,7 +74,7 @@ pub struct Server<K> {
     counts: Arc<Counts>,
 }
 
-impl<K: Fn(&str) -> Option<Told> + 'static> Server<K> {
+impl<K: AsyncFn(&str) -> Option<Told> + 'static> Server<K> {
     /// One that asks as `settings` say what `know` does not know.
     pub fn new(settings: &Settings, counts: Arc<Counts>, know: K) -> Rc<Self> {
         Rc::new(Self {
@@ -164,7 +164,7 @@ impl<K: Fn(&str) -> Option<Told> + 'static> Server<K> {
         }
         add(&self.counts.requests);
         let known = match request.queries.as_slice() {
-            [query] if header.op_code == OpCode::Query => self.known(query),
+            [query] if header.op_code == OpCode::Query => self.known(query).await,
             _ => None,
         };
         if let Some((query, told)) = known {
@@ -185,13 +185,13 @@ impl<K: Fn(&str) -> Option<Told> + 'static> Server<K> {
         }
     }
 
-    fn known<'q>(&self, query: &'q Query) -> Option<(&'q Query, Told)> {
+    async fn known<'q>(&self, query: &'q Query) -> Option<(&'q Query, Told)> {
         let is_address = matches!(query.query_type(), RecordType::A | RecordType::AAAA);
         if !is_address || query.query_class() != DNSClass::IN {
             return None;
         }
         let name = query.name().to_ascii().to_ascii_lowercase();
-        let told = (self.know)(name.trim_end_matches('.'))?;
+        let told = (self.know)(name.trim_end_matches('.')).await?;
         Some((query, told))
     }
 }

@@ -270,7 +270,7 @@ async fn a_server_answers_what_it_knows_and_passes_the_rest_on() {
 
 async fn serve_and_ask() {
     let upstream = serve(ZONE).await;
-    let know = |name: &str| {
+    let know = async |name: &str| {
         let (alias, addresses): (_, Vec<IpAddr>) = match name {
             "web" | "web.ns" => (
                 None,

@@ -68,6 +68,11 @@ impl Admin {
                 let _ = writeln!(out, "# TYPE {name} counter\n{name} {value}");
             }
         }
+        if self.shared.scope.on_demand {
+            for (name, value) in self.shared.demand.figures() {
+                let _ = writeln!(out, "# TYPE {name} counter\n{name} {value}");
+            }
+        }
         let panics = lateen_net::panics::count();
         let _ = writeln!(
             out,

@@ -16,10 +16,11 @@ use crate::upstream::{Bound, Failed, Order, Replay, Sent};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use lateen_filters::{Context, cors, edits, reply};
-use lateen_model::decide;
 use lateen_model::decide::plan::{
     Fault, FaultReason, ForwardPlan, RequestHead, RequestPlan, RoutePolicy,
 };
+use lateen_model::decide::snapshot::Snapshot;
+use lateen_model::decide::{self, demand};
 use lateen_net::http::{Body, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
 use lateen_telemetry::record::Record;
@@ -48,6 +49,11 @@ impl Call<'_> {
         body: Replay,
     ) -> Response<Body> {
         let conn = self.conn;
+        let port = conn.facts.destination.port();
+        let named = |snapshot: &Snapshot| demand::of_authority(snapshot, port, self.authority);
+        if let Err(fault) = conn.learn(named).await {
+            return refuse(conn, cx, open, &fault, None);
+        }
         let plan = {
             let live = conn.worker.shared.live.load();
             let seen = RequestHead {

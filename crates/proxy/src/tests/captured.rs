@@ -75,6 +75,7 @@ fn in_pod(last: u8, log: Log, job: impl FnOnce() + Send + 'static) -> std::threa
         let scope = mesh::scope(Role::Sidecar);
         let address = IpAddr::V4(Ipv4Addr::new(10, 9, 0, last));
         let mut config = Config::new(Scope {
+            on_demand: false,
             addresses: vec![address],
             ..scope
         });

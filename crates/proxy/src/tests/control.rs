@@ -84,6 +84,72 @@ fn configuration_comes_changes_and_outlives_the_control_plane_and_the_proxy() {
     });
 }
 
+#[test]
+fn services_are_told_when_they_are_first_used() {
+    run(async {
+        let webs = [
+            ("a", web("127.1.0.1", "from a").await),
+            ("b", web("127.1.0.2", "from b").await),
+            ("c", web("127.1.0.3", "from c").await),
+        ];
+        let store = Store::new();
+        let mut resources = vec![mesh::registry_only()];
+        for (last, (name, at)) in (1..).zip(webs) {
+            resources.push(service(
+                name,
+                &format!("10.96.0.{last}"),
+                80,
+                Protocol::Http,
+            ));
+            resources.push(pod(name, "v1", 80, at));
+        }
+        resources.push(routes("b", vec![rule(&[("c", 1)])]));
+        store.apply(resources, Vec::new());
+        store.mark_ready();
+        let (address, end) = control_plane(&store).await;
+        let cache = std::env::temp_dir().join(format!("lateen-demand-{}", std::process::id()));
+        let config = || {
+            let mut scope = mesh::scope(Role::Sidecar);
+            scope.on_demand = true;
+            let mut config = Config::new(scope);
+            config.destinations = Destinations::Fixed("10.96.0.1:80".parse().unwrap());
+            config.discovery = Some(address.to_string());
+            config.cache = Some(cache.clone());
+            config
+        };
+        let bench = Bench::start(config()).await;
+        let told = || store.proxies()[0].kinds[&lateen_model::resource::Kind::Service].resources;
+        assert_eq!(told(), 0, "nothing was used");
+        let mut stream = bench.outbound().await;
+        assert!(exchange(&mut stream, GET).await.ends_with("from a"));
+        assert_eq!(told(), 1);
+        // By Host, on the same connection; the VirtualService comes with it, and what that sends to.
+        let b = "GET / HTTP/1.1\r\nhost: b\r\n\r\n";
+        assert!(exchange(&mut stream, b).await.ends_with("from c"));
+        assert_eq!(told(), 3);
+        let nobody = "GET / HTTP/1.1\r\nhost: nobody.example.com\r\n\r\n";
+        let answer = exchange(&mut stream, nobody).await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+        let figures = bench.metrics("lateen_discovery_lookup").await;
+        assert!(
+            figures.contains(&"lateen_discovery_lookup_failures_total 0".to_owned()),
+            "{figures:?}"
+        );
+        while !cache.exists() || !holds(&cache, b"nobody.example.com") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        end.cancel();
+        drop(bench);
+        let bench = Bench::start(config()).await;
+        let mut stream = bench.outbound().await;
+        for (request, want) in [(GET, "from a"), (b, "from c"), (nobody, "")] {
+            let answer = exchange(&mut stream, request).await;
+            assert!(answer.ends_with(want), "from the cache alone: {answer}");
+        }
+        std::fs::remove_file(&cache).unwrap();
+    });
+}
+
 fn holds(path: &std::path::Path, bytes: &[u8]) -> bool {
     let text = std::fs::read(path).unwrap_or_default();
     text.windows(bytes.len()).any(|w| w == bytes)

@@ -213,6 +213,7 @@ pub(super) const VIP: &str = "10.96.0.1:80";
 /// What the server's sidecar knows, beside its policies.
 pub(super) fn at_server(protocol: Protocol, app: SocketAddr) -> (Config, Vec<Resource>) {
     let mut config = Config::new(Scope {
+        on_demand: false,
         addresses: vec![app.ip()],
         service_account: "a".into(),
         labels: [(Str::from("app"), Str::from("a"))].into(),

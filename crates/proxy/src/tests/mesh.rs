@@ -22,6 +22,7 @@ pub(super) fn scope(role: Role) -> Scope {
         Role::Gateway => [("istio", "ingressgateway"), ("app", "ingress")],
     };
     Scope {
+        on_demand: false,
         role,
         pod: "sleep-1".into(),
         namespace: NAMESPACE.into(),

@@ -27,7 +27,7 @@ impl Zone {
         let zone = Rc::new(RefCell::new(HashMap::new()));
         let nobody = settings("127.0.0.1:9".parse().unwrap());
         let known = Rc::clone(&zone);
-        let know = move |name: &str| {
+        let know = async move |name: &str| {
             let addresses = known.borrow().get(name).cloned()?;
             Some(Told {
                 alias: None,

@@ -26,6 +26,7 @@ fn translated(namespace: &str, spec: &str) -> Resource {
 
 fn scope() -> Scope {
     Scope {
+        on_demand: false,
         role: Role::Sidecar,
         pod: "web-1".into(),
         namespace: "shop".into(),

@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::world::{self, World};
-use crate::{call, show};
+use crate::{call, demand, show};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use lateen_api::meta::Config;
 use lateen_api::notice::Notice;
@@ -55,6 +55,23 @@ pub fn run(world: &World, case: &Case, objects: &[Value]) -> Outcome {
         notices,
         refused,
     }
+}
+
+/// What becomes of a case's calls at proxies that are told of services on demand, in order.
+pub fn run_on_demand(world: &World, case: &Case) -> Vec<String> {
+    let mut setting = Setting::of(world, case, &case.objects);
+    let resources = setting.resources();
+    let plans = case.calls.iter().map(|call| {
+        let scope = setting.scope(&call.from, &case.place());
+        let theirs = resources
+            .iter()
+            .filter(|r| Audience::of(r).includes(&scope));
+        let all = ResourceSet::of(theirs.rev().cloned());
+        let spoken = call::Spoken::read(&call.text, scope.role);
+        let full = Snapshot::build(&all, &scope);
+        demand::answer(&all.to_resources(), &scope, &full, &spoken)
+    });
+    plans.collect()
 }
 
 /// A case's cluster.

@@ -170,6 +170,7 @@ pub fn scope(pod: &Pod) -> Scope {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let name = text(&value["metadata"]["name"]);
     Scope {
+        on_demand: false,
         role: if labels.contains_key("istio") {
             Role::Gateway
         } else {

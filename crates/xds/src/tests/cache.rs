@@ -17,7 +17,7 @@ fn changes_are_merged_into_the_file() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("below/cache");
     let open = |node: &str| Cache::new(path.clone(), node.to_owned());
-    assert_eq!(open("n").load().expect("no file"), []);
+    assert_eq!(open("n").load().expect("no file").resources, []);
     let (x, y, z) = (
         table("a/x", "1", None),
         table("a/y", "1", None),
@@ -32,7 +32,7 @@ fn changes_are_merged_into_the_file() {
     cache.note(key("a/x"), None);
     cache.note(key("a/z"), raw(&z, "v2"));
     cache.flush().expect("written");
-    let loaded = open("n").load().expect("readable");
+    let loaded = open("n").load().expect("readable").resources;
     assert_eq!(loaded, [(y, "v1".to_owned()), (z, "v2".to_owned())]);
     let error = open("other").load().expect_err("not ours");
     assert!(error.to_string().contains("it is of node \"n\""), "{error}");
@@ -48,7 +48,10 @@ fn a_damaged_file_is_replaced() {
     let x = table("a/x", "1", None);
     cache.note(key("a/x"), raw(&x, "v1"));
     cache.flush().expect("written");
-    assert_eq!(cache.load().expect("readable"), [(x, "v1".to_owned())]);
+    assert_eq!(
+        cache.load().expect("readable").resources,
+        [(x, "v1".to_owned())]
+    );
 }
 
 #[test]

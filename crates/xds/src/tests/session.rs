@@ -1,6 +1,9 @@
 //! Session against subscription, message by message.
 
+mod demand;
+
 use super::{key, scope, settings, table};
+use crate::codec::LOOKUP;
 use crate::node;
 use crate::server::Identity;
 use crate::session::Session;
@@ -8,7 +11,7 @@ use crate::subscription::Subscription;
 use crate::table::Table;
 use lateen_model::mesh::{OutboundMode, Scope};
 use lateen_model::name::Origin;
-use lateen_model::resource::{Kind, Resource};
+use lateen_model::resource::{Key, Kind, Resource};
 use lateen_model::security::{Credential, Secret};
 use lateen_proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wire, Status,
@@ -381,7 +384,13 @@ fn removed_slots_are_used_again_once_everybody_knows() {
         assert_eq!(pair.settle(), [format!("RouteTable -{name}")]);
         pair.table.forget_removed(pair.session.settled());
     }
-    assert_eq!(pair.table.ids().count(), 0);
+    assert_eq!(
+        Kind::ALL
+            .into_iter()
+            .flat_map(|kind| pair.table.ids_of(kind))
+            .count(),
+        0
+    );
     assert!(pair.table.slots_allocated() <= 2, "slots are reused");
 }
 

@@ -83,7 +83,7 @@ fn start(
         cache,
     };
     let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(run(options, sender));
+    tokio::spawn(run(options, mpsc::channel(1).1, sender));
     receiver
 }
 
@@ -97,6 +97,7 @@ async fn until_synced(updates: &mut mpsc::Receiver<Update>) -> (Vec<Resource>, u
                 all.extend(changed);
                 gone += removed.len();
             }
+            Update::Found(_) | Update::Forgotten(_) => {}
         }
     }
 }

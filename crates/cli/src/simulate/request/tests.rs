@@ -31,6 +31,7 @@ fn snapshot(role: Role, yaml: &str) -> Snapshot {
     std::fs::write(file.path(), yaml).expect("written");
     let resources = crate::local::resources(file.path()).expect("in order");
     let scope = Scope {
+        on_demand: false,
         role,
         pod: "web-1".into(),
         namespace: "default".into(),

@@ -218,6 +218,10 @@ pub fn sentence(fault: &Fault) -> String {
             format!("{subject} names a subset that no DestinationRule defines")
         }
         R::NoEndpoint => format!("{subject} has no ready endpoint"),
+        R::Undiscovered => format!(
+            "the control plane did not say in time what {subject} is, and services are told on demand: see whether it \
+             can be reached (lateen proxy-status)"
+        ),
         R::NotInRegistry => {
             format!(
                 "{subject} is not in the registry and the outbound mode is REGISTRY_ONLY: add a ServiceEntry"

@@ -2,7 +2,7 @@
 //! line's number is its age. `/` parts names from namespaces, `->` rules from what they do.
 //!
 //! ```text
-//! me sidecar|gateway NS/POD IP k=v…
+//! me sidecar|gateway NS/POD IP k=v… [on-demand]
 //! mesh [registry-only|dynamic] [plain] [near=off] [eject] [connect=S] [h2] [domain=D] [aliases=D,…] [paths=none|merge|decode] [provider=NAME[:http]]…
 //! service NS/NAME IP|- proto:port[>target]…  [export=NS] [same=zone|node]
 //! entry NS/HOST IP,…|- proto:port… [dns|first|dynamic|none] [vip=IP,…] [san=NAME] [inside]
@@ -149,6 +149,7 @@ fn full(name: &str) -> Str {
 fn scope_of(role: &str, pod: &str, rest: &[&str]) -> Scope {
     let (namespace, pod) = split(pod);
     Scope {
+        on_demand: rest.contains(&"on-demand"),
         role: if role == "gateway" {
             Role::Gateway
         } else {
