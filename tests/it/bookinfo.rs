@@ -44,6 +44,7 @@ fn one_command_opens_the_page_through_the_mesh_and_yaml_shifts_it() -> Result<()
         "{title}"
     );
 
+    analysis(&mesh)?;
     mesh.kubectl(&["apply", "-f", &sample("destination-rule-all.yaml")])?;
     mesh.kubectl(&["apply", "-f", &sample("virtual-service-reviews-v3.yaml")])?;
     eventually("every page shows red stars", 5, || {
@@ -113,6 +114,23 @@ fn jason_sees_black_stars(mesh: &Mesh) -> Result<()> {
         });
         Ok(jason && others)
     })
+}
+
+/// Nothing is wrong; a file that needs another one first is told of before it is applied.
+fn analysis(mesh: &Mesh) -> Result<()> {
+    let said = mesh.lateen(&["analyze"])?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let fine = "✔ No validation issues found when analyzing namespace: default.\n";
+    ensure!(said.status.code() == Some(0) && text == fine, "{said:?}");
+    let file = sample("virtual-service-reviews-v3.yaml");
+    let said = mesh.lateen(&["analyze", &file])?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let start = format!("Error [IST0101] (VirtualService default/reviews {file}:13)");
+    ensure!(
+        said.status.code() == Some(79) && text.starts_with(&start),
+        "{said:?}"
+    );
+    Ok(())
 }
 
 fn logs_and_metrics_tell_of_it(mesh: &Mesh) -> Result<()> {

@@ -7,6 +7,7 @@ mod demand;
 mod mesh;
 mod names;
 mod networking;
+mod rate_limits;
 mod resilience;
 mod security;
 mod seeds;

@@ -35,6 +35,8 @@ pub enum Command {
     ProxyConfig(ProxyConfig),
     /// Whether the mesh is in order, or the cluster is ready for one; fails when something is not
     Check(CheckArgs),
+    /// What is wrong with configuration: in the cluster, in files, or in the cluster as if the files were applied
+    Analyze(AnalyzeArgs),
     /// The mesh's certificate authority
     #[command(subcommand)]
     Ca(Authority),
@@ -64,6 +66,58 @@ pub enum Command {
     Bench(Bench),
     /// Prints the version
     Version,
+}
+
+/// What to look at, and what to tell of it.
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// YAML files, folders of them, or - for standard input; they take the place of the cluster's objects
+    pub files: Vec<PathBuf>,
+    /// Every namespace
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// Whether the cluster is looked at, too
+    #[arg(long, short = 'k', default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub use_kube: bool,
+    /// Folders within folders, too
+    #[arg(long, short = 'R')]
+    pub recursive: bool,
+    /// What not to tell: CODE=KIND NAME.NAMESPACE, with * for any text; may be given several times
+    #[arg(long, short = 'S')]
+    pub suppress: Vec<String>,
+    /// log, json or yaml
+    #[arg(long, short, default_value = "log")]
+    pub output: String,
+    /// From which level on the command fails, with exit code 79
+    #[arg(long, default_value = "Error", ignore_case = true)]
+    pub failure_threshold: Level,
+    /// From which level on findings are printed
+    #[arg(long, default_value = "Info", ignore_case = true)]
+    pub output_threshold: Level,
+    /// MeshConfig to assume instead of the cluster's
+    #[arg(
+        long = "meshConfigFile",
+        value_name = "FILE",
+        alias = "mesh-config-file"
+    )]
+    pub mesh_config_file: Option<PathBuf>,
+    /// Only lists what is looked for
+    #[arg(long, short = 'L')]
+    pub list_analyzers: bool,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Probably not as meant.
+    Warning,
+    /// Refused, or requests fail because of it.
+    Error,
 }
 
 /// What to check and how to say it.

@@ -1,5 +1,6 @@
 //! The `lateen` binary: every role is a subcommand. It parses, wires and prints; decisions live in the other crates.
 
+mod analyze;
 mod args;
 mod bench;
 mod ca;
@@ -65,6 +66,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Get(args) => runtime()?.block_on(objects::get(&args)),
         Command::ProxyConfig(part) => runtime()?.block_on(proxy_view::config(&part)),
         Command::Check(args) => return runtime()?.block_on(check::run(&args)),
+        Command::Analyze(args) => return runtime()?.block_on(analyze::run(&args)),
         Command::Ca(command) => runtime()?.block_on(ca::run(&command)),
         Command::ProxyStatus(connection) => runtime()?.block_on(status::proxies(&connection)),
         Command::Simulate(args) => runtime()?.block_on(simulate::run(&args)),

@@ -2,6 +2,7 @@
 //! What is wrong with a single object is `lateen_api::validate`'s business.
 
 pub mod conflicts;
+pub mod exposure;
 mod limits;
 pub mod security;
 
@@ -79,6 +80,7 @@ pub fn analyze(inputs: &Inputs<'_>) -> Vec<Notice> {
     security::analyze(inputs, &known, &mut notices);
     limits::analyze(inputs, &known, &mut notices);
     conflicts::analyze(inputs, &mut notices);
+    exposure::analyze(inputs, &mut notices);
     notices
 }
 

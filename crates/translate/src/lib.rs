@@ -19,6 +19,7 @@ pub mod policy;
 pub mod protocol;
 pub mod rate_limit_policy;
 pub mod request_authentication;
+pub mod review;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;

@@ -222,6 +222,9 @@ fn resolution(written: Option<Written>) -> Resolution {
     }
 }
 
+/// Istio's code for TCP ports that no address leads to.
+const ADDRESSES_NEEDED: &str = "IST0134";
+
 /// Says which TCP ports no client can reach by an address of the service. A port alone never takes connections: others
 /// may listen on it.
 fn about_addresses(config: &Config<ServiceEntry>, ports: &[Port], notices: &mut Vec<Notice>) {
@@ -234,16 +237,13 @@ fn about_addresses(config: &Config<ServiceEntry>, ports: &[Port], notices: &mut 
     let gets_one: Vec<&str> = allocatable(config).collect();
     if gets_one.len() == spec.hosts.len() {
         let message = "is empty: TCP ports are reached by allocated addresses (status.addresses), which clients learn from the proxy's DNS (proxyMetadata ISTIO_META_DNS_CAPTURE)";
-        notices.push(Notice::new(
-            Severity::Info,
-            &subject,
-            "spec.addresses",
-            message,
-        ));
+        let notice = Notice::new(Severity::Info, &subject, "spec.addresses", message);
+        notices.push(notice.code(ADDRESSES_NEEDED));
         return;
     }
     let message = "is empty, and none is allocated to wildcards, to resolution NONE, or against the label networking.istio.io/enable-autoallocate-ip: connections to TCP ports are treated as to unknown destinations, so give addresses";
-    notices.push(Notice::warning(&subject, "spec.addresses", message));
+    let notice = Notice::warning(&subject, "spec.addresses", message);
+    notices.push(notice.code(ADDRESSES_NEEDED));
 }
 
 /// Says that there is one network only.

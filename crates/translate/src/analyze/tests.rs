@@ -60,6 +60,14 @@ fn check(text: &str, want: Expect) {
         ..Mesh::default()
     };
     let workload = BTreeMap::from([("app".into(), "reviews".into())]);
+    let carrying = |key: &str, value: &str| BTreeMap::from([(Str::from(key), Str::from(value))]);
+    let pods = [
+        workload,
+        carrying("a", "b"),
+        carrying("app", "edge"),
+        carrying("app", "other"),
+    ];
+    let workloads: Vec<_> = pods.iter().map(|labels| ("ns", labels)).collect();
     let notices = analyze(&Inputs {
         mesh: &mesh,
         services: &services.iter().collect::<Vec<_>>(),
@@ -72,7 +80,7 @@ fn check(text: &str, want: Expect) {
         authorization_policies: &policies,
         rate_limit_policies: &limits,
         sidecars: &sidecars,
-        workloads: Some(&[("ns", &workload)]),
+        workloads: Some(&workloads),
     });
     let said = notices.iter().map(|n| format!("{n}\n")).collect::<String>();
     want.assert_eq(&said);
@@ -445,6 +453,26 @@ fn conditions_that_an_earlier_rule_has() {
         expect![[r#"
         Warning [IST0130]: VirtualService ns/a: spec.http[1]: never runs: spec.http[0] and those before it match the same; remove it, or match something else
         Info [IST0131]: VirtualService ns/a: spec.http[2].match[0]: is the same as a condition of spec.http[0], which is looked at before: remove it
+    "#]],
+    );
+}
+
+#[test]
+fn gateways_that_nobody_reaches() {
+    let gateway = |selector: &str| {
+        format!(
+            "{{selector: {selector}, servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [a.com]}}, {{port: {{number: 8443, name: tls, protocol: TLS}}, hosts: [b.com], tls: {{mode: PASSTHROUGH}}}}, {{port: {{number: 31400, name: tcp, protocol: TCP}}, hosts: [c.com]}}]}}"
+        )
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: edge, namespace: ns}\nspec: {selector: {app: edge}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tls, port: 443, targetPort: 8443}]}\n---\n";
+    let text = service.to_owned()
+        + &object("Gateway", "reached", &gateway("{app: edge}"))
+        + &object("Gateway", "nowhere", &gateway("{app: egde}"));
+    check(
+        &text,
+        expect![[r#"
+        Warning [IST0104]: Gateway ns/reached: spec.servers[2].port.number: no Service leads to port 31400 of the gateway's pods, so nobody outside reaches it: use one of 80, 443, 8080, 8443, or add the port to the gateway's Service
+        Warning [IST0101]: Gateway ns/nowhere: spec.selector: no pod has these labels, so the gateway is nowhere: correct them, or install such a gateway
     "#]],
     );
 }
