@@ -311,15 +311,7 @@ pub fn documents_at(path: &Path) -> Result<Vec<Value>> {
         );
     }
     if path.is_dir() {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(path)
-            .with_context(|| format!("cannot read the folder {shown}"))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
-            })
-            .collect();
-        files.sort();
+        let files = crate::local::files(path, false)?;
         let each = files
             .iter()
             .map(|file| documents_at(file))

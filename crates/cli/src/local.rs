@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// A file cannot be read, or an object cannot be put in force; every such object is named with its file and line.
 pub fn resources(path: &Path) -> Result<Vec<Resource>> {
     let mut documents = Vec::new();
-    for file in files(path)? {
+    for file in files(path, false)? {
         let text = std::fs::read_to_string(&file)
             .with_context(|| format!("cannot read {}", file.display()))?;
         documents.extend(yaml::parse(&file.display().to_string(), &text));
@@ -70,7 +70,11 @@ fn mesh_settings(documents: &[yaml::Document], notices: &mut Vec<Notice>) -> Mes
     mesh
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
+/// A file, or the YAML and JSON files of a folder in order of name; of folders within it, too, when `recursive`.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -79,8 +83,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let file = entry?.path();
-        let is_yaml = file.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        if is_yaml {
+        let known = ["yaml", "yml", "json"].map(std::ffi::OsStr::new);
+        let is_text = file.extension().is_some_and(|e| known.contains(&e));
+        if file.is_dir() && recursive {
+            found.extend(files(&file, true)?);
+        } else if is_text && !file.is_dir() {
             found.push(file);
         }
     }

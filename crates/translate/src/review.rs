@@ -51,7 +51,8 @@ macro_rules! configs {
     };
 }
 
-fn together(inputs: &Inputs<'_>) -> Vec<Notice> {
+/// Looks at the objects together only: what each says by itself is left out.
+pub fn together(inputs: &Inputs<'_>) -> Vec<Notice> {
     analyze::analyze(&Together {
         mesh: inputs.mesh,
         services: inputs.services,

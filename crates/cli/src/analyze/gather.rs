@@ -2,6 +2,7 @@
 
 use crate::args::Connection;
 use crate::cluster::Cluster;
+use crate::local::files;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use lateen_api::notice::{Notice, Place, Subject};
@@ -10,7 +11,7 @@ use lateen_api::yaml::{self, Document};
 use lateen_base::Str;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Kinds of the mesh, as their collections are called.
 const KINDS: [&str; 10] = [
@@ -284,26 +285,4 @@ async fn typed<T: serde::de::DeserializeOwned>(cluster: &Cluster, path: &str) ->
         .into_iter()
         .filter_map(|value| serde_json::from_value(value).ok())
         .collect())
-}
-
-fn files(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let entries =
-        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let file = entry?.path();
-        let is_yaml = file
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        if file.is_dir() && recursive {
-            found.extend(files(&file, true)?);
-        } else if is_yaml && !file.is_dir() {
-            found.push(file);
-        }
-    }
-    found.sort();
-    Ok(found)
 }

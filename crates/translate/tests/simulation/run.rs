@@ -16,7 +16,7 @@ use lateen_model::resource::Resource;
 use lateen_model::workload::Health;
 use lateen_translate::mesh::{self, Mesh};
 use lateen_translate::service_entry::{Allocated, allocatable};
-use lateen_translate::{among, analyze, service, service_entry, workload, workload_entry};
+use lateen_translate::{among, review, service, service_entry, workload, workload_entry};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -238,32 +238,10 @@ impl<'w> Setting<'w> {
 
     /// Adds what only many objects together tell. Of the world's own Services nothing is said.
     fn analyze(&mut self) {
-        let of = |kind: &str| -> Vec<&Object> {
-            self.objects.iter().filter(|o| o.kind() == kind).collect()
-        };
-        macro_rules! configs {
-            ($kind:ident) => {
-                &of(stringify!($kind))
-                    .into_iter()
-                    .filter_map(|o| match o {
-                        Object::$kind(config) => Some(config),
-                        _ => None,
-                    })
-                    .collect::<Vec<_>>()
-            };
-        }
-        let told = analyze::analyze(&analyze::Inputs {
+        let told = review::together(&review::Inputs {
             mesh: &self.mesh,
+            objects: &self.objects.iter().collect::<Vec<_>>(),
             services: &self.services.iter().collect::<Vec<_>>(),
-            service_entries: configs!(ServiceEntry),
-            virtual_services: configs!(VirtualService),
-            destination_rules: configs!(DestinationRule),
-            gateways: configs!(Gateway),
-            peer_authentications: configs!(PeerAuthentication),
-            request_authentications: configs!(RequestAuthentication),
-            authorization_policies: configs!(AuthorizationPolicy),
-            rate_limit_policies: configs!(RateLimitPolicy),
-            sidecars: configs!(Sidecar),
             workloads: None,
         });
         self.notices.extend(
