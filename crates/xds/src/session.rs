@@ -14,6 +14,7 @@
 mod kind;
 mod lookups;
 mod status;
+mod who;
 
 pub use status::{KindStatus, ProxyStatus};
 
@@ -21,18 +22,18 @@ use crate::bits::Bits;
 use crate::codec::{LOOKUP, kind_of};
 use crate::node;
 use crate::server::Identity;
-use crate::table::{Slot, SlotId, Table};
+use crate::table::{SlotId, Table};
 use kind::{MOST_NAME_BYTES, MOST_NAMES, Subscription};
 use lateen_model::decide::reach::Reach;
-use lateen_model::decide::resources::Audience;
 use lateen_model::lookup::NoLookup;
-use lateen_model::mesh::{Role, Scope};
+use lateen_model::mesh::Role;
 use lateen_model::resource::Kind;
 use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use lookups::Lookups;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+use who::{Who, is_for};
 
 /// Kinds of which a client may be sent less than all that it may have.
 const BY_NEED: [Kind; 4] = [
@@ -84,6 +85,8 @@ pub(crate) struct Session {
     reach: Option<Arc<Reach>>,
     /// Whether `reach` may be another by now.
     is_stale: bool,
+    /// Revision of the table's directory at which it was found out.
+    revision: u64,
     /// Generation of the table up to which changes are marked as owed.
     seen: u64,
     /// Generation up to which everything owed was sent.
@@ -91,20 +94,6 @@ pub(crate) struct Session {
     /// Generation up to which everything was sent and acknowledged.
     acked: u64,
     nonce: u64,
-}
-
-#[derive(Debug)]
-struct Who {
-    node_id: String,
-    scope: Scope,
-    version: String,
-    authenticated: bool,
-}
-
-impl Who {
-    fn may_have(&self, slot: &Slot) -> bool {
-        is_for(&slot.audience, &self.scope, self.authenticated)
-    }
 }
 
 impl ProxyStatus {
@@ -116,12 +105,6 @@ impl ProxyStatus {
         };
         within && is_for(&table.slot(id).audience, &self.scope, self.authenticated)
     }
-}
-
-/// Whether something is for a proxy. What is for single accounts goes only to those that proved theirs.
-fn is_for(audience: &Audience, scope: &Scope, authenticated: bool) -> bool {
-    let personal = matches!(audience, Audience::Accounts { .. });
-    (authenticated || !personal) && audience.includes(scope)
 }
 
 /// The table as one client may see it.
@@ -170,6 +153,7 @@ impl Session {
             lookups: Lookups::default(),
             reach: None,
             is_stale: true,
+            revision: 0,
             seen: 0,
             settled: 0,
             acked: 0,
@@ -185,7 +169,7 @@ impl Session {
         now: SystemTime,
     ) -> Result<(), Refused> {
         if self.who.is_none() {
-            self.who = Some(self.introduced(&request)?);
+            self.who = Some(Who::of(&request, self.identity.as_ref())?);
         }
         if request.type_url == LOOKUP {
             let (more, less) = (
@@ -213,21 +197,6 @@ impl Session {
             &mut self.held,
         );
         Ok(())
-    }
-
-    /// Who the first request says that it is from.
-    fn introduced(&self, request: &DeltaDiscoveryRequest) -> Result<Who, Refused> {
-        let node = request.node.as_ref().ok_or(Refused::NoNode)?;
-        let (scope, version) = node::decode(node)?;
-        if let Some(identity) = &self.identity {
-            identity.check(&scope)?;
-        }
-        Ok(Who {
-            node_id: node.id.clone(),
-            scope,
-            version,
-            authenticated: self.identity.is_some(),
-        })
     }
 
     /// Whether the table must know who refers to whom before anything is sent.
@@ -297,7 +266,9 @@ impl Session {
                 for id in changed {
                     let kind = table.slot(id).key.kind;
                     self.is_stale |= match (&self.reach, table.directory()) {
-                        (Some(reach), Some(directory)) => directory.matters(reach, kind, id),
+                        (Some(reach), Some(directory)) => {
+                            directory.matters(reach, kind, id, self.revision)
+                        }
                         _ => matches!(kind, Kind::SidecarScope | Kind::MeshSettings),
                     };
                     if let Some(sub) = self.kinds.get_mut(&kind) {
@@ -322,6 +293,7 @@ impl Session {
             return;
         };
         self.is_stale = false;
+        self.revision = directory.revision();
         let new = directory.reach(&who.scope, self.lookups.asked());
         let mut owe = |id: SlotId| {
             if let Some(sub) = self.kinds.get_mut(&table.slot(id).key.kind) {
@@ -376,25 +348,6 @@ impl Session {
                 .collect(),
             lookups: self.lookups.len(),
             reach: self.reach.clone(),
-        })
-    }
-}
-
-impl Identity {
-    /// Whether a node that says it is `scope` is this one.
-    fn check(&self, scope: &Scope) -> Result<(), Refused> {
-        let same =
-            self.namespace == scope.namespace && self.service_account == scope.service_account;
-        if same {
-            return Ok(());
-        }
-        let name = |namespace: &str, account: &str| {
-            let text = format!("{namespace}/{account}");
-            text.chars().take(200).collect()
-        };
-        Err(Refused::Impostor {
-            proved: name(&self.namespace, &self.service_account),
-            claimed: name(&scope.namespace, &scope.service_account),
         })
     }
 }

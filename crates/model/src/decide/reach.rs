@@ -84,23 +84,19 @@ impl Directory {
         }
     }
 
-    /// Whether a change of a resource of this kind can change what `reach` holds beside the resource itself.
-    pub fn matters(&self, reach: &Reach, kind: Kind, id: u32) -> bool {
-        match (kind, self.links(id)) {
-            // One that is gone leaves more than is needed, until the next look.
-            (Kind::Workload, Some(Links::Workload(links))) => {
-                let wanted = |ip| reach.addresses.contains(ip);
-                links.addresses.iter().any(wanted)
-            }
-            (kind, _) => matches!(
-                kind,
-                Kind::Service
-                    | Kind::RouteTable
-                    | Kind::TrafficPolicy
-                    | Kind::SidecarScope
-                    | Kind::MeshSettings
-                    | Kind::RateLimitPolicy
-            ),
+    /// Whether a change of a resource of this kind can change what `reach` holds beside the resource itself, when it was
+    /// found out at revision `since`. What is gone leaves more than is needed, until the next look.
+    pub fn matters(&self, reach: &Reach, kind: Kind, id: u32, since: u64) -> bool {
+        match kind {
+            Kind::SidecarScope | Kind::MeshSettings | Kind::RateLimitPolicy => true,
+            _ => match self.newer(id, since) {
+                None => false,
+                Some(Links::Workload(links)) => {
+                    let wanted = |ip| reach.addresses.contains(ip);
+                    links.addresses.iter().any(wanted)
+                }
+                Some(Links::Service(_) | Links::Table(_) | Links::Policy(_)) => true,
+            },
         }
     }
 
@@ -154,7 +150,7 @@ impl<'d> Gathering<'d> {
 
     /// Everything that the Sidecar object imports.
     fn imports(&mut self) {
-        for (id, links) in self.directory.all() {
+        for (id, links) in self.directory.importable() {
             match links {
                 Links::Service(_) => self.import(id),
                 Links::Table(rule) => self.table(id, rule),

@@ -15,7 +15,11 @@ use std::sync::Arc;
 /// Who refers to whom among the resources put in, each under a number of the owner's choice.
 #[derive(Debug, Default)]
 pub struct Directory {
-    links: BTreeMap<u32, Links>,
+    noted: BTreeMap<u32, Noted>,
+    /// Services and VirtualServices among them.
+    importable: BTreeSet<u32>,
+    /// Counts changes of who refers to whom.
+    revision: u64,
     /// Services by host and by other names.
     names: HashMap<Str, Vec<u32>>,
     /// Services by address.
@@ -36,8 +40,15 @@ pub struct Directory {
     quotas: BTreeMap<u32, Vec<Str>>,
 }
 
-/// What is known of one resource.
 #[derive(Debug)]
+struct Noted {
+    links: Links,
+    /// The revision that it came with.
+    revision: u64,
+}
+
+/// What is known of one resource.
+#[derive(Debug, PartialEq)]
 pub(super) enum Links {
     Service(ServiceLinks),
     Workload(WorkloadLinks),
@@ -45,22 +56,23 @@ pub(super) enum Links {
     Policy(Rule),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct ServiceLinks {
     pub key: ServiceKey,
     pub visibility: Visibility,
     names: Vec<Str>,
     addresses: Vec<IpAddr>,
+    is_unaddressed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct WorkloadLinks {
     pub addresses: Vec<IpAddr>,
     pub services: Vec<ServiceKey>,
 }
 
 /// A VirtualService or a DestinationRule.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Rule {
     pub namespace: Str,
     pub visibility: Visibility,
@@ -74,93 +86,70 @@ pub(super) struct Rule {
 impl Directory {
     /// Notes a resource under `id`, in place of what was there.
     pub fn put(&mut self, id: u32, resource: &Resource) {
+        let Some(links) = Links::of(resource) else {
+            return self.put_other(id, resource);
+        };
+        // Most changes leave alone who refers to whom.
+        if self.links(id) == Some(&links) {
+            return;
+        }
         self.take(id);
-        let links = match resource {
-            Resource::Service(service) => self.put_service(id, service),
-            Resource::Workload(workload) => {
-                let services: Vec<_> = workload.services.keys().cloned().collect();
-                for key in &services {
-                    self.by_service.entry(key.clone()).or_default().insert(id);
-                }
-                for ip in &workload.addresses {
-                    self.by_address.entry(*ip).or_default().push(id);
-                }
-                Links::Workload(WorkloadLinks {
-                    addresses: workload.addresses.clone(),
-                    services,
-                })
-            }
-            Resource::RouteTable(table) => {
-                let to: BTreeSet<&str> = destinations(table).collect();
-                Links::Table(self.put_rule(
-                    id,
-                    Rule {
-                        namespace: table.origin.namespace.clone(),
-                        visibility: table.visibility.clone(),
-                        hosts: table.hosts.clone(),
-                        destinations: to.into_iter().map(Str::from).collect(),
-                        is_for_sidecars: is_for_sidecars(table),
-                    },
-                ))
-            }
-            Resource::TrafficPolicy(policy) => Links::Policy(self.put_rule(
-                id,
-                Rule {
-                    namespace: policy.origin.namespace.clone(),
-                    visibility: policy.visibility.clone(),
-                    hosts: vec![policy.host.clone()],
-                    destinations: Vec::new(),
-                    is_for_sidecars: true,
-                },
-            )),
+        self.enter(id, &links);
+        self.revision += 1;
+        let revision = self.revision;
+        self.noted.insert(id, Noted { links, revision });
+    }
+
+    /// What is not referred to, and has a say all the same.
+    fn put_other(&mut self, id: u32, resource: &Resource) {
+        self.take(id);
+        match resource {
             Resource::SidecarScope(sidecar) => {
                 self.sidecars.insert(id, Arc::new(sidecar.clone()));
-                return;
             }
-            Resource::MeshSettings(mesh) => {
-                self.mesh = Some((id, mesh.clone()));
-                return;
-            }
+            Resource::MeshSettings(mesh) => self.mesh = Some((id, mesh.clone())),
             Resource::RateLimitPolicy(policy) => {
                 let hosts = policy.rules.iter().filter_map(|rule| match &rule.limiter {
                     Limiter::Global(service) => Some(service.host.clone()),
                     Limiter::Local { .. } => None,
                 });
                 self.quotas.insert(id, hosts.collect());
-                return;
             }
-            _ => return,
-        };
-        self.links.insert(id, links);
+            _ => {}
+        }
     }
 
-    fn put_service(&mut self, id: u32, service: &Service) -> Links {
-        let mut names = vec![service.key.hostname.clone()];
-        names.extend(service.aliases.iter().cloned());
-        let addresses: Vec<IpAddr> = service
-            .callable()
-            .chain(service.allocated.iter().copied())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        for name in &names {
-            self.names.entry(name.clone()).or_default().push(id);
+    fn enter(&mut self, id: u32, links: &Links) {
+        match links {
+            Links::Service(service) => {
+                for name in &service.names {
+                    self.names.entry(name.clone()).or_default().push(id);
+                }
+                for ip in &service.addresses {
+                    self.addresses.entry(*ip).or_default().push(id);
+                }
+                if service.is_unaddressed {
+                    self.unaddressed.insert(id);
+                }
+                self.importable.insert(id);
+            }
+            Links::Workload(workload) => {
+                for key in &workload.services {
+                    self.by_service.entry(key.clone()).or_default().insert(id);
+                }
+                for ip in &workload.addresses {
+                    self.by_address.entry(*ip).or_default().push(id);
+                }
+            }
+            Links::Table(rule) => {
+                self.importable.insert(id);
+                self.enter_rule(id, rule);
+            }
+            Links::Policy(rule) => self.enter_rule(id, rule),
         }
-        for ip in &addresses {
-            self.addresses.entry(*ip).or_default().push(id);
-        }
-        if is_unaddressed(service) {
-            self.unaddressed.insert(id);
-        }
-        Links::Service(ServiceLinks {
-            key: service.key.clone(),
-            visibility: service.visibility.clone(),
-            names,
-            addresses,
-        })
     }
 
-    fn put_rule(&mut self, id: u32, rule: Rule) -> Rule {
+    fn enter_rule(&mut self, id: u32, rule: &Rule) {
         for host in &rule.hosts {
             if host.starts_with('*') {
                 self.wild.insert(id);
@@ -171,7 +160,6 @@ impl Directory {
         for host in &rule.destinations {
             self.senders.entry(host.clone()).or_default().push(id);
         }
-        rule
     }
 
     /// Forgets what is under `id`.
@@ -179,7 +167,8 @@ impl Directory {
         self.sidecars.remove(&id);
         self.quotas.remove(&id);
         self.mesh.take_if(|(of, _)| *of == id);
-        match self.links.remove(&id) {
+        self.importable.remove(&id);
+        match self.noted.remove(&id).map(|noted| noted.links) {
             None => {}
             Some(Links::Service(service)) => {
                 self.unaddressed.remove(&id);
@@ -216,11 +205,24 @@ impl Directory {
     }
 
     pub(super) fn links(&self, id: u32) -> Option<&Links> {
-        self.links.get(&id)
+        self.noted.get(&id).map(|noted| &noted.links)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Links)> {
-        self.links.iter().map(|(id, links)| (*id, links))
+    /// The links of a resource that are newer than revision `since`.
+    pub(super) fn newer(&self, id: u32, since: u64) -> Option<&Links> {
+        let noted = self.noted.get(&id)?;
+        (noted.revision > since).then_some(&noted.links)
+    }
+
+    /// Counts changes of who refers to whom.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Services and VirtualServices.
+    pub(super) fn importable(&self) -> impl Iterator<Item = (u32, &Links)> {
+        let all = self.importable.iter();
+        all.filter_map(|id| Some((*id, self.links(*id)?)))
     }
 
     /// Services that requests find by name, or by a range of addresses, whatever address they go to.
@@ -288,6 +290,52 @@ impl Directory {
         let providers = mesh.flat_map(|(_, mesh)| mesh.authz_providers.iter().map(|p| &*p.host));
         let quotas = self.quotas.values().flatten();
         providers.chain(quotas.map(|host| &**host))
+    }
+}
+
+impl Links {
+    /// Absent: nothing refers to such a resource.
+    fn of(resource: &Resource) -> Option<Self> {
+        Some(match resource {
+            Resource::Service(service) => Self::Service(ServiceLinks::of(service)),
+            Resource::Workload(workload) => Self::Workload(WorkloadLinks {
+                addresses: workload.addresses.clone(),
+                services: workload.services.keys().cloned().collect(),
+            }),
+            Resource::RouteTable(table) => {
+                let to: BTreeSet<&str> = destinations(table).collect();
+                Self::Table(Rule {
+                    namespace: table.origin.namespace.clone(),
+                    visibility: table.visibility.clone(),
+                    hosts: table.hosts.clone(),
+                    destinations: to.into_iter().map(Str::from).collect(),
+                    is_for_sidecars: is_for_sidecars(table),
+                })
+            }
+            Resource::TrafficPolicy(policy) => Self::Policy(Rule {
+                namespace: policy.origin.namespace.clone(),
+                visibility: policy.visibility.clone(),
+                hosts: vec![policy.host.clone()],
+                destinations: Vec::new(),
+                is_for_sidecars: true,
+            }),
+            _ => return None,
+        })
+    }
+}
+
+impl ServiceLinks {
+    fn of(service: &Service) -> Self {
+        let own = std::iter::once(&service.key.hostname);
+        let addresses = service.callable().chain(service.allocated.iter().copied());
+        let addresses: BTreeSet<IpAddr> = addresses.collect();
+        Self {
+            key: service.key.clone(),
+            visibility: service.visibility.clone(),
+            names: own.chain(&service.aliases).cloned().collect(),
+            addresses: addresses.into_iter().collect(),
+            is_unaddressed: is_unaddressed(service),
+        }
     }
 }
 
