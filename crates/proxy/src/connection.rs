@@ -21,6 +21,7 @@ use crate::upstream::Dialed;
 use crate::worker::{Entry, Worker};
 use bytes::Bytes;
 use first::{Found, first_words, hello};
+use lateen_base::Str;
 use lateen_filters::Client;
 use lateen_model::decide;
 use lateen_model::decide::plan::{
@@ -31,6 +32,7 @@ use lateen_net::detect::{ClientHello, Guess};
 use lateen_net::http::Version;
 use lateen_net::listen::reset_on_close;
 use lateen_net::original::{canonical, original_destination};
+use lateen_net::seldom::Seldom;
 use lateen_net::stream::{Stream, Watch};
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -46,7 +48,7 @@ pub(crate) struct Conn {
     /// Address that the client connected to, as it sees it.
     pub(crate) local: SocketAddr,
     /// Server name of the client's hello; empty when it sent none.
-    pub(crate) server_name: String,
+    pub(crate) server_name: Str,
     /// What TLS says about the client.
     pub(crate) peer: Peer,
     /// The client's certificates, leaf first; empty: it showed none.
@@ -81,7 +83,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
         worker,
         facts,
         local,
-        server_name: String::new(),
+        server_name: Str::default(),
         peer: Peer::default(),
         certificates: Chain::from([]),
         proof: Proof::none(),
@@ -144,7 +146,7 @@ impl Conn {
 
     /// The plan for TLS that is not ended here.
     fn passed(&mut self, hello: ClientHello) -> TcpPlan {
-        self.server_name = hello.server_name.unwrap_or_default();
+        self.server_name = hello.server_name.unwrap_or_default().into();
         // Policies may ask for it.
         self.peer.server_name = decide::host::canonical(&self.server_name).as_ref().into();
         let live = self.worker.shared.live.load();
@@ -158,7 +160,7 @@ impl Conn {
 
     /// Takes over what a handshake told.
     fn ended(&mut self, ended: Ended) -> Stream {
-        self.server_name = ended.peer.server_name.to_string();
+        self.server_name = ended.peer.server_name.clone();
         self.peer = ended.peer;
         self.certificates = Rc::clone(&ended.proof.chain);
         self.proof = ended.proof;
@@ -253,7 +255,7 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
             fastrand::u64(..),
         )
     };
-    conn.server_name = sni.clone().unwrap_or_default();
+    conn.server_name = sni.as_deref().unwrap_or_default().into();
     conn.peer.server_name = decide::host::canonical(&conn.server_name).as_ref().into();
     let watch = stream.watch();
     match decided {
@@ -318,10 +320,10 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
     tokio::select! {
         // Who may not come in any more is not served first.
         biased;
-        fault = async { match &held {
+        fault = Seldom::new(async { match &held {
             Some(held) => held.cut().await,
             None => std::future::pending().await,
-        } } => {
+        } }) => {
             worker.say(&fault, || crate::fault::sentence(&fault, None));
             reset_on_close(watch.tcp());
         }
