@@ -31,11 +31,11 @@ spec:
     tls: {mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://cluster.local/ns/default/sa/server']}
 X
 }
-# server PORT PROTOCOL [MUTUAL]: one server of a Gateway.
+# server PORT PROTOCOL [TLS]: one server of a Gateway; TLS: settings in the form of YAML.
 server() {
   echo "    - port: {number: $1, name: p$1, protocol: $2}"
   echo "      hosts: ['*']"
-  [ -z "${3:-}" ] || echo "      tls: {mode: ISTIO_MUTUAL}"
+  [ -z "${3:-}" ] || echo "      tls: $3"
 }
 http_route() { echo "    - match: [{port: $1}]"; echo "      route: [{destination: {host: $2, port: {number: $3}}}]"; }
 head_of_gateway() { printf -- '---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: bench, namespace: default}\nspec:\n  selector: {app: bench}\n  servers:\n'; }
@@ -50,15 +50,17 @@ data:
 X
 }
 client() {
-  mesh; head_of_gateway; server "$PB_PORT_OUT_H1" HTTP; server "$PB_PORT_OUT_H2" HTTP; server "$PB_PORT_OUT_TCP" TCP
-  head_of_routes; echo "  http:"; http_route "$PB_PORT_OUT_H1" "$HOST" 8080; http_route "$PB_PORT_OUT_H2" "h2.$HOST" 8081
+  mesh; head_of_gateway; server "$PB_PORT_OUT_H1" HTTP; server "$PB_PORT_OUT_H2" HTTP; server "$PB_PORT_OUT_CONNR" HTTP; server "$PB_PORT_OUT_TCP" TCP
+  head_of_routes; echo "  http:"; http_route "$PB_PORT_OUT_H1" "$HOST" 8080; http_route "$PB_PORT_OUT_H2" "h2.$HOST" 8081; http_route "$PB_PORT_OUT_CONNR" "once.$HOST" 8082
   echo "  tcp:"; echo "    - match: [{port: $PB_PORT_OUT_TCP}]"; echo "      route: [{destination: {host: tcp.$HOST, port: {number: 9000}}}]"
-  entry h1 "$HOST" 8080 HTTP "$PB_PORT_IN_H1"; entry h2 "h2.$HOST" 8081 HTTP2 "$PB_PORT_IN_H2"; entry tcp "tcp.$HOST" 9000 TCP "$PB_PORT_IN_TCP"
+  entry h1 "$HOST" 8080 HTTP "$PB_PORT_IN_H1"; entry h2 "h2.$HOST" 8081 HTTP2 "$PB_PORT_IN_H2"; entry once "once.$HOST" 8082 HTTP "$PB_PORT_IN_H1"; entry tcp "tcp.$HOST" 9000 TCP "$PB_PORT_IN_TCP"
   secured h1 "$HOST"; secured h2 "h2.$HOST"; secured tcp "tcp.$HOST"
+  # A new connection for each request.
+  secured once "once.$HOST"; echo "    connectionPool: {http: {maxRequestsPerConnection: 1}}"
   for ((i = 0; i < ${PB_NCONF:-0}; i++)); do entry "svc-$i" "svc-$i.ns-$((i % 50)).svc.cluster.local" 8080 HTTP "$PB_PORT_IN_H1"; done
 }
 inside() {
-  mesh; head_of_gateway; server "$PB_PORT_IN_H1" HTTPS mutual; server "$PB_PORT_IN_H2" HTTPS mutual; server "$PB_PORT_IN_TCP" TLS mutual
+  mesh; head_of_gateway; for at in "$PB_PORT_IN_H1 HTTPS" "$PB_PORT_IN_H2 HTTPS" "$PB_PORT_IN_TCP TLS"; do server $at "{mode: ISTIO_MUTUAL}"; done
   head_of_routes; echo "  http:"; http_route "$PB_PORT_IN_H1" plain.local 8080; http_route "$PB_PORT_IN_H2" plain2.local 8081
   echo "  tcp:"; echo "    - match: [{port: $PB_PORT_IN_TCP}]"; echo "      route: [{destination: {host: plaintcp.local, port: {number: 9000}}}]"
   entry plain plain.local 8080 HTTP "$PB_PORT_BACKEND_H1"; entry plain2 plain2.local 8081 HTTP2 "$PB_PORT_BACKEND_H2"; entry plaintcp plaintcp.local 9000 TCP "$PB_PORT_BACKEND_TCP"
@@ -86,7 +88,8 @@ X
 }
 gateway() {
   mesh; head_of_gateway; server "$PB_PORT_GW_H1" HTTP; server "$PB_PORT_GW_H2" HTTP; server "$PB_PORT_GW_GRPC" HTTP
-  head_of_routes; echo "  http:"; http_route "$PB_PORT_GW_H1" plain.local 8080; http_route "$PB_PORT_GW_H2" plain.local 8080; http_route "$PB_PORT_GW_GRPC" plain2.local 8081
+  server "$PB_PORT_GW_TLS" HTTPS "{mode: SIMPLE, serverCertificate: $PB_CERTS/gateway.pem, privateKey: $PB_CERTS/gateway-key.pem}"
+  head_of_routes; echo "  http:"; http_route "$PB_PORT_GW_H1" plain.local 8080; http_route "$PB_PORT_GW_H2" plain.local 8080; http_route "$PB_PORT_GW_TLS" plain.local 8080; http_route "$PB_PORT_GW_GRPC" plain2.local 8081
   entry plain plain.local 8080 HTTP "$PB_PORT_BACKEND_H1"; entry plain2 plain2.local 8081 HTTP2 "$PB_PORT_BACKEND_H2"
 }
 # one ROLE WRITER CERTIFICATE ADMIN-PORT
@@ -103,6 +106,6 @@ case $1 in
          if [ "$PB_SCENARIO" = pair ]; then one client client client "$PB_PORT_ADMIN1"; one server inside server "$PB_PORT_ADMIN2"
          else one gateway gateway gateway "$PB_PORT_ADMIN1"; fi ;;
   stop)  while read -r _ p; do kill "$p" 2>/dev/null || true; done < "$PB_RUN/pids" ;;
-  caps)  echo "out_h1 out_h2 out_tcp in_h1 gw_h1 gw_h2 gw_grpc" ;;
+  caps)  echo "out_h1 out_h2 out_connr out_tcp in_h1 gw_h1 gw_h2 gw_grpc gw_tls" ;;
   version) "$BIN" version ;;
 esac

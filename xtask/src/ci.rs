@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Seconds that each fuzz target runs.
 const FUZZ: u32 = 30;
 
-/// Everything: formatting, tidy, lints, tests, docs, fuzz targets, end-to-end.
+/// Everything: formatting, tidy, lints, tests, docs, fuzz targets, instruction counts, end-to-end.
 ///
 /// # Errors
 /// The first step that fails.
@@ -39,6 +39,7 @@ pub fn everything() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     crate::fuzz::run(FUZZ, &[])?;
+    crate::instructions::run(std::iter::empty())?;
     end_to_end()
 }
 
@@ -113,7 +114,11 @@ pub fn bless() -> Result<()> {
     )
 }
 
-fn target_directory() -> Result<PathBuf> {
+/// Where cargo builds.
+///
+/// # Errors
+/// `cargo metadata` fails.
+pub fn target_directory() -> Result<PathBuf> {
     let metadata = crate::tidy::metadata()?;
     let path = metadata["target_directory"]
         .as_str()

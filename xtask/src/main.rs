@@ -1,8 +1,10 @@
-//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|bless|codegen`. CI calls only `ci`.
+//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|instructions|bench|bless|codegen`. CI calls only `ci`.
 
+mod bench;
 mod ci;
 mod codegen;
 mod fuzz;
+mod instructions;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -17,6 +19,8 @@ fn main() -> Result<()> {
         "soak" => ci::soak(),
         "fuzz" => fuzz(),
         "bless" => ci::bless(),
+        "instructions" => instructions::run(std::env::args().skip(2)),
+        "bench" => bench::run(std::env::args().skip(2)),
         "codegen" => codegen::run(std::path::Path::new(".")),
         "" | "help" | "--help" => {
             print!("{HELP}");
@@ -53,6 +57,10 @@ cargo xtask <task>
   e2e      builds the release binary and runs the walk-throughs against it
   soak     certificates of minutes under load for a quarter of an hour, roots rotated, the CA away
   fuzz     runs the fuzz targets on their corpus: fuzz [--seconds 60] [TARGET...]
+  instructions
+           counts instructions and allocations of the data plane's hot paths (needs valgrind); with `bless` the
+           counts become the bounds
+  bench    bench data-plane: measures the data plane beside Envoy, nginx and HAProxy (HARNESS: their benchmark)
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files
 ";

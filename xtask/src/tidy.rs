@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
     let mut broken = Vec::new();
     arrows(&mut broken)?;
     let mut sources = Vec::new();
-    for folder in ["crates", "samples", "tests", "xtask"] {
+    for folder in ["crates", "benches", "samples", "tests", "xtask"] {
         walk(Path::new(folder), &mut sources)?;
     }
     for path in &sources {

@@ -25,6 +25,9 @@ use args::{Bench, Cli, Command};
 use clap::Parser as _;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before anything that starts a thread: some processes are only stages of the sandbox.
     lateen_sandbox::maybe_run_stage();

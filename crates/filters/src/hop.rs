@@ -5,6 +5,10 @@ use http::header::{CONNECTION, EXPECT, HeaderMap, TE, TRAILER, TRANSFER_ENCODING
 use http::{HeaderName, HeaderValue, StatusCode, request, response};
 
 pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
+    if !concerns_hop(&head.headers) {
+        cx.upgrade = false;
+        return;
+    }
     cx.upgrade = wants_upgrade(&head.headers);
     let upgrade = head.headers.get(UPGRADE).filter(|_| cx.upgrade).cloned();
     let trailers = head.headers.get(TE).is_some_and(|te| lists(te, "trailers"));
@@ -25,10 +29,29 @@ pub(super) fn on_request(cx: &mut Context, head: &mut request::Parts) {
 }
 
 pub(super) fn on_response(head: &mut response::Parts) {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS || !concerns_hop(&head.headers) {
         return;
     }
     strip(&mut head.headers);
+}
+
+// Whether there is any header that the rest of this file would look at: most messages have none, and walking their
+// names once costs less than looking for each of ours.
+fn concerns_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        matches!(
+            name.as_str(),
+            "connection"
+                | "expect"
+                | "http2-settings"
+                | "keep-alive"
+                | "proxy-connection"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        )
+    })
 }
 
 // WebSocket alone (Istio's default): what another protocol carries, nobody could decide on. Who asks for something else,

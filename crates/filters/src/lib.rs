@@ -19,6 +19,8 @@ pub mod reply;
 mod respond;
 pub mod trailers;
 
+pub use respond::number;
+
 use http::{HeaderMap, HeaderValue, request, response};
 use lateen_model::decide::plan::Direction;
 use lateen_model::mesh::{ForwardClientCert, MeshSettings};

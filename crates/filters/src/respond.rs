@@ -17,9 +17,19 @@ pub(super) fn on_response(cx: &Context, headers: &mut HeaderMap) {
     };
     headers.insert(SERVER, HeaderValue::from_static(server));
     if let Some(time) = cx.upstream_time {
-        headers.insert(UPSTREAM_TIME, HeaderValue::from(time.as_millis() as u64));
+        headers.insert(UPSTREAM_TIME, number(time.as_millis() as u64));
     }
     headers.entry(DATE).or_insert_with(date);
+}
+
+/// A number as a header's value; small ones, which most are, cost nothing.
+pub fn number(n: u64) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let small = usize::try_from(n).ok().and_then(|n| SMALL.get(n));
+    small.map_or_else(
+        || HeaderValue::from(n),
+        |text| HeaderValue::from_static(text),
+    )
 }
 
 thread_local! {

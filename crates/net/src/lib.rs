@@ -20,5 +20,6 @@ pub mod nft;
 pub mod original;
 pub mod panics;
 pub mod proxy_header;
+pub mod seldom;
 pub mod stream;
 pub mod tls;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection. It is plain at first; [`crate::tls`] puts TLS on it. Reading and writing mean plaintext either way.
@@ -203,7 +203,18 @@ impl Shared {
     }
 
     fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.tcp.try_read(buf)
+        let got = self.tcp.try_read(buf)?;
+        self.took(got, buf.len());
+        Ok(got)
+    }
+
+    // A read that leaves room has emptied the socket: the next one waits for news of it instead of asking in vain. What
+    // comes meanwhile is such news.
+    fn took(&self, got: usize, room: usize) {
+        if got > 0 && got < room {
+            let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.tcp.try_io(Interest::READABLE, nothing);
+        }
     }
 
     /// Writes ciphertext, or plaintext where there is no TLS, and notes whether the peer takes it.
@@ -245,7 +256,10 @@ impl Shared {
         let read = match self.session() {
             None => {
                 into.reserve(2048);
-                self.tcp.try_read_buf(into)?
+                let room = into.capacity() - into.len();
+                let got = self.tcp.try_read_buf(into)?;
+                self.took(got, room);
+                got
             }
             Some(mut session) => {
                 let mut sink = |bytes: &[u8]| {
@@ -446,7 +460,12 @@ impl AsyncRead for Stream {
             let tried = match shared.session() {
                 None => {
                     ready!(shared.tcp.poll_read_ready(cx))?;
-                    shared.tcp.try_read_buf(buf)
+                    let room = buf.remaining();
+                    let got = shared.tcp.try_read_buf(buf);
+                    if let Ok(got) = got {
+                        shared.took(got, room);
+                    }
+                    got
                 }
                 Some(mut session) => {
                     // Decrypted bytes may wait although the socket has none.

@@ -249,7 +249,8 @@ impl Asked<'_> {
             {
                 continue;
             }
-            let answer = external::ask(self, question).await?;
+            // Rare, and large: requests wait within requests.
+            let answer = Box::pin(external::ask(self, question)).await?;
             passed.take(provider, answer, &mut self.head.headers);
         }
         Ok(())

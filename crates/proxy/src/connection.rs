@@ -21,6 +21,7 @@ use crate::upstream::Dialed;
 use crate::worker::{Entry, Worker};
 use bytes::Bytes;
 use first::{Found, first_words, hello};
+use lateen_base::Str;
 use lateen_filters::Client;
 use lateen_model::decide::plan::{
     ConnectionFacts, ConnectionPlan, Direction, Fault, FaultReason, GatewayTls, Peer, TcpPlan,
@@ -33,6 +34,7 @@ use lateen_net::detect::{ClientHello, Guess};
 use lateen_net::http::Version;
 use lateen_net::listen::reset_on_close;
 use lateen_net::original::{canonical, original_destination};
+use lateen_net::seldom::Seldom;
 use lateen_net::stream::{Stream, Watch};
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -48,7 +50,7 @@ pub(crate) struct Conn {
     /// Address that the client connected to, as it sees it.
     pub(crate) local: SocketAddr,
     /// Server name of the client's hello; empty when it sent none.
-    pub(crate) server_name: String,
+    pub(crate) server_name: Str,
     /// What TLS says about the client.
     pub(crate) peer: Peer,
     /// The client's certificates, leaf first; empty: it showed none.
@@ -83,7 +85,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
         worker,
         facts,
         local,
-        server_name: String::new(),
+        server_name: Str::default(),
         peer: Peer::default(),
         certificates: Chain::from([]),
         proof: Proof::none(),
@@ -165,7 +167,8 @@ impl Conn {
         let shared = &self.worker.shared;
         let missing = wanted(&shared.live.load().snapshot);
         match missing {
-            Some(lookup) => shared.demand.learn(lookup).await,
+            // Rare, and large: other connections are not to carry it.
+            Some(lookup) => Box::pin(shared.demand.learn(lookup)).await,
             None => Ok(()),
         }
     }
@@ -175,13 +178,13 @@ impl Conn {
         let shared = &self.worker.shared;
         let missing = demand::of_peer(&shared.live.load().snapshot, self.facts.source.ip());
         if let Some(peer) = missing {
-            shared.demand.meet(peer).await;
+            Box::pin(shared.demand.meet(peer)).await;
         }
     }
 
     /// The plan for TLS that is not ended here.
     async fn passed(&mut self, hello: ClientHello) -> TcpPlan {
-        self.server_name = hello.server_name.unwrap_or_default();
+        self.server_name = hello.server_name.unwrap_or_default().into();
         // Policies may ask for it.
         self.peer.server_name = decide::host::canonical(&self.server_name).as_ref().into();
         let named = |snapshot: &Snapshot| demand::of_server_name(snapshot, &self.server_name);
@@ -199,7 +202,7 @@ impl Conn {
 
     /// Takes over what a handshake told.
     fn ended(&mut self, ended: Ended) -> Stream {
-        self.server_name = ended.peer.server_name.to_string();
+        self.server_name = ended.peer.server_name.clone();
         self.peer = ended.peer;
         self.certificates = Rc::clone(&ended.proof.chain);
         self.proof = ended.proof;
@@ -295,7 +298,7 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
             fastrand::u64(..),
         )
     };
-    conn.server_name = sni.clone().unwrap_or_default();
+    conn.server_name = sni.as_deref().unwrap_or_default().into();
     conn.peer.server_name = decide::host::canonical(&conn.server_name).as_ref().into();
     let watch = stream.watch();
     match decided {
@@ -360,10 +363,10 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
     tokio::select! {
         // Who may not come in any more is not served first.
         biased;
-        fault = async { match &held {
+        fault = Seldom::new(async { match &held {
             Some(held) => held.cut().await,
             None => std::future::pending().await,
-        } } => {
+        } }) => {
             worker.say(&fault, || crate::fault::sentence(&fault, None));
             reset_on_close(watch.tcp());
         }

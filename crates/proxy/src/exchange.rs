@@ -23,6 +23,9 @@ use tokio::sync::Notify;
 
 const NO_FLAG: Cow<'static, str> = Cow::Borrowed("-");
 
+/// What a line of the access log usually takes, in bytes.
+const LINE: usize = 512;
+
 /// How long finished exchanges gather before they are accounted for together.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -158,7 +161,8 @@ impl Ledger {
     /// Accounts for everything closed so far.
     pub(crate) fn settle(&self) {
         let closed = self.closed.take();
-        let mut lines = Vec::new();
+        let is_logged = closed.iter().any(|exchange| exchange.format.is_some());
+        let mut lines = Vec::with_capacity(if is_logged { LINE * closed.len() } else { 0 });
         let mut count = 0;
         for mut exchange in closed {
             self.count(&mut exchange);

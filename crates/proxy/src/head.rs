@@ -3,6 +3,7 @@
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version, request};
+use lateen_base::Str;
 use lateen_model::decide::canonical;
 use lateen_model::decide::plan::RequestHead;
 use lateen_model::mesh::PathNormalization;
@@ -18,15 +19,19 @@ pub(crate) fn settle(
     head: &mut request::Parts,
     called: SocketAddr,
     mode: PathNormalization,
-) -> Result<String, String> {
+) -> Result<Str, String> {
     let authority = authority(head, called)?;
     if authority.len() > LONGEST_HOST {
         return Err("a Host of more than 255 bytes".to_owned());
     }
     canonical::host(&authority)?;
     lengths(&head.headers)?;
-    let host = HeaderValue::from_str(&authority).map_err(|_| "an authority that is no text")?;
-    head.headers.insert(HOST, host);
+    let told = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    if told != Some(authority.as_bytes()) {
+        let host = HeaderValue::from_str(&authority);
+        let host = host.map_err(|_| "an authority that is no text")?;
+        head.headers.insert(HOST, host);
+    }
     let Some(target) = head.uri.path_and_query() else {
         // Only CONNECT names a host and no path (RFC 9112 §3.2.3).
         let is_connect = head.method == Method::CONNECT;
@@ -57,7 +62,7 @@ fn lengths(headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-fn authority(head: &request::Parts, called: SocketAddr) -> Result<String, String> {
+fn authority(head: &request::Parts, called: SocketAddr) -> Result<Str, String> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -77,9 +82,9 @@ fn authority(head: &request::Parts, called: SocketAddr) -> Result<String, String
             Err("a request whose Host is not its :authority".to_owned())
         }
         // An authority in the request line is the one that counts (RFC 9112 §3.2.2).
-        (Some(authority), _) => Ok(authority.as_str().to_owned()),
-        (None, Some(host)) => Ok(host.to_owned()),
-        (None, None) if head.version == Version::HTTP_10 => Ok(called.to_string()),
+        (Some(authority), _) => Ok(authority.as_str().into()),
+        (None, Some(host)) => Ok(host.into()),
+        (None, None) if head.version == Version::HTTP_10 => Ok(called.to_string().into()),
         (None, None) => Err("a request without Host".to_owned()),
     }
 }

@@ -1,6 +1,6 @@
 //! Metric labels of workloads and services, made once and shared, so that a series is found by address.
 
-use lateen_base::Str;
+use lateen_base::{Map, Str};
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::identity::SpiffeId;
 use lateen_model::mesh::Scope;
@@ -35,10 +35,10 @@ pub(crate) struct Labels {
     proved: RefCell<Option<(SpiffeId, Arc<Peer>)>>,
     unknown: Arc<Peer>,
     // Keyed by address; the value keeps the address taken.
-    peers: RefCell<HashMap<usize, Of<Workload, Peer>>>,
+    peers: RefCell<Map<usize, Of<Workload, Peer>>>,
     /// Peers that have proved who they are, by that and by the address of their workload.
-    members: RefCell<HashMap<(SpiffeId, usize), Member>>,
-    targets: RefCell<HashMap<usize, Of<Cluster, Target>>>,
+    members: RefCell<Map<(SpiffeId, usize), Member>>,
+    targets: RefCell<Map<usize, Of<Cluster, Target>>>,
     hosts: RefCell<Hosts>,
     no_target: Arc<Target>,
 }
@@ -178,14 +178,13 @@ impl Labels {
     }
 
     fn host(&self, cluster: Option<&Str>, host: Option<&str>) -> Arc<Target> {
-        let unknown: Str = "unknown".into();
         // Inbound clusters without a service carry a port in their name: not a service's name.
-        let name = cluster
-            .filter(|n| n.ends_with("Cluster"))
-            .unwrap_or(&unknown);
-        if host.is_none() && *name == unknown {
+        let name = cluster.filter(|n| n.ends_with("Cluster"));
+        if host.is_none() && name.is_none() {
             return Arc::clone(&self.no_target);
         }
+        let unknown: Str = "unknown".into();
+        let name = name.unwrap_or(&unknown);
         let mut hosts = self.hosts.borrow_mut();
         if hosts.since.elapsed() >= FORGET_HOSTS {
             hosts.known.clear();
@@ -205,7 +204,7 @@ impl Labels {
     }
 }
 
-fn bound<K, V>(map: &mut HashMap<K, V>) {
+fn bound<K, V>(map: &mut Map<K, V>) {
     if map.len() >= MOST {
         map.clear();
     }

@@ -127,7 +127,8 @@ pub(crate) async fn check(
     for met in &all {
         let done = match &met.check {
             Check::Local(counters) => counting.local(met, counters, &mut taken),
-            Check::Global(descriptors) => counting.global(met, descriptors).await,
+            // Rare, and large: every request would carry it along.
+            Check::Global(descriptors) => Box::pin(counting.global(met, descriptors)).await,
         };
         match done {
             Ok(standing) => {

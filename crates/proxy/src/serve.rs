@@ -20,6 +20,7 @@ use crate::upstream::{Failed, Replay, UNREACHED};
 use call::Call;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request};
+use lateen_base::Str;
 use lateen_filters::{Client, Context, Edge, chain, client_cert, edits};
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{Direction, Fault, FaultReason, RouteFacts};
@@ -100,7 +101,7 @@ fn settle(
     head: &mut request::Parts,
     body: &Replay,
     mode: PathNormalization,
-) -> Result<String, Fault> {
+) -> Result<Str, Fault> {
     let fault = |reason, subject| Fault {
         reason,
         origin: None,
@@ -175,9 +176,6 @@ fn begin(conn: &Conn, request: &Request<Incoming>, busy: Busy) -> Open {
     record.method = Some(request.method().clone());
     record.local = Some(conn.local);
     record.remote = Some(conn.facts.source);
-    if !conn.server_name.is_empty() {
-        record.server_name = conn.server_name.as_str().into();
-    }
     open
 }
 
@@ -188,9 +186,9 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-fn describe(open: &mut Open, head: &request::Parts, authority: &str) {
+fn describe(open: &mut Open, head: &request::Parts, authority: &Str) {
     open.record.path = Some(head::path(head).to_owned());
-    open.record.authority = Some(authority.to_owned());
+    open.record.authority = Some(Str::clone(authority));
 }
 
 fn capture_request(open: &mut Open, headers: &HeaderMap) {

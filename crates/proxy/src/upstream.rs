@@ -38,7 +38,7 @@ use crate::live::Watchlist;
 use crate::shared::Shared;
 use balance::{Choice, Turns};
 pub(crate) use dns::Names;
-use lateen_base::Str;
+use lateen_base::{Map, Str};
 use lateen_model::decide::cluster::{Cluster, ClusterTls, Discovery};
 use lateen_model::identity::SpiffeId;
 use lateen_model::matching::host_covers;
@@ -48,7 +48,6 @@ use loads::Loads;
 use outlier::{Ejected, Outcome};
 use pool::{Connection, Place, Pool};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,7 +66,7 @@ pub(crate) struct Upstream {
     turns: Turns,
     names: Rc<Names>,
     /// What all workers know of clusters, where it is kept: the map that they share is asked once for each.
-    states: RefCell<HashMap<Str, Arc<State>>>,
+    states: RefCell<Map<Str, Arc<State>>>,
 }
 
 /// What an endpoint is chosen for.
@@ -104,6 +103,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// How the endpoint is called.
+    pub(crate) fn security(&self) -> &Security {
+        &self.place.security
+    }
+
     /// The response is over: the connection may serve another.
     pub(crate) fn finish(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -231,7 +235,7 @@ impl Upstream {
                 (!tried.contains(address)).then(|| unknown(*address, false))
             }
             Discovery::Dns(hosts) => {
-                let mut found = self.names.resolve(hosts).await;
+                let mut found = Box::pin(self.names.resolve(hosts)).await;
                 found.retain(|(address, _)| !tried.contains(address));
                 if let Some(ejected) = self.ejected(cluster) {
                     found.retain(|(address, _)| !ejected.contains(address));
@@ -246,7 +250,7 @@ impl Upstream {
                 })
             }
             Discovery::DnsFirst(named) => {
-                let found = self.names.one(&named.host).await;
+                let found = Box::pin(self.names.one(&named.host)).await;
                 let address = SocketAddr::new(*found.first()?, named.port);
                 (!tried.contains(&address)).then(|| Picked {
                     security: inside(cluster, named.mutual, named.identity.clone(), host),
@@ -256,7 +260,7 @@ impl Upstream {
             Discovery::DynamicDns(port) => {
                 let name = asked_name(cluster, host?)?;
                 let port = port.unwrap_or(original.port());
-                let found = self.names.one(&name).await;
+                let found = Box::pin(self.names.one(&name)).await;
                 let untried = |ip: &&IpAddr| !tried.contains(&SocketAddr::new(**ip, port));
                 let mut left = found.iter().filter(untried);
                 let address = SocketAddr::new(*left.next()?, port);
@@ -275,7 +279,7 @@ impl Upstream {
                 Some((identity, name)) if server_name.is_empty() => Security::Mesh {
                     server_name: name,
                     identity,
-                    sans: Vec::new(),
+                    sans: Arc::default(),
                 },
                 known => {
                     let mutual = known.is_some();
@@ -319,7 +323,7 @@ fn inside(
         } if *required || mutual => Security::Mesh {
             server_name: server_name.clone(),
             identity,
-            sans: sans.clone(),
+            sans: Arc::clone(sans),
         },
         _ => outside(cluster, host),
     }

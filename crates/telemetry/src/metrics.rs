@@ -9,8 +9,8 @@ mod series;
 
 pub use series::{Peer, Reporter, RequestSeries, Target, TcpSeries};
 
+use lateen_base::Map;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,8 +53,8 @@ pub struct Metrics {
 /// One worker's counters. Other threads only read it.
 #[derive(Debug)]
 pub struct Shard {
-    requests: Mutex<HashMap<RequestSeries, RequestCells>>,
-    tcp: Mutex<HashMap<TcpSeries, TcpCells>>,
+    requests: Mutex<Map<RequestSeries, RequestCells>>,
+    tcp: Mutex<Map<TcpSeries, TcpCells>>,
     epoch: Instant,
     unknown: Arc<Peer>,
     no_target: Arc<Target>,
@@ -237,7 +237,7 @@ impl Shard {
     }
 }
 
-fn retain<K: Eq + Hash, V>(map: &Mutex<HashMap<K, V>>, keep: impl Fn(&V) -> bool) {
+fn retain<K: Eq + Hash, V>(map: &Mutex<Map<K, V>>, keep: impl Fn(&V) -> bool) {
     map.lock().retain(|_, cells| keep(cells));
 }
 

@@ -22,7 +22,7 @@ pub struct Record {
     /// Path as sent upstream, when it was rewritten.
     pub rewritten_path: Option<String>,
     /// Authority as the client sent it.
-    pub authority: Option<String>,
+    pub authority: Option<Str>,
     /// Request headers that the log's format asks for.
     pub request_headers: Vec<(HeaderName, HeaderValue)>,
     /// Response headers that the log's format asks for.

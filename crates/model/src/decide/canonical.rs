@@ -74,7 +74,14 @@ fn is_plain(target: &[u8]) -> bool {
     if target.first() != Some(&b'/') {
         return false;
     }
+    // Most targets have nothing but what is looked at no closer.
+    let common =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~' | b'=' | b'&');
     for byte in target {
+        if common(byte) {
+            last = b'a';
+            continue;
+        }
         match byte {
             b'?' => break,
             b'/' if last == b'/' => return false,
@@ -175,6 +182,9 @@ fn merged(path: &str) -> String {
 /// user information, a control character, a space, a comma, a percent-encoding or another character that no host has,
 /// two trailing dots.
 pub fn host(authority: &str) -> Result<Cow<'_, str>, &'static str> {
+    if let Some(name) = plain_host(authority) {
+        return Ok(Cow::Borrowed(name));
+    }
     let strange = |b: u8| {
         matches!(
             b,
@@ -209,6 +219,15 @@ pub fn host(authority: &str) -> Result<Cow<'_, str>, &'static str> {
         return Err("a Host without a name");
     }
     Ok(name)
+}
+
+/// The name in `name` or `name:port` that is canonical already, seen at one glance: the common case.
+fn plain_host(authority: &str) -> Option<&str> {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+    let end = authority.bytes().position(|b| !plain(b));
+    let (name, port) = authority.split_at(end.unwrap_or(authority.len()));
+    let fits = !name.is_empty() && !name.ends_with('.') && (port.is_empty() || is_port(port));
+    fits.then_some(name)
 }
 
 /// `:80`, or `:` without a number (RFC 3986 §3.2.3).

@@ -68,7 +68,7 @@ pub enum ClusterTls {
         server_name: Str,
         /// Names that are accepted instead of the endpoint's identity, SPIFFE ids (DestinationRule `subjectAltNames`);
         /// empty: the endpoint's identity.
-        sans: Vec<Str>,
+        sans: Arc<[Str]>,
         /// Whether a DestinationRule asks for it (ISTIO_MUTUAL): then never plain text. An endpoint without identity
         /// must prove to be one of `sans`, or any member of the mesh when there are none.
         required: bool,

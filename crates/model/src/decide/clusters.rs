@@ -407,7 +407,7 @@ pub(super) fn passthrough(name: &str, mutual: bool) -> Arc<Cluster> {
         false => ClusterTls::Plain,
         true => ClusterTls::Mesh {
             server_name: "".into(),
-            sans: Vec::new(),
+            sans: Arc::default(),
             required: false,
         },
     };

@@ -1,8 +1,7 @@
 //! Host names as keys: one canonical form, and tables that prefer exact names to wildcards.
 
-use lateen_base::Str;
+use lateen_base::{Map, Str};
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// The form in which hosts are compared: lower case, without port, brackets and trailing dot.
 /// Allocates only when the host has upper-case letters.
@@ -44,9 +43,9 @@ pub fn port_of(authority: &str) -> Option<u16> {
 /// Values by host pattern: exact name first, then the longest `*suffix`, then `*`.
 #[derive(Debug, Clone)]
 pub struct HostTable<T> {
-    exact: HashMap<Str, T>,
+    exact: Map<Str, T>,
     /// By the text after `*`; the empty text is `*` itself.
-    suffixes: HashMap<Str, T>,
+    suffixes: Map<Str, T>,
     /// Lengths that occur in `suffixes`, longest first.
     lengths: Vec<usize>,
 }
@@ -54,8 +53,8 @@ pub struct HostTable<T> {
 impl<T> Default for HostTable<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            suffixes: HashMap::new(),
+            exact: Map::default(),
+            suffixes: Map::default(),
             lengths: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use super::guard::{Control, Guarded};
 use super::{Body, Limits, Version, Violation};
 use crate::listen::reset_on_close;
 use crate::memory::pressure;
+use crate::seldom::Seldom;
 use crate::stream::{Stream, Watch};
 use http::HeaderValue;
 use http::header::CONNECTION;
@@ -15,9 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -120,7 +122,8 @@ where
     });
     let service = answering(Rc::clone(&activity), limits.headers, respond);
     let io = TokioIo::new(guarded);
-    let watchdog = watch_idle(Rc::clone(&activity), *limits);
+    let told = Told::default();
+    let ends = ends(&activity, *limits, drain, &told);
     // HTTP/2 tells a client which requests will not be answered. An HTTP/1 client that is about to send one cannot be
     // told: its connection ends with the response to its next request.
     let may_end = || version == Version::Http2 || activity.requests.get() > 0;
@@ -128,43 +131,23 @@ where
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = pin!($connection);
-            let mut drain = pin!(drain);
-            let mut watchdog = pin!(watchdog);
-            let mut cut = pin!(cut_off(&activity));
-            let mut grace = pin!(tokio::time::sleep(Duration::MAX));
-            let mut idled = false;
-            let mut draining = false;
-            let ending = Cell::new(false);
-            loop {
-                let served = poll_fn(|cx| {
-                    let polled = connection.as_mut().poll(cx);
-                    if polled.is_ready() || !draining || ending.get() || !may_end() {
-                        return polled;
-                    }
-                    ending.set(true);
-                    connection.as_mut().graceful_shutdown();
-                    connection.as_mut().poll(cx)
-                });
-                tokio::select! {
-                    done = served => break done,
-                    () = drain.as_mut(), if !draining => draining = true,
-                    () = cut.as_mut() => break Ok(()),
-                    // An idle client that does not even take its farewell.
-                    () = grace.as_mut(), if idled => break Ok(()),
-                    idle = watchdog.as_mut(), if !idled => match idle {
-                        Idle::Long => {
-                            idled = true;
-                            grace.as_mut().reset(Instant::now() + GRACE);
-                            ending.set(true);
-                            connection.as_mut().graceful_shutdown();
-                        }
-                        Idle::Bad(why) => {
-                            activity.control.accuse(why);
-                            break Ok(());
-                        }
-                    },
+            let mut ends = Seldom::new(ends);
+            let mut ending = false;
+            poll_fn(|cx| {
+                // What ends a connection is not one of its requests: it is asked only when it has something to say.
+                if Pin::new(&mut ends).poll(cx).is_ready() {
+                    return Poll::Ready(Ok(()));
                 }
-            }
+                let polled = connection.as_mut().poll(cx);
+                let now = told.idle.get() || told.draining.get() && may_end();
+                if polled.is_ready() || ending || !now {
+                    return polled;
+                }
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().poll(cx)
+            })
+            .await
         }};
     }
     let served = match version {
@@ -174,6 +157,44 @@ where
         }
     };
     finish(&activity, served).await
+}
+
+/// What a connection's engine is to be told.
+#[derive(Default)]
+struct Told {
+    /// To end with what is under way.
+    draining: Cell<bool>,
+    /// To end.
+    idle: Cell<bool>,
+}
+
+/// Resolves when the connection must end at once; before that it may say that it is to end in order.
+async fn ends(
+    activity: &Rc<Activity>,
+    limits: Limits,
+    drain: impl Future<Output = ()>,
+    told: &Told,
+) {
+    let drain = async {
+        drain.await;
+        told.draining.set(true);
+        std::future::pending::<()>().await;
+    };
+    let idled = async {
+        match watch_idle(Rc::clone(activity), limits).await {
+            Idle::Long => {
+                told.idle.set(true);
+                // An idle client that does not even take its farewell.
+                tokio::time::sleep(GRACE).await;
+            }
+            Idle::Bad(why) => activity.control.accuse(why),
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        () = cut_off(activity) => {}
+        () = idled => {}
+    }
 }
 
 /// The engine's service: counts requests and refuses those with too many headers.
@@ -194,7 +215,8 @@ where
         let answer = if request.headers().len() > most_headers {
             Err(busy)
         } else {
-            Ok(respond(request, busy))
+            // Moved some more times before it is first polled.
+            Ok(Box::pin(respond(request, busy)))
         };
         let marks = Rc::clone(&marks);
         async move {

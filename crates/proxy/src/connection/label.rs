@@ -11,7 +11,7 @@ impl Conn {
     /// Names both ends in an exchange, as far as they are known before the upstream is.
     pub(crate) fn label(&self, open: &mut Open) {
         if !self.server_name.is_empty() {
-            open.record.server_name = self.server_name.as_str().into();
+            open.record.server_name = self.server_name.clone();
         }
         let labels = &self.worker.labels;
         let own = self.worker.shared.member.load();

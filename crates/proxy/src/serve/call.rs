@@ -146,7 +146,7 @@ impl Call<'_> {
         head: &request::Parts,
     ) -> Option<Response<Body>> {
         if let Some(fault) = &policy.fault
-            && let Some(status) = faults::inject(fault, open).await
+            && let Some(status) = Box::pin(faults::inject(fault, open)).await
         {
             return Some(faults::answer(status, open));
         }
@@ -322,7 +322,8 @@ fn note(conn: &Conn, open: &mut Open, sent: &Sent) {
     open.record.details = "via_upstream".into();
     open.record.upstream_host = Some(sent.address);
     open.record.upstream_local = sent.local.map(canonical);
-    conn.label_upstream(open, sent.workload.as_ref(), sent.security.identity());
+    let identity = sent.lease.security().identity();
+    conn.label_upstream(open, sent.workload.as_ref(), identity);
 }
 
 /// Gives the request the path and host that its route wants.

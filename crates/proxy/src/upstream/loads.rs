@@ -1,13 +1,13 @@
 //! How busy each endpoint is, as this worker sees it. Kept by address: a new snapshot changes nothing.
 
+use lateen_base::Map;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// Requests and connections under way, per endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Loads(RefCell<HashMap<SocketAddr, Rc<Cell<u32>>>>);
+pub(crate) struct Loads(RefCell<Map<SocketAddr, Rc<Cell<u32>>>>);
 
 /// One request or connection under way at an endpoint.
 #[derive(Debug)]

@@ -17,11 +17,12 @@ use super::secure::{self, ConnectError, Connected, Purpose, Security};
 use crate::live::Watchlist;
 use crate::shared::Shared;
 use connection::{IdleWatch, Life};
+use lateen_base::Map;
 use lateen_net::http::{self, Sender, Version, open_on};
 use lateen_net::stream::Stream;
 use place::IDLE;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +37,9 @@ const MOST: usize = 64;
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     watchlist: Rc<Watchlist>,
-    idle: RefCell<HashMap<Place, Vec<Kept>>>,
-    waiting: RefCell<HashMap<Place, VecDeque<oneshot::Sender<Connection>>>>,
-    streams: RefCell<HashMap<Place, Rc<Streams>>>,
+    idle: RefCell<Map<Place, Vec<Kept>>>,
+    waiting: RefCell<Map<Place, VecDeque<oneshot::Sender<Connection>>>>,
+    streams: RefCell<Map<Place, Rc<Streams>>>,
 }
 
 /// An idle connection.
@@ -69,25 +70,25 @@ impl Pool {
         }
     }
 
-    /// A connection that can take a request at once: a kept one, unless a fresh one is wanted, else a new one.
+    /// A kept connection that can take a request at once; none when there is none, or a fresh one is wanted.
+    pub(super) fn kept(&self, place: &Place, wish: &Wish<'_>) -> Option<Connection> {
+        match wish.version {
+            Version::Http1 => self.take_idle(place).filter(|_| !wish.fresh),
+            Version::Http2 => self.shared(place, wish),
+        }
+    }
+
+    /// A new connection, or one that somebody else has opened or done with meanwhile.
     ///
     /// # Errors
     /// None could be opened, or the cluster's limits leave none.
-    pub(super) async fn connection(
+    pub(super) async fn opened(
         self: &Rc<Self>,
         place: &Place,
         wish: &Wish<'_>,
     ) -> Result<Connection, ConnectError> {
-        let kept = match wish.version {
-            Version::Http1 => self.take_idle(place).filter(|_| !wish.fresh),
-            Version::Http2 => self.shared(place, wish),
-        };
-        if let Some(kept) = kept {
-            return Ok(kept);
-        }
-        // Opening is rare and its future large, and requests wait within requests.
         match wish.version {
-            Version::Http1 => Box::pin(self.http1(place, wish)).await,
+            Version::Http1 => self.http1(place, wish).await,
             Version::Http2 => Box::pin(self.http2(place, wish)).await,
         }
     }
@@ -145,6 +146,7 @@ impl Pool {
             .map_err(|error| ConnectError::Http(error.to_string()))?;
         Ok(Connection {
             sender,
+            local: watch.tcp().local_addr().ok(),
             watch,
             reused: false,
             used: Instant::now(),
@@ -223,24 +225,36 @@ impl Pool {
             let at = place.clone();
             IdleWatch::begin(&place, &connection, move || drop_idle(&pool, &at, &life))
         });
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(place.clone()).or_default();
-        if kept.len() < MOST {
-            kept.push(Kept {
-                connection,
-                _watch: watch,
-            });
-        }
-        drop(idle);
+        let wanted = state.is_some_and(|state| state.is_wanted());
+        let at = wanted.then(|| place.clone());
+        let kept = Kept {
+            connection,
+            _watch: watch,
+        };
+        self.put(place, kept);
         // Who began to wait before this one could be lent would wait for ever.
-        if state.is_some_and(|state| state.is_wanted()) {
+        if let Some(place) = at {
             drop_idle(&Rc::downgrade(self), &place, &life);
+        }
+    }
+
+    fn put(&self, place: Place, one: Kept) {
+        let mut idle = self.idle.borrow_mut();
+        match idle.get_mut(&place) {
+            Some(kept) if kept.len() >= MOST => {}
+            Some(kept) => kept.push(one),
+            None => {
+                idle.insert(place, vec![one]);
+            }
         }
     }
 
     /// Gives the connection to who waits longest for one to this place; it comes back when nobody does.
     fn hand_over(&self, place: &Place, mut connection: Connection) -> Option<Connection> {
         let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            return Some(connection);
+        }
         let Some(queue) = waiting.get_mut(place) else {
             return Some(connection);
         };

@@ -33,7 +33,7 @@ pub(crate) enum Security {
         /// Who the endpoint must prove to be; absent, and no `sans` either: any member of the mesh.
         identity: Option<SpiffeId>,
         /// SPIFFE ids that are taken instead; empty: none.
-        sans: Vec<Str>,
+        sans: Arc<[Str]>,
     },
     /// By TLS as a DestinationRule asks for.
     Origin {
@@ -194,7 +194,7 @@ pub(super) async fn connect(
         .map_err(|failure| ConnectError::Tls(tls::handshake_error(&failure)))?;
     let proof = match (&place.security, member) {
         (Security::Mesh { identity, sans, .. }, Some(member)) => {
-            let wanted = (identity.as_ref(), sans.as_slice());
+            let wanted = (identity.as_ref(), &**sans);
             Some(prove(&member, wanted, handshake, address)?)
         }
         _ => None,

@@ -11,6 +11,7 @@ use crate::body::grpc_status;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, SET_COOKIE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderName, HeaderValue, Method, Response, Version as HttpVersion, request};
+use lateen_filters::number;
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
@@ -55,8 +56,6 @@ pub(crate) struct Sent {
     pub(crate) address: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) workload: Option<Arc<Workload>>,
-    /// How it was reached.
-    pub(crate) security: Security,
     pub(crate) attempts: u32,
     /// From sending the last try to its response's head.
     pub(crate) time: Duration,
@@ -138,7 +137,7 @@ impl Upstream {
             }
             match (next, sent) {
                 (Next::Again(pause), _) if pause.is_zero() => {}
-                (Next::Again(pause), _) => tokio::time::sleep(pause).await,
+                (Next::Again(pause), _) => Box::pin(tokio::time::sleep(pause)).await,
                 (Next::Over, Some(sent)) => {
                     order.body.seal();
                     return Ok(Sent { overflowed, ..sent });
@@ -192,23 +191,29 @@ impl Upstream {
             fresh: course.fresh,
             state: state.as_ref(),
         };
-        let connecting = self.pool.connection(&place, &wish);
-        let connecting = self.unless_gone(cluster, picked.address, connecting);
         let all = order.deadline.as_ref();
-        let mut connection = within(None, all, connecting)
-            .await?
-            .map_err(|error| match error {
-                ConnectError::Overflow => Trouble::Overflow,
-                error => Trouble::Connect(error),
-            })?;
+        let mut connection = match self.pool.kept(&place, &wish) {
+            Some(kept) => kept,
+            None => {
+                // Opening is rare and its future large, and requests wait within requests.
+                let connecting = Box::pin(self.pool.opened(&place, &wish));
+                let connecting = self.unless_gone(cluster, picked.address, connecting);
+                Box::pin(within(None, all, connecting))
+                    .await?
+                    .map_err(|error| match error {
+                        ConnectError::Overflow => Trouble::Overflow,
+                        error => Trouble::Connect(error),
+                    })?
+            }
+        };
         let most = cluster.settings.pool.max_requests;
         let counted = state.map(|state| state.begin(Kind::Request, most));
         let Some(counted) = counted.map_or(Some(None), |slot| slot.map(Some)) else {
             self.pool.give_back(place, connection);
             return Err(Trouble::Overflow);
         };
-        let request = compose(order, version, course.attempts, &picked.security);
-        let local = connection.watch.tcp().local_addr().ok();
+        let request = compose(order, version, course.attempts, &place.security);
+        let local = connection.local;
         let began = Instant::now();
         let limit = order.plan.retries.per_try_timeout;
         let one = limit.map(|limit| Bound::after(&order.body, limit));
@@ -235,7 +240,6 @@ impl Upstream {
             address: picked.address,
             local,
             workload: picked.workload.clone(),
-            security: picked.security.clone(),
             attempts: course.attempts,
             time: began.elapsed(),
             overflowed: false,
@@ -258,7 +262,7 @@ fn judge(order: &Order<'_>, course: &Course<'_>, done: Result<Sent, Trouble>) ->
     };
     let unreached = sent.response.headers_mut().remove(UNREACHED).is_some();
     // Only a proxy of the mesh is believed, which takes it out of its application's answers.
-    let is_told = matches!(sent.security, Security::Mesh { .. })
+    let is_told = matches!(sent.lease.security(), Security::Mesh { .. })
         || sent.workload.as_ref().is_some_and(|w| w.has_sidecar);
     if unreached && is_told && !order.inbound() {
         Judged::Bad(Trouble::Unreached, Some(sent))
@@ -373,7 +377,7 @@ fn compose(
 ) -> http::Request<Body> {
     let mut head = order.head.clone();
     if !order.inbound() {
-        head.headers.insert(ATTEMPTS, HeaderValue::from(attempt));
+        head.headers.insert(ATTEMPTS, number(attempt.into()));
         if let Some(limit) = limit(order, attempt) {
             let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
             head.headers

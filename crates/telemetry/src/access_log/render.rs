@@ -6,26 +6,52 @@ use crate::record::Record;
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io::Write;
+use std::time::SystemTime;
 
 pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
     for part in parts {
         match part {
             Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            Part::Value {
+                operator: Operator::Simple(simple),
+                most: None,
+            } if direct(*simple, record, out) => {}
             Part::Value { operator, most } => match value(operator, record) {
-                Some(value) => {
-                    // A header may hold anything: a line stays one line.
-                    let value = cut(&value, *most);
-                    out.extend(
-                        value
-                            .bytes()
-                            .map(|b| if b.is_ascii_control() { b' ' } else { b }),
-                    );
-                }
+                Some(value) => one_line(cut(&value, *most), out),
                 None => out.push(b'-'),
             },
         }
     }
+}
+
+// A header may hold anything: a line stays one line.
+fn one_line(value: &str, out: &mut Vec<u8>) {
+    if value.bytes().any(|b| b.is_ascii_control()) {
+        let plain = |b: u8| if b.is_ascii_control() { b' ' } else { b };
+        out.extend(value.bytes().map(plain));
+    } else {
+        out.extend_from_slice(value.as_bytes());
+    }
+}
+
+/// Writes numbers and addresses, which need no text of their own; says whether it did.
+fn direct(simple: Simple, record: &Record, out: &mut Vec<u8>) -> bool {
+    let address = match simple {
+        Simple::UpstreamHost => record.upstream_host,
+        Simple::UpstreamLocal => record.upstream_local,
+        Simple::Local => record.local,
+        Simple::Remote => record.remote,
+        _ => None,
+    };
+    // Writing to memory cannot fail.
+    let written = match (address, number(simple, record)) {
+        (Some(address), _) => write!(out, "{address}"),
+        (None, Some(number)) => write!(out, "{number}"),
+        (None, None) => return false,
+    };
+    written.is_ok()
 }
 
 /// As a header's value: what is absent is nothing (Envoy), but for flags.
@@ -129,17 +155,18 @@ fn number(simple: Simple, record: &Record) -> Option<u64> {
     })
 }
 
+fn some(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then_some(Cow::Borrowed(text))
+}
+
 fn simple_text(simple: Simple, record: &Record) -> Option<Cow<'_, str>> {
-    let some = |text: &'_ str| -> Option<Cow<'_, str>> {
-        (!text.is_empty()).then(|| Cow::Owned(text.to_owned()))
-    };
     match simple {
         Simple::Protocol => record.protocol.map(Cow::from),
         Simple::CodeDetails => some(&record.details),
         Simple::Flags => some(&record.flags),
         Simple::FlagsLong => {
             let long: Vec<&str> = record.flags.split(',').map(long_flag).collect();
-            some(&long.join(","))
+            some(&long.join(",")).map(|text| Cow::Owned(text.into_owned()))
         }
         Simple::Termination => some(&record.termination),
         Simple::TransportFailure => some(&record.transport_failure),
@@ -158,16 +185,30 @@ fn simple_text(simple: Simple, record: &Record) -> Option<Cow<'_, str>> {
 
 // Default: ISO 8601 with milliseconds (Envoy). `%3f` and the like are what jiff calls them too.
 fn start_time(record: &Record, format: Option<&str>) -> Option<Cow<'static, str>> {
+    let Some(format) = format else {
+        return iso_time(record.started).map(Cow::from);
+    };
     let started = Timestamp::try_from(record.started).ok()?;
-    let mut text = Vec::with_capacity(24);
-    match format {
-        None => write!(text, "{started:.3}").ok()?,
-        Some(format) => {
-            // A format that jiff does not know leaves the column empty rather than the line broken.
-            text = jiff::fmt::strtime::format(format, started)
-                .ok()?
-                .into_bytes();
+    // A format that jiff does not know leaves the column empty rather than the line broken.
+    jiff::fmt::strtime::format(format, started)
+        .ok()
+        .map(Cow::from)
+}
+
+thread_local! {
+    /// A second, and how its times begin.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+// The lines of a second share all but their milliseconds.
+fn iso_time(at: SystemTime) -> Option<String> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    SECOND.with_borrow_mut(|(second, begin)| {
+        if *second != since.as_secs() || begin.is_empty() {
+            let text = format!("{:.3}", Timestamp::try_from(at).ok()?);
+            let (before, _) = text.split_once('.')?;
+            (*second, *begin) = (since.as_secs(), before.to_owned());
         }
-    }
-    String::from_utf8(text).ok().map(Cow::from)
+        Some(format!("{begin}.{:03}Z", since.subsec_millis()))
+    })
 }

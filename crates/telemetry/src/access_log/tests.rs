@@ -10,7 +10,7 @@ fn record() -> Record {
     record.protocol = Some("HTTP/1.1");
     record.method = Some(http::Method::GET);
     record.path = Some("/status/418?x=1".to_owned());
-    record.authority = Some("httpbin:8000".to_owned());
+    record.authority = Some("httpbin:8000".into());
     record.code = 418;
     record.details = "via_upstream".into();
     record.sent = 135;

@@ -23,8 +23,8 @@ pub(super) fn tls(
             None => name().into(),
         },
         sans: match wanted {
-            Some(wanted) if !wanted.sans.is_empty() => wanted.sans.clone(),
-            _ => sans.to_vec(),
+            Some(wanted) if !wanted.sans.is_empty() => wanted.sans.as_slice().into(),
+            _ => sans.into(),
         },
         required: wanted.is_some(),
     };

@@ -6,6 +6,7 @@ use crate::upstream::limits::{Slot, State};
 use lateen_net::http::Sender;
 use lateen_net::stream::Watch;
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const FRESH: Duration = Duration::from_millis(5);
 pub(crate) struct Connection {
     pub(crate) sender: Sender,
     pub(crate) watch: Watch,
+    /// Our address; absent: the connection had ended when it was asked for.
+    pub(crate) local: Option<SocketAddr>,
     /// Whether it has served a request before.
     pub(crate) reused: bool,
     pub(super) used: Instant,
@@ -69,6 +72,7 @@ impl Connection {
         Some(Self {
             sender,
             watch: self.watch.clone(),
+            local: self.local,
             reused: true,
             used: self.used,
             life: Rc::clone(&self.life),

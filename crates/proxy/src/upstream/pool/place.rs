@@ -16,7 +16,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 /// An endpoint, and how it is called: connections of different places are not interchangeable, as capture tells sources
 /// apart, and peers tell certificates apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,
     /// Absent: the kernel chooses.
@@ -81,6 +81,14 @@ impl Eq for Terms {}
 impl Hash for Terms {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.cluster.hash(state);
+    }
+}
+
+// Few places share an address: the rest is for comparison alone.
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.generation.hash(state);
     }
 }
 
