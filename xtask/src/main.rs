@@ -1,5 +1,6 @@
-//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|bless|codegen`. CI calls only `ci`.
+//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|bench|bless|codegen`. CI calls only `ci`.
 
+mod bench;
 mod ci;
 mod codegen;
 mod fuzz;
@@ -16,6 +17,7 @@ fn main() -> Result<()> {
         "e2e" => ci::end_to_end(),
         "soak" => ci::soak(),
         "fuzz" => fuzz(),
+        "bench" => bench::run(std::env::args().skip(2)),
         "bless" => ci::bless(),
         "codegen" => codegen::run(std::path::Path::new(".")),
         "" | "help" | "--help" => {
@@ -53,6 +55,7 @@ cargo xtask <task>
   e2e      builds the release binary and runs the walk-throughs against it
   soak     certificates of minutes under load for a quarter of an hour, roots rotated, the CA away
   fuzz     runs the fuzz targets on their corpus: fuzz [--seconds 60] [TARGET...]
+  bench    measures the control plane: bench control-plane [--services N --endpoints M --proxies P …]
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files
 ";

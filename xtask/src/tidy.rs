@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
     let mut broken = Vec::new();
     arrows(&mut broken)?;
     let mut sources = Vec::new();
-    for folder in ["crates", "samples", "tests", "xtask"] {
+    for folder in ["crates", "benches", "samples", "tests", "xtask"] {
         walk(Path::new(folder), &mut sources)?;
     }
     for path in &sources {
@@ -130,7 +130,10 @@ fn reserved(name: &str, target: &str) -> Option<String> {
             &["proto", "xds", "identity", "envoy"],
             "the wire format is their business alone",
         ),
-        "anyhow" => (&["cli", "apps", "tests"], "libraries have typed errors"),
+        "anyhow" => (
+            &["cli", "apps", "tests", "benches"],
+            "libraries have typed errors",
+        ),
         "tokio" if ["model", "api", "translate", "collections"].contains(&name) => {
             (&[], "pure crates do no IO")
         }
