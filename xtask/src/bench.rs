@@ -1,5 +1,6 @@
 //! Benchmarks that are kept: which of them is run is the second word.
 
+mod control_plane;
 mod data_plane;
 mod table;
 
@@ -11,7 +12,10 @@ use anyhow::{Result, bail};
 /// There is no such benchmark, or it fails.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     match arguments.next().unwrap_or_default().as_str() {
+        "control-plane" => control_plane::run(arguments),
         "data-plane" => data_plane::run(arguments),
-        other => bail!("`cargo xtask bench data-plane`: there is no benchmark {other:?}"),
+        other => {
+            bail!("`cargo xtask bench control-plane|data-plane`: there is no benchmark {other:?}")
+        }
     }
 }

@@ -18,9 +18,9 @@ fn main() -> Result<()> {
         "e2e" => ci::end_to_end(),
         "soak" => ci::soak(),
         "fuzz" => fuzz(),
+        "bench" => bench::run(std::env::args().skip(2)),
         "bless" => ci::bless(),
         "instructions" => instructions::run(std::env::args().skip(2)),
-        "bench" => bench::run(std::env::args().skip(2)),
         "codegen" => codegen::run(std::path::Path::new(".")),
         "" | "help" | "--help" => {
             print!("{HELP}");
@@ -61,6 +61,7 @@ cargo xtask <task>
            counts instructions and allocations of the data plane's hot paths (needs valgrind); with `bless` the
            counts become the bounds
   bench    bench data-plane: measures the data plane beside Envoy, nginx and HAProxy (HARNESS: their benchmark)
+           bench control-plane [--services N --endpoints M --proxies P …]: measures the control plane
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files
 ";

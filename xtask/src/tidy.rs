@@ -130,7 +130,10 @@ fn reserved(name: &str, target: &str) -> Option<String> {
             &["proto", "xds", "identity", "envoy"],
             "the wire format is their business alone",
         ),
-        "anyhow" => (&["cli", "apps", "tests"], "libraries have typed errors"),
+        "anyhow" => (
+            &["cli", "apps", "tests", "benches"],
+            "libraries have typed errors",
+        ),
         "tokio" if ["model", "api", "translate", "collections"].contains(&name) => {
             (&[], "pure crates do no IO")
         }

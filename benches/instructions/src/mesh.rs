@@ -26,6 +26,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A proxy of service account `account` at `address`.
 pub(crate) fn scope(role: Role, account: &str, address: &str) -> Scope {
     Scope {
+        on_demand: false,
         role,
         pod: format!("{account}-1").into(),
         namespace: NAMESPACE.into(),

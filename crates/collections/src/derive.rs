@@ -1,7 +1,8 @@
 //! A derived collection: which inputs must run again, and whose output counts.
 
-use crate::fetch::{Fetch, Run, Watches};
+use crate::fetch::Fetch;
 use crate::graph::{Node, Slot, table};
+use crate::runs::Runs;
 use crate::table::{Key, Table, Value};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,20 +16,51 @@ pub(crate) struct Derived<K, V, O, P> {
     transform: Transform<K, V, O, P>,
     /// Whether it never ran: then every input is new to it.
     fresh: bool,
-    next_run: Run,
-    inputs: BTreeMap<K, Input<O>>,
-    keys: BTreeMap<Run, K>,
-    /// Output values by output key and by the input that made them.
-    claims: BTreeMap<O, BTreeMap<K, Arc<P>>>,
-    watches: Watches,
+    runs: Runs<K>,
+    /// Output keys that an input made.
+    outputs: BTreeMap<K, Box<[O]>>,
+    claims: BTreeMap<O, Claims<K, P>>,
     table: Table<O, P>,
-    runs: u64,
 }
 
-/// What is remembered of one input entry.
-struct Input<O> {
-    run: Run,
-    outputs: Vec<O>,
+/// The inputs that make one output key, with their values. Nearly always there is one.
+enum Claims<K, P> {
+    One(K, Arc<P>),
+    More(BTreeMap<K, Arc<P>>),
+}
+
+impl<K: Key, P> Claims<K, P> {
+    fn insert(&mut self, key: &K, value: Arc<P>) {
+        match self {
+            Self::One(own, held) if own == key => *held = value,
+            Self::One(own, held) => {
+                let first = (own.clone(), Arc::clone(held));
+                *self = Self::More([first, (key.clone(), value)].into());
+            }
+            Self::More(all) => {
+                all.insert(key.clone(), value);
+            }
+        }
+    }
+
+    /// Takes back the claim of `key`; true: nobody claims any more.
+    fn remove(&mut self, key: &K) -> bool {
+        match self {
+            Self::One(own, _) => own == key,
+            Self::More(all) => {
+                all.remove(key);
+                all.is_empty()
+            }
+        }
+    }
+
+    /// The value of the smallest input.
+    fn winner(&self) -> Option<&Arc<P>> {
+        match self {
+            Self::One(_, value) => Some(value),
+            Self::More(all) => all.values().next(),
+        }
+    }
 }
 
 impl<K: Key, V: Value, O: Key, P: Value> Derived<K, V, O, P> {
@@ -37,13 +69,10 @@ impl<K: Key, V: Value, O: Key, P: Value> Derived<K, V, O, P> {
             input,
             transform,
             fresh: true,
-            next_run: 0,
-            inputs: BTreeMap::new(),
-            keys: BTreeMap::new(),
+            runs: Runs::default(),
+            outputs: BTreeMap::new(),
             claims: BTreeMap::new(),
-            watches: Watches::default(),
             table: Table::default(),
-            runs: 0,
         }
     }
 
@@ -53,58 +82,47 @@ impl<K: Key, V: Value, O: Key, P: Value> Derived<K, V, O, P> {
         if std::mem::take(&mut self.fresh) {
             return input.rows().keys().cloned().collect();
         }
-        let concerned = self.watches.concerned(before);
         let own = input.changes().iter().map(|change| change.key.clone());
-        own.chain(
-            concerned
-                .iter()
-                .filter_map(|run| self.keys.get(run).cloned()),
-        )
-        .collect()
+        own.chain(self.runs.concerned(before)).collect()
     }
+}
 
+impl<K: Key, V: Value, O: Key, P: Value> Derived<K, V, O, P> {
     /// Takes back what `key` made before; its output keys join `touched`.
     fn retract(&mut self, key: &K, touched: &mut BTreeSet<O>) {
-        let Some(input) = self.inputs.remove(key) else {
-            return;
-        };
-        self.watches.forget(input.run);
-        self.keys.remove(&input.run);
-        for output in input.outputs {
-            if let Some(claims) = self.claims.get_mut(&output) {
-                claims.remove(key);
-                if claims.is_empty() {
-                    self.claims.remove(&output);
-                }
+        for output in self.outputs.remove(key).into_iter().flatten() {
+            if let Some(claims) = self.claims.get_mut(&output)
+                && claims.remove(key)
+            {
+                self.claims.remove(&output);
             }
             touched.insert(output);
         }
     }
 
-    /// Runs the transform for one input; its output keys join `touched`.
-    fn produce(&mut self, before: &[Slot], (key, value): (&K, &V), touched: &mut BTreeSet<O>) {
-        let run = self.next_run;
-        self.next_run += 1;
-        self.runs += 1;
-        let mut fetch = Fetch {
-            nodes: before,
-            watches: &mut self.watches,
-            run,
-        };
-        let mut outputs = Vec::new();
-        for (output, made) in (self.transform)(&mut fetch, key, value) {
+    /// Notes what the transform made of one input; its output keys join `touched`.
+    fn produce(&mut self, key: &K, made: Vec<(O, P)>, touched: &mut BTreeSet<O>) {
+        if made.is_empty() {
+            return;
+        }
+        let mut outputs = Vec::with_capacity(made.len());
+        for (output, value) in made {
             // An equal value keeps its old allocation.
-            let made = match self.table.find(&output) {
-                Some(old) if **old == made => Arc::clone(old),
-                _ => Arc::new(made),
+            let value = match self.table.find(&output) {
+                Some(old) if **old == value => Arc::clone(old),
+                _ => Arc::new(value),
             };
-            let claims = self.claims.entry(output.clone()).or_default();
-            claims.insert(key.clone(), made);
+            match self.claims.get_mut(&output) {
+                Some(claims) => claims.insert(key, value),
+                None => {
+                    let claims = Claims::One(key.clone(), value);
+                    self.claims.insert(output.clone(), claims);
+                }
+            }
             touched.insert(output.clone());
             outputs.push(output);
         }
-        self.keys.insert(run, key.clone());
-        self.inputs.insert(key.clone(), Input { run, outputs });
+        self.outputs.insert(key.clone(), outputs.into());
     }
 }
 
@@ -113,13 +131,19 @@ impl<K: Key, V: Value, O: Key, P: Value> Node for Derived<K, V, O, P> {
         let mut touched = BTreeSet::new();
         for key in self.due(before) {
             self.retract(&key, &mut touched);
-            if let Some(value) = table::<K, V>(before, self.input).find(&key) {
-                self.produce(before, (&key, value), &mut touched);
-            }
+            let Some(value) = table::<K, V>(before, self.input).find(&key) else {
+                self.runs.drop(&key);
+                continue;
+            };
+            let transform = &self.transform;
+            let made = self
+                .runs
+                .run(before, &key, |fetch| transform(fetch, &key, value));
+            self.produce(&key, made, &mut touched);
         }
         for output in touched {
             let claims = self.claims.get(&output);
-            let winner = claims.and_then(|claims| claims.values().next()).cloned();
+            let winner = claims.and_then(Claims::winner).cloned();
             self.table.put(output, winner);
         }
     }
@@ -133,6 +157,6 @@ impl<K: Key, V: Value, O: Key, P: Value> Node for Derived<K, V, O, P> {
     }
 
     fn figures(&self) -> (usize, u64) {
-        (self.table.rows().len(), self.runs)
+        (self.table.rows().len(), self.runs.count())
     }
 }

@@ -1,13 +1,14 @@
 //! What a transform may look at beside its own entry, and the record of what it looked at.
 
+use crate::few::Few;
 use crate::graph::{Collection, Index, Slot, index_table, table};
 use crate::table::{Key, Value};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Number of one input entry within a derived collection.
-pub(crate) type Run = u64;
+/// Number of one input entry within a derived collection; it is given out again when the entry is gone.
+pub(crate) type Run = u32;
 
 /// A transform's window on other collections. Everything asked here is remembered, also when the answer was
 /// "nothing": a later change of the answer runs the transform again.
@@ -15,6 +16,8 @@ pub struct Fetch<'g> {
     pub(crate) nodes: &'g [Slot],
     pub(crate) watches: &'g mut Watches,
     pub(crate) run: Run,
+    /// Whether anything was asked.
+    pub(crate) has_fetched: bool,
 }
 
 impl<'g> Fetch<'g> {
@@ -33,6 +36,7 @@ impl<'g> Fetch<'g> {
         index: Index<I, K, V>,
         key: &I,
     ) -> Vec<(&'g K, &'g V)> {
+        self.has_fetched = true;
         let watch = self.watches.of::<IndexWatch<I, K>>(index.node);
         watch.keys.add(self.run, key);
         let rows = table::<K, V>(self.nodes, index.of.node).rows();
@@ -70,6 +74,7 @@ impl<'g> Fetch<'g> {
     }
 
     fn table_watch<K: Key, V: Value>(&mut self, of: Collection<K, V>) -> &mut TableWatch<K, V> {
+        self.has_fetched = true;
         self.watches.of::<TableWatch<K, V>>(of.node)
     }
 }
@@ -116,39 +121,60 @@ trait Watch: Any + Send {
 
 /// Runs by the key that they asked for, both ways.
 struct Asked<K> {
-    by_key: BTreeMap<K, BTreeSet<Run>>,
-    by_run: BTreeMap<Run, Vec<K>>,
+    by_key: BTreeMap<K, Few<Run>>,
+    /// By run; none: it asked nothing here.
+    by_run: Vec<Option<Few<K>>>,
 }
 
 impl<K> Default for Asked<K> {
     fn default() -> Self {
         Self {
             by_key: BTreeMap::new(),
-            by_run: BTreeMap::new(),
+            by_run: Vec::new(),
         }
     }
 }
 
 impl<K: Key> Asked<K> {
     fn add(&mut self, run: Run, key: &K) {
-        if self.by_key.entry(key.clone()).or_default().insert(run) {
-            self.by_run.entry(run).or_default().push(key.clone());
+        let is_new = match self.by_key.get_mut(key) {
+            Some(runs) => runs.insert(run),
+            None => {
+                self.by_key.insert(key.clone(), Few::One(run));
+                true
+            }
+        };
+        if !is_new {
+            return;
+        }
+        let at = run as usize;
+        if at >= self.by_run.len() {
+            self.by_run.resize_with(at + 1, || None);
+        }
+        match &mut self.by_run[at] {
+            Some(keys) => {
+                keys.insert(key.clone());
+            }
+            none => *none = Some(Few::One(key.clone())),
         }
     }
 
     fn forget(&mut self, run: Run) {
-        for key in self.by_run.remove(&run).unwrap_or_default() {
-            if let Some(runs) = self.by_key.get_mut(&key) {
-                runs.remove(&run);
-                if runs.is_empty() {
-                    self.by_key.remove(&key);
-                }
+        let Some(keys) = self.by_run.get_mut(run as usize).and_then(Option::take) else {
+            return;
+        };
+        for key in keys.iter() {
+            if let Some(runs) = self.by_key.get_mut(key)
+                && runs.remove(&run)
+            {
+                self.by_key.remove(key);
             }
         }
     }
 
     fn of(&self, key: &K) -> impl Iterator<Item = Run> {
-        self.by_key.get(key).into_iter().flatten().copied()
+        let runs = self.by_key.get(key).into_iter();
+        runs.flat_map(Few::iter).copied()
     }
 }
 

@@ -7,7 +7,8 @@ use crate::derive::Derived;
 use crate::fetch::Fetch;
 use crate::hold::{Held, Holding};
 use crate::index::IndexTable;
-use crate::join::Joined;
+use crate::join::{Concat, Joined, Union};
+use crate::map::Mapped;
 use crate::table::{Change, Key, Table, Value};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -147,12 +148,20 @@ impl Graph {
         input: Collection<K, V>,
         transform: impl Fn(&mut Fetch<'_>, &K, &V) -> Option<P> + Send + 'static,
     ) -> Collection<K, P> {
-        self.derive(name, input, move |fetch, key, value| {
-            transform(fetch, key, value)
-                .map(|out| (key.clone(), out))
-                .into_iter()
-                .collect()
-        })
+        self.map_as(name, input, K::clone, transform)
+    }
+
+    /// [`Graph::map`] under other keys. `rename` must give different inputs different keys in the same order: it is not
+    /// checked, and of two with one key the one that ran last would win.
+    pub fn map_as<K: Key, V: Value, O: Key, P: Value>(
+        &mut self,
+        name: &'static str,
+        input: Collection<K, V>,
+        rename: impl Fn(&K) -> O + Send + 'static,
+        transform: impl Fn(&mut Fetch<'_>, &K, &V) -> Option<P> + Send + 'static,
+    ) -> Collection<O, P> {
+        let node = Mapped::new(input.node, Box::new(rename), Box::new(transform));
+        self.add(name, node)
     }
 
     /// A collection of one entry at most, made from what `transform` fetches.
@@ -174,6 +183,26 @@ impl Graph {
     ) -> Collection<K, V> {
         let inputs = inputs.iter().map(|input| input.node).collect();
         self.add(name, Joined::<K, V>::new(inputs))
+    }
+
+    /// [`Graph::join`] of collections that have no key in common, which is not checked: looking at one is enough.
+    pub fn union<K: Key, V: Value>(
+        &mut self,
+        name: &'static str,
+        inputs: &[Collection<K, V>],
+    ) -> Collection<K, V> {
+        let inputs = inputs.iter().map(|input| input.node).collect();
+        self.add(name, Union::<K, V>::new(inputs))
+    }
+
+    /// The entries of `inputs` put together: under each key one list, with what the first says first.
+    pub fn concat<K: Key, T: Value + Clone>(
+        &mut self,
+        name: &'static str,
+        inputs: &[Collection<K, Vec<T>>],
+    ) -> Collection<K, Vec<T>> {
+        let inputs = inputs.iter().map(|input| input.node).collect();
+        self.add(name, Concat::<K, T>::new(inputs))
     }
 
     /// Keeps, per key, the last value that `judge` let pass: the only node whose state depends on history.

@@ -1,5 +1,6 @@
 //! A secondary index: entries of a collection by keys that are taken from them.
 
+use crate::few::Few;
 use crate::graph::{Node, Slot, table};
 use crate::table::{Key, Value};
 use std::any::Any;
@@ -7,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What an index holds, and which index keys the commit under way touched.
 pub(crate) struct IndexTable<I, K> {
-    entries: BTreeMap<I, BTreeSet<K>>,
+    entries: BTreeMap<I, Few<K>>,
     touched: BTreeSet<I>,
 }
 
 impl<I: Key, K: Key> IndexTable<I, K> {
     /// Keys of the entries under `key`.
     pub(crate) fn under(&self, key: &I) -> impl Iterator<Item = &K> {
-        self.entries.get(key).into_iter().flatten()
+        self.entries.get(key).into_iter().flat_map(Few::iter)
     }
 
     /// Index keys whose entries changed, came or went in this commit.
@@ -49,21 +50,23 @@ impl<I: Key, K: Key, V: Value> IndexNode<I, K, V> {
     fn add(&mut self, key: &K, value: &V) {
         for at in (self.extract)(key, value) {
             self.table.touched.insert(at.clone());
-            self.table
-                .entries
-                .entry(at)
-                .or_default()
-                .insert(key.clone());
+            match self.table.entries.get_mut(&at) {
+                Some(keys) => {
+                    keys.insert(key.clone());
+                }
+                None => {
+                    self.table.entries.insert(at, Few::One(key.clone()));
+                }
+            }
         }
     }
 
     fn take(&mut self, key: &K, value: &V) {
         for at in (self.extract)(key, value) {
-            if let Some(keys) = self.table.entries.get_mut(&at) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.table.entries.remove(&at);
-                }
+            if let Some(keys) = self.table.entries.get_mut(&at)
+                && keys.remove(key)
+            {
+                self.table.entries.remove(&at);
             }
             self.table.touched.insert(at);
         }

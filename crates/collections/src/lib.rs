@@ -18,10 +18,13 @@
 
 mod derive;
 mod fetch;
+mod few;
 mod graph;
 mod hold;
 mod index;
 mod join;
+mod map;
+mod runs;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -55,13 +55,12 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// Sets or removes a row and records the change, if it is one. At most once per key and commit.
     pub(crate) fn put(&mut self, key: K, new: Option<Arc<V>>) {
-        let old = self.rows.get(&key);
-        if old == new.as_ref() {
-            return;
-        }
-        let old = match &new {
-            Some(value) => self.rows.insert(key.clone(), Arc::clone(value)),
-            None => self.rows.remove(&key),
+        let old = match (self.rows.get_mut(&key), &new) {
+            (None, None) => return,
+            (Some(old), Some(new)) if old == new => return,
+            (Some(old), Some(new)) => Some(std::mem::replace(old, Arc::clone(new))),
+            (None, Some(new)) => self.rows.insert(key.clone(), Arc::clone(new)),
+            (Some(_), None) => self.rows.remove(&key),
         };
         self.changes.push(Change { key, old, new });
     }

@@ -3,11 +3,13 @@
 //! ```text
 //! Seen --take--> graph --(10 ms quiet, 100 ms at most)--> commit --> Store::apply, statuses, counts
 //! ```
-//! Nothing is pushed before every source has reported once: a half-known mesh would be a wrong one.
+//! Nothing is pushed before every source has reported once: a half-known mesh would be a wrong one. What a commit costs
+//! grows with what changed; what must look at everything is done beside it ([`together`]).
 
 mod pages;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use crate::allocate::Allocator;
 use crate::credentials::{Found, Needs};
@@ -21,7 +23,7 @@ use crate::status::{self, Wishes};
 use crate::webhook::NamespaceLabels;
 use lateen_api::notice::{Notice, Severity};
 use lateen_base::Str;
-use lateen_model::resource::{Key, Kind, Resource};
+use lateen_model::resource::{Key, Kind};
 use lateen_xds::server::Store;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +111,7 @@ pub(crate) struct Engine {
     needs: watch::Sender<Needs>,
     /// What keys and credentials were reported for, before proxies are served.
     supplied: Supplied,
+    look: together::Look,
 }
 
 /// What is fetched for the mesh and was reported once.
@@ -131,6 +134,7 @@ struct Pending {
 struct Push {
     at: jiff::Timestamp,
     generation: u64,
+    /// As many as the page lists.
     changed: Vec<Key>,
     removed: Vec<Key>,
     bytes: usize,
@@ -169,6 +173,7 @@ impl Engine {
             wanted_keys,
             needs,
             supplied: Supplied::default(),
+            look: together::Look::default(),
         };
         (engine, views)
     }
@@ -197,6 +202,7 @@ impl Engine {
                 Some((page, reply)) = self.asks.recv() => {
                     let _ = reply.send(self.page(page));
                 }
+                step = self.look.step() => self.look(step),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.commit();
                 }
@@ -269,7 +275,7 @@ impl Engine {
             }
             Event::Service(delta) => (1, graph.take(graph.sources.services, *delta)),
             Event::EndpointSlice(delta) => (2, graph.take(graph.sources.slices, delta)),
-            Event::Pod(delta) => (3, graph.take(graph.sources.pods, *delta)),
+            Event::Pod(delta) => (3, graph.take(graph.sources.pods, delta)),
             Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),
             Event::Node(delta) => (5, graph.take(graph.sources.nodes, delta)),
             Event::Istio(kind, delta) => {
@@ -373,6 +379,9 @@ impl Engine {
         self.report(&changes);
         self.push(changes, pending.first);
         self.publish();
+        if self.graph.take_stale() {
+            self.look.note();
+        }
         if *self.synced.borrow() || self.waits_for_supply() {
             return;
         }
@@ -415,16 +424,21 @@ impl Engine {
         if changed.is_empty() && removed.is_empty() {
             return;
         }
-        let changed_keys: Vec<Key> = changed.iter().map(Resource::key).collect();
-        let removed_keys = removed.clone();
-        let applied = self.parts.store.apply(changed, removed);
+        let mut by_kind = BTreeMap::<Kind, u64>::new();
+        for key in changed.iter().map(|encoded| encoded.key()).chain(&removed) {
+            *by_kind.entry(key.kind).or_default() += 1;
+        }
+        let changed_keys = changed.iter().map(|encoded| encoded.key().clone());
+        let changed_keys: Vec<Key> = changed_keys.take(pages::MOST_KEYS).collect();
+        let removed_keys: Vec<Key> = removed.iter().take(pages::MOST_KEYS).cloned().collect();
+        let applied = self.parts.store.apply_encoded(&changed, removed);
         let metrics = &self.parts.metrics;
         metrics.debounce.record(first.elapsed());
         metrics.pushes.add(1);
         metrics.resources_pushed.add(applied.changed as u64);
         metrics.bytes_pushed.add(applied.bytes as u64);
-        for key in changed_keys.iter().chain(&removed_keys) {
-            metrics.pushes_by_type.add(&format!("{:?}", key.kind), 1);
+        for (kind, count) in by_kind {
+            metrics.pushes_by_type.add(&format!("{kind:?}"), count);
         }
         tracing::debug!(
             "push {}: {} changed, {} removed, {} bytes",
@@ -440,7 +454,7 @@ impl Engine {
             removed: removed_keys,
             bytes: applied.bytes,
         });
-        if !self.parts.store.proxies().is_empty() {
+        if self.parts.store.has_proxies() {
             self.measure(applied.generation, first);
         }
     }

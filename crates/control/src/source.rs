@@ -7,9 +7,10 @@
 //! that an edit of those ends here.
 
 mod follow;
+mod lean;
 pub(crate) mod slim;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
@@ -19,6 +20,8 @@ use lateen_api::meta::Meta;
 use lateen_api::notice::Notice;
 use lateen_api::object::Object;
 use lateen_base::Str;
+use lateen_translate::pod::{Pod, Words};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use tokio::sync::mpsc;
@@ -29,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 1024;
 
 /// An object's namespace (empty for cluster-scoped objects) and name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
     pub(crate) namespace: Str,
     pub(crate) name: Str,
@@ -41,6 +44,24 @@ impl Id {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+}
+
+impl Ord for Id {
+    /// By namespace, then by name. Ids are compared more than anything else is done with them, mostly within one
+    /// namespace, whose text they share.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let namespaces = match Str::ptr_eq(&self.namespace, &other.namespace) {
+            true => Ordering::Equal,
+            false => self.namespace.cmp(&other.namespace),
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Id {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -168,7 +189,7 @@ pub(crate) enum Event {
     Namespace(Delta<BTreeMap<String, String>>),
     Service(Box<Delta<Service>>),
     EndpointSlice(Delta<EndpointSlice>),
-    Pod(Box<Delta<Pod>>),
+    Pod(Delta<Pod>),
     MeshConfig(Delta<String>),
     /// Where nodes are, as `region/zone/subzone`.
     Node(Delta<Str>),
@@ -198,6 +219,7 @@ pub(crate) fn start(
         shutdown: shutdown.clone(),
     };
     let all = watcher::Config::default();
+    let mut words = Words::default();
     tokio::spawn(follow::follow(
         Api::<Namespace>::all(client.clone()),
         all.clone(),
@@ -220,10 +242,10 @@ pub(crate) fn start(
         out.clone(),
     ));
     tokio::spawn(follow::follow(
-        Api::<Pod>::all(client.clone()),
+        Api::<lean::Pod>::all(client.clone()),
         all.clone(),
-        slim::pod,
-        |delta| Event::Pod(Box::new(delta)),
+        move |pod: lean::Pod| slim::pod(&pod.0, &mut words),
+        Event::Pod,
         out.clone(),
     ));
     tokio::spawn(follow::follow(

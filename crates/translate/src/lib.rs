@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod mesh;
 pub mod names;
 pub mod peer_authentication;
+pub mod pod;
 pub mod policy;
 pub mod protocol;
 pub mod rate_limit_policy;

@@ -1,6 +1,7 @@
 //! Pod → workload, with the services it serves as EndpointSlices tell it.
 
 use crate::mesh::Mesh;
+use crate::pod::Pod;
 use crate::{Translated, service, service_entry};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
@@ -13,7 +14,6 @@ use lateen_model::name::ServiceKey;
 use lateen_model::resource::Resource;
 use lateen_model::workload::{Health, ServicePorts, Workload};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// A Service and one of its EndpointSlices.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub struct Backing<'a> {
 #[derive(Debug, Clone)]
 pub struct Inputs<'a> {
     /// The pod.
-    pub pod: &'a core::Pod,
+    pub pod: &'a Pod,
     /// Slices of the pod's namespace; those that do not name the pod are passed over.
     pub backings: &'a [Backing<'a>],
     /// ServiceEntries of the pod's namespace; those that do not select the pod are passed over.
@@ -42,47 +42,32 @@ pub struct Inputs<'a> {
 /// Translates a pod. Pods without address and pods that have ended give nothing.
 pub fn pod(inputs: Inputs<'_>) -> Translated {
     let pod = inputs.pod;
-    let status = pod.status.clone().unwrap_or_default();
-    let addresses = addresses(&status);
-    let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if addresses.is_empty() || has_ended {
+    if !pod.is_alive() {
         return (Vec::new(), Vec::new());
     }
-    let meta = &pod.metadata;
-    let spec = pod.spec.as_ref();
-    let name = meta.name.as_deref().unwrap_or_default();
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let labels = labels(meta);
-    let described = Described::by(&labels, &owner_name(meta));
-    let has_sidecar = has_sidecar(pod);
+    let described = Described::by(&pod.labels, &pod.owner);
     let workload = Workload {
-        uid: format!("Pod/{namespace}/{name}").into(),
-        name: name.into(),
-        namespace: namespace.into(),
-        addresses,
+        uid: format!("Pod/{}/{}", pod.namespace, pod.name).into(),
+        name: pod.name.clone(),
+        namespace: pod.namespace.clone(),
+        addresses: pod.addresses.to_vec(),
         hostname: None,
-        service_account: spec
-            .and_then(|s| s.service_account_name.as_deref())
-            .unwrap_or_default()
-            .into(),
+        service_account: pod.service_account.clone(),
         workload_name: described.workload_name,
         canonical_name: described.canonical_name,
         canonical_revision: described.canonical_revision,
-        node: spec
-            .and_then(|s| s.node_name.as_deref())
-            .unwrap_or_default()
-            .into(),
-        locality: Some(locality(&labels))
+        node: pod.node.clone(),
+        locality: Some(locality(&pod.labels))
             .filter(|own| !own.is_empty())
             .or_else(|| inputs.node_locality.clone())
             .unwrap_or_else(|| "".into()),
         weight: 1,
-        has_sidecar,
+        has_sidecar: pod.has_sidecar,
         // A label without a proxy would send clients into a handshake that nobody answers.
-        takes_mtls: has_sidecar && says_mtls(&labels) == Some(true),
+        takes_mtls: pod.has_sidecar && says_mtls(&pod.labels) == Some(true),
         trust_domain: "".into(),
-        services: services(&inputs, &labels),
-        labels,
+        services: services(&inputs),
+        labels: BTreeMap::clone(&pod.labels),
     };
     (vec![Resource::Workload(workload)], Vec::new())
 }
@@ -193,18 +178,15 @@ pub(crate) fn slice_ports(backing: Backing<'_>) -> BTreeMap<u16, u16> {
     ports
 }
 
-fn services(
-    inputs: &Inputs<'_>,
-    labels: &BTreeMap<Str, Str>,
-) -> BTreeMap<ServiceKey, ServicePorts> {
-    let meta = &inputs.pod.metadata;
+fn services(inputs: &Inputs<'_>) -> BTreeMap<ServiceKey, ServicePorts> {
+    let pod = inputs.pod;
     let mut services = BTreeMap::<ServiceKey, ServicePorts>::new();
     for backing in inputs.backings {
-        let namespace = &backing.slice.metadata.namespace;
+        let namespace = backing.slice.metadata.namespace.as_deref();
         let is_ours = |target: &core::ObjectReference| {
             target.kind.as_deref() == Some("Pod")
-                && target.name == meta.name
-                && target.namespace.as_ref().or(namespace.as_ref()) == meta.namespace.as_ref()
+                && target.name.as_deref() == Some(&*pod.name)
+                && target.namespace.as_deref().or(namespace) == Some(&*pod.namespace)
         };
         let endpoint = backing
             .slice
@@ -225,12 +207,8 @@ fn services(
             .or_insert(served);
     }
     for entry in inputs.service_entries {
-        if selects(entry, labels) {
-            services.extend(service_entry::served(
-                entry,
-                &BTreeMap::new(),
-                pod_health(inputs.pod),
-            ));
+        if selects(entry, &pod.labels) {
+            services.extend(service_entry::served(entry, &BTreeMap::new(), pod.health));
         }
     }
     services
@@ -242,45 +220,6 @@ pub(crate) fn selects(entry: &Config<ServiceEntry>, labels: &BTreeMap<Str, Str>)
     selector.is_some_and(|selector| {
         !selector.labels.is_empty() && labels_match(&crate::names::labels(&selector.labels), labels)
     })
-}
-
-/// Health of a pod that no EndpointSlice speaks of.
-fn pod_health(pod: &core::Pod) -> Health {
-    let status = pod.status.as_ref();
-    let mut conditions = status
-        .and_then(|s| s.conditions.as_ref())
-        .into_iter()
-        .flatten();
-    let is_ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
-    match (is_ready, pod.metadata.deletion_timestamp.is_some()) {
-        (true, false) => Health::Ready,
-        (true, true) => Health::Draining,
-        (false, _) => Health::Unready,
-    }
-}
-
-fn addresses(status: &core::PodStatus) -> Vec<IpAddr> {
-    let listed = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
-    let mut addresses = Vec::new();
-    for ip in status
-        .pod_ip
-        .iter()
-        .chain(listed)
-        .filter_map(|ip| ip.parse().ok())
-    {
-        if !addresses.contains(&ip) {
-            addresses.push(ip);
-        }
-    }
-    addresses
-}
-
-fn labels(meta: &ObjectMeta) -> BTreeMap<Str, Str> {
-    meta.labels
-        .iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-        .collect()
 }
 
 /// `region/zone/subzone` from the pod's own labels (Istio: `topology.istio.io/locality`, with dots for slashes).
@@ -304,20 +243,6 @@ pub(crate) fn says_mtls(labels: &BTreeMap<Str, Str>) -> Option<bool> {
 /// and so an identity (Istio: `getTLSModeFromWorkloadEntry`).
 pub(crate) fn entry_takes_mtls(labels: &BTreeMap<Str, Str>, account: Option<&str>) -> bool {
     says_mtls(labels).unwrap_or(account.is_some_and(|name| !name.is_empty()))
-}
-
-fn has_sidecar(pod: &core::Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let spec = pod.spec.as_ref();
-    let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
-    let inits = spec
-        .and_then(|s| s.init_containers.as_deref())
-        .unwrap_or_default();
-    annotations.is_some_and(|a| a.contains_key("sidecar.istio.io/status"))
-        || containers
-            .iter()
-            .chain(inits)
-            .any(|c| c.name == "istio-proxy")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod encoded;
 pub mod node;
 pub mod server;
 

@@ -1,8 +1,13 @@
 //! The control plane's end: an encoded-once store and the streams that follow it.
+//!
+//! What one change costs here grows with the streams that it concerns, and with nothing else.
+
+mod stream;
+mod streams;
 
 use crate::codec::{decode, type_url};
+use crate::encoded::Encoded;
 pub use crate::session::{KindStatus, ProxyStatus};
-use crate::session::{Refused, Session};
 pub use crate::table::Applied;
 use crate::table::{SlotId, Table, version_text};
 use lateen_base::Str;
@@ -12,29 +17,20 @@ use lateen_proto::discovery::aggregated_discovery_service_server::{
 };
 use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use std::sync::atomic::AtomicU64;
+use stream::{STREAMS_OF_IDENTITY, Stream};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-/// A client that does not answer for so long is cut off; it will resume where it was.
-const ACK_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Largest request taken. Versions of what a client holds are the largest part of any request.
 const REQUEST_BYTES: usize = 4 << 20;
 
-/// Streams that one proxy (by identity and node id) may have: one, and those that it has lost and that have not been
-/// noticed to be gone.
-const STREAMS_OF_ONE: usize = 16;
-
-/// Streams of one identity: pods may share a service account.
-const STREAMS_OF_IDENTITY: usize = 4096;
+/// Streams that open at once. Each may hold a request of 4 MiB and a response of 1 MiB.
+const OPENING: usize = 16;
 
 /// The resources that proxies are sent. A cheap handle: clones share one store.
 #[derive(Debug, Clone)]
@@ -47,19 +43,11 @@ struct Inner {
     table: RwLock<Table>,
     /// Generation of the table, or readiness, changed.
     changed: watch::Sender<u64>,
-    streams: Mutex<HashMap<u64, StreamState>>,
+    streams: Mutex<streams::Streams>,
+    /// Streams that may take in what a client has, and send it the difference, at once.
+    opening: Arc<Semaphore>,
     next_stream: AtomicU64,
     converged: watch::Sender<u64>,
-}
-
-/// What the store knows of one stream.
-#[derive(Debug, Default)]
-struct StreamState {
-    status: Option<ProxyStatus>,
-    acked: Option<u64>,
-    settled: u64,
-    /// Who proved to have opened it; absent on a plaintext connection.
-    identity: Option<Identity>,
 }
 
 /// One stored resource, for debug pages.
@@ -89,23 +77,26 @@ impl Store {
                 table: RwLock::default(),
                 changed: watch::Sender::new(0),
                 streams: Mutex::default(),
+                opening: Arc::new(Semaphore::new(OPENING)),
                 next_stream: AtomicU64::new(0),
                 converged: watch::Sender::new(0),
             }),
         }
     }
 
-    /// Puts resources in and takes others out; encodes each changed one once and wakes every stream
-    /// that it concerns. What is equal to the stored value changes nothing.
+    /// [`Self::apply_encoded`] of resources that nobody has encoded yet.
     pub fn apply(&self, changed: Vec<Resource>, removed: Vec<Key>) -> Applied {
-        let settled = {
-            let streams = self.inner.streams.lock();
-            let subscribed = streams.values().filter(|s| s.acked.is_some());
-            subscribed.map(|s| s.settled).min().unwrap_or(u64::MAX)
-        };
+        let encoded: Vec<_> = changed.iter().map(|r| Arc::new(Encoded::of(r))).collect();
+        self.apply_encoded(&encoded, removed)
+    }
+
+    /// Puts resources in and takes others out, and wakes every stream. What is equal to the stored value changes
+    /// nothing.
+    pub fn apply_encoded(&self, changed: &[Arc<Encoded>], removed: Vec<Key>) -> Applied {
+        let settled = self.inner.streams.lock().settled();
         let applied = {
             let mut table = self.inner.table.write();
-            let applied = table.apply(changed, removed);
+            let applied = table.apply_encoded(changed, removed);
             table.forget_removed(settled.min(applied.generation.saturating_sub(1)));
             applied
         };
@@ -128,10 +119,15 @@ impl Store {
 
     /// Connected proxies, in order of node id. Streams that have not said who they are are left out.
     pub fn proxies(&self) -> Vec<ProxyStatus> {
-        let streams = self.inner.streams.lock();
-        let mut all: Vec<_> = streams.values().filter_map(|s| s.status.clone()).collect();
+        let sessions = self.inner.streams.lock().sessions();
+        let mut all: Vec<_> = sessions.iter().filter_map(|s| s.lock().status()).collect();
         all.sort_by(|a, b| (&a.node_id, a.connected_at).cmp(&(&b.node_id, b.connected_at)));
         all
+    }
+
+    /// Whether a proxy is connected.
+    pub fn has_proxies(&self) -> bool {
+        self.inner.streams.lock().slowest().is_some()
     }
 
     /// Stored resources of one kind, in order of name, decoded from the very bytes that are sent.
@@ -189,10 +185,8 @@ impl Store {
 
 impl Inner {
     fn note_convergence(&self) {
-        let generation = self.table.read().generation();
-        let streams = self.streams.lock();
-        let acked = streams.values().filter_map(|s| s.acked).min();
-        let lowest = acked.unwrap_or(generation);
+        let slowest = self.streams.lock().slowest();
+        let lowest = slowest.unwrap_or_else(|| self.table.read().generation());
         self.converged.send_if_modified(|value| {
             let grows = lowest > *value;
             *value = lowest.max(*value);
@@ -278,177 +272,5 @@ impl AggregatedDiscoveryService for Streams {
         let stream = Stream::open(self.store.inner.clone(), identity, answers).map_err(full)?;
         tokio::spawn(stream.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-}
-
-/// An identity has as many streams as it may.
-struct TooMany;
-
-/// One stream on its socket. Leaves the store's list when dropped.
-struct Stream {
-    id: u64,
-    inner: Arc<Inner>,
-    session: Session,
-    answers: mpsc::Sender<Answer>,
-    /// When the client must have answered; absent while nothing waits.
-    deadline: Option<Instant>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.inner.streams.lock().remove(&self.id);
-        self.inner.note_convergence();
-    }
-}
-
-impl Stream {
-    /// Opens a stream, unless its owner has too many.
-    fn open(
-        inner: Arc<Inner>,
-        identity: Option<Identity>,
-        answers: mpsc::Sender<Answer>,
-    ) -> Result<Self, TooMany> {
-        let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut streams = inner.streams.lock();
-            let same = streams.values().filter(|state| state.identity == identity);
-            if identity.is_some() && same.count() >= STREAMS_OF_IDENTITY {
-                return Err(TooMany);
-            }
-            let state = StreamState {
-                identity: identity.clone(),
-                ..StreamState::default()
-            };
-            streams.insert(id, state);
-        }
-        Ok(Self {
-            id,
-            inner,
-            session: Session::new(identity, SystemTime::now()),
-            answers,
-            deadline: None,
-        })
-    }
-
-    /// Whether the proxy of this stream has more streams than it may, this one not counted.
-    fn is_one_too_many(&self) -> bool {
-        let Some(own) = self.session.node_id() else {
-            return false;
-        };
-        let streams = self.inner.streams.lock();
-        let Some(state) = streams.get(&self.id) else {
-            return false;
-        };
-        let same = streams.iter().filter(|(id, other)| {
-            let node = other.status.as_ref().map(|status| &*status.node_id);
-            **id != self.id && other.identity == state.identity && node == Some(own)
-        });
-        same.count() >= STREAMS_OF_ONE
-    }
-
-    async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
-        let mut changed = self.inner.changed.subscribe();
-        loop {
-            let deadline = self.deadline;
-            let late = async move {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let end = tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.on_request(request),
-                    Ok(None) => return,
-                    Err(status) => {
-                        tracing::debug!(%status, "a proxy's stream ended");
-                        return;
-                    }
-                },
-                news = changed.changed() => match news {
-                    Ok(()) => Ok(()),
-                    Err(_) => return,
-                },
-                () = late => Err(Status::deadline_exceeded(format!(
-                    "no acknowledgement within {} s: connect again",
-                    ACK_TIMEOUT.as_secs()
-                ))),
-            };
-            let end = match end {
-                Ok(()) => self.send().await,
-                Err(status) => {
-                    // The client may be gone or stuck: it is cut off either way.
-                    let _ = self.answers.try_send(Err(status));
-                    return;
-                }
-            };
-            if end.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        let refusal = request.error_detail.as_ref().map(|e| e.message.clone());
-        let is_first = self.session.acked().is_none();
-        let table = self.inner.table.read();
-        let taken = self
-            .session
-            .on_request(&table, request, SystemTime::now())
-            .map_err(|refused| match refused {
-                Refused::Impostor { .. } => Status::permission_denied(refused.to_string()),
-                Refused::TooManyNames => Status::resource_exhausted(refused.to_string()),
-                _ => Status::invalid_argument(refused.to_string()),
-            });
-        let taken = match is_first && taken.is_ok() && self.is_one_too_many() {
-            true => Err(Status::resource_exhausted(format!(
-                "this proxy has {STREAMS_OF_ONE} streams open already"
-            ))),
-            false => taken,
-        };
-        if let Err(refused) = &taken {
-            tracing::warn!("a proxy's stream is refused: {}", refused.message());
-        }
-        if let Some(reason) = refusal {
-            tracing::warn!(
-                node = self.session.node_id().unwrap_or("?"),
-                "a proxy refuses: {reason}"
-            );
-        }
-        taken
-    }
-
-    /// Sees to it that the table knows who refers to whom, where it has to.
-    fn make_directory(&self) {
-        let is_missing = || self.inner.table.read().directory().is_none();
-        if self.session.needs_directory() && is_missing() {
-            self.inner.table.write().make_directory();
-        }
-    }
-
-    /// Sends what can go out; an error says that the client is gone.
-    async fn send(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
-        self.make_directory();
-        let responses = {
-            let table = self.inner.table.read();
-            self.session.pump(&table, SystemTime::now())
-        };
-        // Known before the client hears of it: what it does next counts with it.
-        if let Some(state) = self.inner.streams.lock().get_mut(&self.id) {
-            state.status = self.session.status();
-            state.acked = self.session.acked();
-            state.settled = self.session.settled();
-        }
-        let sent = !responses.is_empty();
-        for response in responses {
-            self.answers.send(Ok(response)).await?;
-        }
-        self.deadline = match (self.session.is_waiting(), self.deadline) {
-            (false, _) => None,
-            (true, Some(at)) if !sent => Some(at),
-            (true, _) => Some(Instant::now() + ACK_TIMEOUT),
-        };
-        self.inner.note_convergence();
-        Ok(())
     }
 }

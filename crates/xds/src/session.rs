@@ -295,6 +295,11 @@ impl Session {
         self.is_stale = false;
         self.revision = directory.revision();
         let new = directory.reach(&who.scope, self.lookups.asked());
+        // Those that are new compare themselves with the whole table anyway.
+        let compared = BY_NEED.map(|kind| {
+            let sub = self.kinds.get(&kind);
+            sub.is_some_and(|sub| !sub.is_new()).then_some(kind)
+        });
         let mut owe = |id: SlotId| {
             if let Some(sub) = self.kinds.get_mut(&table.slot(id).key.kind) {
                 sub.owe(id);
@@ -305,7 +310,8 @@ impl Session {
             (Some(old), Some(new)) => directory.between(old, new).into_iter().for_each(owe),
             // Between everything and one reach lies what is outside of it.
             (Some(one), None) | (None, Some(one)) => {
-                let all = BY_NEED.into_iter().flat_map(|kind| table.ids_of(kind));
+                let kinds = compared.into_iter().flatten();
+                let all = kinds.flat_map(|kind| table.ids_of(kind));
                 all.filter(|id| !directory.is_within(one, *id))
                     .for_each(&mut owe);
             }

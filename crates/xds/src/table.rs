@@ -5,12 +5,14 @@
 
 use crate::bits::Bits;
 use crate::codec;
+use crate::encoded::Encoded;
 use bytes::Bytes;
 use lateen_model::decide::reach::Directory;
 use lateen_model::decide::resources::Audience;
 use lateen_model::resource::{Key, Kind, Resource};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 /// Lines that the log keeps.
 const LOG_LINES: usize = 1 << 16;
@@ -77,13 +79,20 @@ pub(crate) fn version_text(version: u64) -> String {
 }
 
 impl Table {
+    /// [`Self::apply_encoded`] of resources that nobody has encoded yet.
+    #[cfg(test)]
     pub fn apply(&mut self, changed: Vec<Resource>, removed: Vec<Key>) -> Applied {
+        let encoded: Vec<_> = changed.iter().map(|r| Arc::new(Encoded::of(r))).collect();
+        self.apply_encoded(&encoded, removed)
+    }
+
+    /// Puts `changed` in and takes `removed` out; what has the same bytes as before is no change.
+    pub fn apply_encoded(&mut self, changed: &[Arc<Encoded>], removed: Vec<Key>) -> Applied {
         let mut applied = Applied::default();
         let next = self.generation + 1;
         for resource in changed {
-            let bytes = codec::encode(&resource);
-            let size = bytes.len();
-            if self.put(resource, bytes, next) {
+            let size = resource.bytes().len();
+            if self.put(resource, next) {
                 applied.changed += 1;
                 applied.bytes += size;
             }
@@ -105,17 +114,17 @@ impl Table {
         applied
     }
 
-    fn put(&mut self, resource: Resource, bytes: Bytes, generation: u64) -> bool {
-        let key = resource.key();
-        let version = version_of(&bytes);
+    fn put(&mut self, resource: &Encoded, generation: u64) -> bool {
+        let key = resource.key().clone();
+        let version = version_of(resource.bytes());
         let known = self.by_key.get(&key).copied();
         if known.is_some_and(|id| self.slot(id).alive && self.slot(id).version == version) {
             return false;
         }
         let slot = Slot {
             version,
-            bytes,
-            audience: Audience::of(&resource),
+            bytes: resource.bytes().clone(),
+            audience: resource.audience().clone(),
             alive: true,
             key: key.clone(),
         };
@@ -133,14 +142,22 @@ impl Table {
         self.by_key.insert(key, id);
         self.by_kind.entry(kind).or_default().insert(id);
         self.log.push_back((generation, id));
-        match (&mut self.directory, &resource) {
-            (Some(directory), _) => directory.put(id, &resource),
-            (None, Resource::SidecarScope(scope)) if scope.egress.is_some() => {
+        self.note_directory(id, resource);
+        true
+    }
+
+    /// Tells the directory of a new resource; makes one when it is the first that needs it.
+    fn note_directory(&mut self, id: SlotId, resource: &Encoded) {
+        if self.directory.is_none() && resource.key().kind != Kind::SidecarScope {
+            return;
+        }
+        match (&mut self.directory, resource.decode()) {
+            (Some(directory), Some(resource)) => directory.put(id, &resource),
+            (None, Some(Resource::SidecarScope(scope))) if scope.egress.is_some() => {
                 self.make_directory();
             }
             _ => {}
         }
-        true
     }
 
     /// Looks at everything for who refers to whom, and from then on at every change.

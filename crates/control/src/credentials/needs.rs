@@ -2,11 +2,12 @@
 
 use super::Needs;
 use crate::source::Id;
-use k8s_openapi::api::core::v1::Pod;
 use lateen_base::Str;
+use lateen_model::matching::labels_match;
 use lateen_model::resource::Resource;
 use lateen_model::tls::ClientTls;
 use lateen_model::traffic::TrafficPolicy;
+use lateen_translate::pod::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one Gateway or DestinationRule asks for.
@@ -82,29 +83,22 @@ pub(crate) fn of_pod<'a>(
     pod: &Pod,
     asks: impl Iterator<Item = &'a Ask> + Clone,
 ) -> (BTreeSet<Str>, Str) {
-    let spec = pod.spec.as_ref();
-    let account = spec.and_then(|spec| spec.service_account_name.as_deref());
-    let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
-    let labels = pod.metadata.labels.as_ref();
-    let carries = |selector: &BTreeMap<Str, Str>| {
-        let has = |key: &Str, value: &Str| {
-            labels
-                .and_then(|labels| labels.get(&**key))
-                .is_some_and(|own| **own == **value)
-        };
-        !selector.is_empty() && selector.iter().all(|(key, value)| has(key, value))
+    let account = match &*pod.service_account {
+        "" => "default".into(),
+        _ => Str::clone(&pod.service_account),
     };
+    let carries =
+        |selector: &BTreeMap<Str, Str>| !selector.is_empty() && labels_match(selector, &pod.labels);
     let is_gateway = asks
         .clone()
         .any(|ask| matches!(&ask.by, By::Gateway(s) if carries(s)));
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let meant = asks.filter(|ask| match &ask.by {
         By::Gateway(selector) => carries(selector),
         By::Gateways => is_gateway,
-        By::Workloads(of, selector) => &**of == namespace && carries(selector),
+        By::Workloads(of, selector) => *of == pod.namespace && carries(selector),
     });
     let names = meant.flat_map(|ask| ask.names.iter().cloned()).collect();
-    (names, account.into())
+    (names, account)
 }
 
 /// All needs, from those of single pods.

@@ -6,12 +6,13 @@ use super::content::{Content, ContentError};
 use super::needs;
 use crate::source::Id;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerProtocol};
 use lateen_model::name::Origin;
 use lateen_model::resource::Resource;
 use lateen_model::tls::{ServerTls, ServerTlsMode, TlsVersion};
+use lateen_translate::pod::{Pod, Words};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,11 +221,12 @@ fn gateway(credentials: &[&str]) -> Resource {
 fn only_pods_that_a_gateway_selects_need_its_credentials() {
     let asks = [needs::ask(&gateway(&["shop-cert", "old-cert"])).expect("a gateway asks")];
     let pod = |namespace: &str, label: &str, account: Option<&str>| -> (Id, (BTreeSet<Str>, Str)) {
-        let pod: Pod = serde_json::from_value(json!({
+        let pod = serde_json::from_value(json!({
             "metadata": { "namespace": namespace, "name": "p", "labels": { "istio": label } },
             "spec": { "containers": [], "serviceAccountName": account },
         }))
         .expect("a pod");
+        let pod = Pod::of(&pod, &mut Words::default());
         (Id::new(namespace, "p"), needs::of_pod(&pod, asks.iter()))
     };
     let pods = [

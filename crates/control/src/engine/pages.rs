@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Keys that a page lists of one push.
-const MOST_KEYS: usize = 200;
+pub(super) const MOST_KEYS: usize = 200;
 
 impl Engine {
     /// Makes a page.
@@ -73,7 +73,7 @@ fn push(push: &Push) -> Value {
         let names = keys
             .iter()
             .map(|key| format!("{:?} {}", key.kind, key.name));
-        names.take(MOST_KEYS).collect()
+        names.collect()
     };
     json!({
         "at": push.at.to_string(),

@@ -95,8 +95,7 @@ impl Running {
 
     async fn sync(&self) {
         self.almost_sync().await;
-        self.send(Event::Pod(Box::new(Delta::Replace(Vec::new()))))
-            .await;
+        self.send(Event::Pod(Delta::Replace(Vec::new()))).await;
         let mut synced = self.views.synced.clone();
         synced.wait_for(|synced| *synced).await.expect("it runs");
     }
@@ -128,9 +127,7 @@ async fn nothing_is_pushed_before_everything_is_known() {
         (running.pushes(), *running.views.synced.borrow()),
         (0, false)
     );
-    running
-        .send(Event::Pod(Box::new(Delta::Replace(Vec::new()))))
-        .await;
+    running.send(Event::Pod(Delta::Replace(Vec::new()))).await;
     let mut synced = running.views.synced.clone();
     synced.wait_for(|synced| *synced).await.expect("it runs");
     assert_eq!(running.pushes(), 1);
@@ -227,7 +224,7 @@ async fn addresses_are_allocated_and_written_down() {
     let restarted = Running::start();
     restarted.almost_sync().await;
     restarted.send(db(kept)).await;
-    let pods = Event::Pod(Box::new(Delta::Replace(Vec::new())));
+    let pods = Event::Pod(Delta::Replace(Vec::new()));
     restarted.send(pods).await;
     let mut synced = restarted.views.synced.clone();
     synced.wait_for(|synced| *synced).await.expect("it runs");

@@ -3,7 +3,9 @@
 mod routes;
 mod security;
 
+use super::made::Made;
 use super::{ObjectId, Results, Sources};
+use crate::credentials::needs::Ask;
 use crate::source::{Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,22 +17,22 @@ use lateen_api::service_entry::ServiceEntry;
 use lateen_api::validate;
 use lateen_base::Str;
 use lateen_collections::{Collection, Fetch, Graph, Held, Index, Value};
-use lateen_model::resource::{Key, Resource};
+use lateen_model::resource::Resource;
 use lateen_model::workload::Health;
 use lateen_translate::mesh::Mesh;
+use lateen_translate::pod::Pod;
 use lateen_translate::service_entry::Allocated;
 use lateen_translate::workload::Backing;
 use lateen_translate::{
-    Translated, analyze, endpoint_slice, mesh, service, service_entry, workload, workload_entry,
+    Translated, endpoint_slice, mesh, service, service_entry, workload, workload_entry,
 };
 use security::Means;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What became of one object.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    resources: Vec<Arc<Resource>>,
+    resources: Arc<[Made]>,
     notices: Vec<Notice>,
     /// What it means when it is refused and never had a good value. Empty for all but security policies.
     closed: Vec<Arc<Resource>>,
@@ -39,7 +41,7 @@ struct Outcome {
 impl From<Translated> for Outcome {
     fn from((resources, notices): Translated) -> Self {
         Self {
-            resources: resources.into_iter().map(Arc::new).collect(),
+            resources: resources.into_iter().map(Made::of).collect(),
             notices,
             closed: Vec::new(),
         }
@@ -47,7 +49,7 @@ impl From<Translated> for Outcome {
 }
 
 type Outcomes = Collection<ObjectId, Outcome>;
-type InForce = Collection<ObjectId, Vec<Arc<Resource>>>;
+pub(super) type InForce = Collection<ObjectId, Arc<[Made]>>;
 type Entries = Collection<Id, Config<ServiceEntry>>;
 
 /// Label of an EndpointSlice that names its Service (Kubernetes: `kubernetes.io/service-name`).
@@ -64,6 +66,7 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         keys: graph.source("keys of token issuers"),
         credentials: graph.source("credentials found"),
         allocated: graph.source("allocated addresses"),
+        together: graph.source("notices of several objects together"),
         istio: IstioKind::ALL.map(|kind| graph.source(kind.name())),
     };
     let (mesh, mesh_outcome) = mesh_of(graph, sources.mesh_text, domain);
@@ -83,7 +86,8 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         !matches!(kind, WorkloadEntry | VirtualService | ServiceEntry)
     });
     outcomes.extend(alone.map(|kind| istio(graph, &sources, kind, mesh)));
-    let outcomes = graph.join("outcomes", &outcomes);
+    // Each is about objects of one kind.
+    let outcomes = graph.union("outcomes", &outcomes);
     // An object that is broken now keeps what it meant when it was last in order.
     let in_force = graph.hold("in force", outcomes, |outcome| {
         match any_error(&outcome.notices) {
@@ -97,29 +101,21 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
     };
     let resources = graph.derive(
         "resources of objects",
+        in_force,
+        move |fetch, object, made| means.resources(fetch, object, made),
+    );
+    let closed = graph.derive(
+        "resources of closed objects",
         outcomes,
-        move |fetch, object, outcome| {
-            let (resources, _) = means.of(fetch, object, outcome);
-            let keyed = resources.into_iter().map(|r| (r.key(), r));
-            keyed.collect::<Vec<(Key, Arc<Resource>)>>()
-        },
+        move |fetch, object, outcome| means.closed(fetch, object, outcome),
     );
     let credentials = security::credentials(graph, sources.credentials);
-    let resources = graph.join("resources", &[resources, credentials]);
+    let resources = graph.join("resources", &[resources, closed, credentials]);
     let refused = graph.map("refused", outcomes, |_, _, outcome| {
         any_error(&outcome.notices).then_some(())
     });
     let asks = security::asks(graph, in_force);
-    let lacking = security::lacking(graph, sources.credentials, asks);
-    let analysis = analysis(graph, &sources, (mesh, in_force), refused);
-    let notices = graph.map("notices", outcomes, move |fetch, object, outcome| {
-        let mut notices = outcome.notices.clone();
-        let (_, of_keys) = means.of(fetch, object, outcome);
-        notices.extend(of_keys);
-        notices.extend(fetch.get(lacking, object).cloned().unwrap_or_default());
-        notices.extend(fetch.get(analysis, object).cloned().unwrap_or_default());
-        (!notices.is_empty()).then_some(notices)
-    });
+    let notices = notices(graph, &sources, (outcomes, means, asks));
     let results = Results {
         mesh,
         in_force,
@@ -130,6 +126,30 @@ pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
         needs: security::needs(graph, sources.pods, asks),
     };
     (sources, results)
+}
+
+/// Everything that is to be said about objects.
+fn notices(
+    graph: &mut Graph,
+    sources: &Sources,
+    (outcomes, means, asks): (Outcomes, Means, Collection<ObjectId, Ask>),
+) -> Collection<ObjectId, Vec<Notice>> {
+    let some = |notices: Vec<Notice>| (!notices.is_empty()).then_some(notices);
+    let own = graph.map("notices of objects", outcomes, move |_, _, outcome| {
+        some(outcome.notices.clone())
+    });
+    let closed = graph.map(
+        "notices of closed objects",
+        outcomes,
+        move |fetch, object, outcome| some(means.notices_of_closed(fetch, object, outcome)),
+    );
+    let keys = graph.map(
+        "notices of keys",
+        means.in_force,
+        move |fetch, object, made| some(means.notices(fetch, object, made)),
+    );
+    let lacking = security::lacking(graph, sources.credentials, asks);
+    graph.concat("notices", &[own, closed, keys, lacking, sources.together])
 }
 
 /// The mesh's settings: the last good MeshConfig, Istio's defaults without one.
@@ -169,6 +189,14 @@ fn mesh_of(
     (mesh, outcome)
 }
 
+/// The name of an object of `kind`.
+fn named(kind: &'static str) -> impl Fn(&Id) -> ObjectId {
+    move |id| ObjectId {
+        kind,
+        id: id.clone(),
+    }
+}
+
 /// Translates every entry of `source`, as objects of `kind`.
 fn translated<T: Value>(
     graph: &mut Graph,
@@ -177,15 +205,9 @@ fn translated<T: Value>(
     mesh: Collection<(), Mesh>,
     translate: impl Fn(&mut Fetch<'_>, &T, &Mesh) -> Outcome + Send + 'static,
 ) -> Outcomes {
-    graph.derive(name, source, move |fetch, id, value| {
-        let Some(mesh) = fetch.get(mesh, &()) else {
-            return Vec::new();
-        };
-        let object = ObjectId {
-            kind,
-            id: id.clone(),
-        };
-        vec![(object, translate(fetch, value, mesh))]
+    graph.map_as(name, source, named(kind), move |fetch, _, value| {
+        let mesh = fetch.get(mesh, &())?;
+        Some(translate(fetch, value, mesh))
     })
 }
 
@@ -315,18 +337,20 @@ fn pods(
         let targets = slice.endpoints.iter().filter_map(|e| e.target_ref.as_ref());
         let pods = targets.filter(|target| target.kind.as_deref() == Some("Pod"));
         pods.filter_map(|target| {
-            let namespace = target.namespace.as_deref().unwrap_or(&id.namespace);
-            Some(Id::new(namespace, target.name.as_deref()?))
+            let namespace = match target.namespace.as_deref() {
+                Some(other) if *other != *id.namespace => other.into(),
+                _ => Str::clone(&id.namespace),
+            };
+            let name = target.name.as_deref()?.into();
+            Some(Id { namespace, name })
         })
         .collect()
     });
     let selecting = selecting_entries(graph, entries);
     let services = sources.services;
     let nodes = sources.nodes;
-    graph.derive("workloads of pods", sources.pods, move |fetch, id, pod| {
-        let Some(mesh) = fetch.get(mesh, &()) else {
-            return Vec::new();
-        };
+    let transform = move |fetch: &mut Fetch<'_>, id: &Id, pod: &Pod| {
+        let mesh = fetch.get(mesh, &())?;
         let slices = fetch.matching(slices_by_pod, id);
         let backings: Vec<Backing<'_>> = slices
             .into_iter()
@@ -338,8 +362,10 @@ fn pods(
             .collect();
         let selecting = fetch.matching(selecting, &id.namespace);
         let selecting: Vec<&Config<ServiceEntry>> = selecting.into_iter().map(|(_, e)| e).collect();
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let node = node.map(|name| Id::new("", name));
+        let node = (!pod.node.is_empty()).then(|| Id {
+            namespace: "".into(),
+            name: Str::clone(&pod.node),
+        });
         let outcome = workload::pod(workload::Inputs {
             node_locality: node.and_then(|id| fetch.get(nodes, &id).cloned()),
             pod,
@@ -347,33 +373,25 @@ fn pods(
             service_entries: &selecting,
             mesh,
         });
-        let object = ObjectId {
-            kind: "Pod",
-            id: id.clone(),
-        };
-        vec![(object, Outcome::from(outcome))]
-    })
+        Some(Outcome::from(outcome))
+    };
+    graph.map_as("workloads of pods", sources.pods, named("Pod"), transform)
 }
 
 /// Endpoints that are not pods.
 fn slices(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> Outcomes {
     let services = sources.services;
-    graph.derive(
+    graph.map_as(
         "workloads of slices",
         sources.slices,
+        named("EndpointSlice"),
         move |fetch, id, slice| {
             let service = service_of(slice, &id.namespace);
-            let service = service.and_then(|service| fetch.get(services, &service));
-            let (Some(service), Some(mesh)) = (service, fetch.get(mesh, &())) else {
-                return Vec::new();
-            };
+            let service = service.and_then(|service| fetch.get(services, &service))?;
+            let mesh = fetch.get(mesh, &())?;
             let backing = Backing { service, slice };
             let outcome = endpoint_slice::endpoint_slice(endpoint_slice::Inputs { backing, mesh });
-            let object = ObjectId {
-                kind: "EndpointSlice",
-                id: id.clone(),
-            };
-            vec![(object, Outcome::from(outcome))]
+            Some(Outcome::from(outcome))
         },
     )
 }
@@ -381,13 +399,12 @@ fn slices(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> O
 fn service_entries(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> Outcomes {
     let kind = IstioKind::ServiceEntry;
     let allocated = sources.allocated;
-    graph.derive(
+    graph.map_as(
         "service entries meant",
         sources.istio(kind),
+        named(kind.name()),
         move |fetch, id, written| {
-            let Some(mesh) = fetch.get(mesh, &()) else {
-                return Vec::new();
-            };
+            let mesh = fetch.get(mesh, &())?;
             let none = Allocated::new();
             let allocated = fetch.get(allocated, id).unwrap_or(&none);
             let outcome = with_notices(written, |object| {
@@ -400,7 +417,7 @@ fn service_entries(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Me
                     mesh,
                 })
             });
-            vec![(ObjectId::istio(kind, id.clone()), Outcome::from(outcome))]
+            Some(Outcome::from(outcome))
         },
     )
 }
@@ -437,78 +454,5 @@ fn workload_entries(
                 mesh,
             })
         }))
-    })
-}
-
-/// Every typed object of one kind that is in force as written.
-macro_rules! configs {
-    ($fetch:expr, $sources:expr, $refused:expr, $kind:ident) => {
-        $fetch
-            .all($sources.istio(IstioKind::$kind))
-            .into_iter()
-            .filter_map(|(id, written)| match &written.object {
-                Some(Object::$kind(config)) if !$refused(IstioKind::$kind, id) => Some(config),
-                _ => None,
-            })
-            .collect::<Vec<_>>()
-    };
-}
-
-/// What several objects mean together, by the object that a notice is about.
-fn analysis(
-    graph: &mut Graph,
-    sources: &Sources,
-    (mesh, in_force): (Collection<(), Mesh>, InForce),
-    refused: Collection<ObjectId, ()>,
-) -> Collection<ObjectId, Vec<Notice>> {
-    let sources = *sources;
-    let labels = security::labels(graph, in_force);
-    let found = graph.single("analysis", move |fetch| {
-        let mesh = fetch.get(mesh, &())?;
-        let services = fetch.all(sources.services).into_iter();
-        let workloads: Vec<(&str, &BTreeMap<Str, Str>)> = fetch
-            .all(labels)
-            .into_iter()
-            .map(|((namespace, labels), ())| (&**namespace, labels))
-            .collect();
-        let refused: BTreeSet<&ObjectId> =
-            fetch.all(refused).into_iter().map(|(id, ())| id).collect();
-        let refused = |kind, id: &Id| refused.contains(&ObjectId::istio(kind, id.clone()));
-        Some(analyze::analyze(&analyze::Inputs {
-            mesh,
-            services: &services.map(|(_, service)| service).collect::<Vec<_>>(),
-            service_entries: &configs!(fetch, sources, refused, ServiceEntry),
-            virtual_services: &configs!(fetch, sources, refused, VirtualService),
-            destination_rules: &configs!(fetch, sources, refused, DestinationRule),
-            gateways: &configs!(fetch, sources, refused, Gateway),
-            peer_authentications: &configs!(fetch, sources, refused, PeerAuthentication),
-            request_authentications: &configs!(fetch, sources, refused, RequestAuthentication),
-            authorization_policies: &configs!(fetch, sources, refused, AuthorizationPolicy),
-            rate_limit_policies: &configs!(fetch, sources, refused, RateLimitPolicy),
-            sidecars: &configs!(fetch, sources, refused, Sidecar),
-            workloads: Some(&workloads),
-        }))
-    });
-    graph.derive("analysis by object", found, |_, (), notices| {
-        let mut by_object: BTreeMap<ObjectId, Vec<Notice>> = BTreeMap::new();
-        for notice in notices {
-            if let Some(object) = object_of(notice) {
-                by_object.entry(object).or_default().push(notice.clone());
-            }
-        }
-        by_object.into_iter().collect()
-    })
-}
-
-/// The object that a notice is about.
-fn object_of(notice: &Notice) -> Option<ObjectId> {
-    let subject = &notice.subject;
-    let kinds = IstioKind::ALL.into_iter().map(IstioKind::name);
-    let kind = kinds
-        .chain(["Service"])
-        .find(|kind| *kind == subject.kind)?;
-    Some(ObjectId {
-        kind,
-        id: Id::new(&subject.namespace, &subject.name),
     })
 }

@@ -5,6 +5,7 @@ mod security;
 use super::{Changes, MeshGraph, ObjectId};
 use crate::source::{Delta, Id, IstioKind, slim};
 use lateen_model::resource::{Kind, Resource};
+use lateen_translate::pod::Words;
 use serde_json::{Value, json};
 
 struct World {
@@ -40,7 +41,7 @@ impl World {
             "spec": { "containers": [] },
             "status": { "podIP": ip, "phase": "Running" },
         }));
-        let (id, pod) = slim::pod(object.expect("valid"));
+        let (id, pod) = slim::pod(&object.expect("valid"), &mut Words::default());
         self.graph
             .take(self.graph.sources.pods, Delta::Set(id, pod));
     }
@@ -117,9 +118,10 @@ impl World {
         let Changes {
             changed, removed, ..
         } = self.graph.commit();
+        self.look();
         let mut lines: Vec<String> = changed
             .iter()
-            .map(|resource| format!("+{:?} {}", resource.key().kind, resource.key().name))
+            .map(|encoded| format!("+{:?} {}", encoded.key().kind, encoded.key().name))
             .chain(
                 removed
                     .iter()
@@ -128,6 +130,17 @@ impl World {
             .collect();
         lines.sort();
         lines
+    }
+
+    /// Looks at what objects mean together; nothing of it is pushed.
+    fn look(&mut self) {
+        if !self.graph.take_stale() {
+            return;
+        }
+        let found = self.graph.question().expect("settings").answer();
+        self.graph.take_found(found);
+        let changes = self.graph.commit();
+        assert!(changes.changed.is_empty() && changes.removed.is_empty());
     }
 
     fn notices(&self, kind: IstioKind, name: &str) -> String {
@@ -313,11 +326,14 @@ fn a_workload_entry_drops_out_while_it_is_unhealthy() {
     let health = |world: &mut World, is_healthy: bool| {
         world.workload_entry(is_healthy);
         let changes = world.graph.commit();
-        let health = changes.changed.iter().find_map(|resource| match resource {
-            Resource::Workload(w) if &*w.name == "vm" => w.services.values().next(),
+        let mut changed = changes.changed.iter().filter_map(|e| e.decode());
+        changed.find_map(|resource| match resource {
+            Resource::Workload(w) if &*w.name == "vm" => {
+                let served = w.services.values().next();
+                served.map(|served| format!("{:?}", served.health))
+            }
             _ => None,
-        });
-        health.map(|served| format!("{:?}", served.health))
+        })
     };
     assert_eq!(health(&mut world, true).as_deref(), Some("Ready"));
     assert_eq!(health(&mut world, false).as_deref(), Some("Unready"));

@@ -35,7 +35,7 @@ impl Out {
 pub(super) async fn follow<K, T>(
     api: Api<K>,
     config: watcher::Config,
-    slim: impl Fn(K) -> (Id, T) + Send,
+    mut slim: impl FnMut(K) -> (Id, T) + Send,
     wrap: impl Fn(Delta<T>) -> Event + Send,
     out: Out,
 ) where

@@ -1,15 +1,14 @@
 //! Objects cut down to what means something to the mesh.
 
 use super::{Books, Broken, Id, IstioKind, Written};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod as FullPod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use lateen_api::meta::Meta;
 use lateen_api::object::from_json;
 use lateen_base::Str;
+use lateen_translate::pod::{Pod, Words};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -48,75 +47,35 @@ pub(crate) fn service(mut object: Service) -> (Id, Service) {
     (id(&object.metadata), object)
 }
 
-/// An EndpointSlice without hints and annotations.
+/// An EndpointSlice without hints and annotations. Of endpoints that are pods only that and their state stays: the rest
+/// is the pod's own to say.
 pub(crate) fn endpoint_slice(mut object: EndpointSlice) -> (Id, EndpointSlice) {
     object.metadata = meta(object.metadata);
     for endpoint in &mut object.endpoints {
         endpoint.hints = None;
         if let Some(target) = &mut endpoint.target_ref {
             target.resource_version = None;
+            target.uid = None;
+            if target.kind.as_deref() == Some("Pod") {
+                endpoint.addresses = Vec::new();
+                endpoint.node_name = None;
+                endpoint.zone = None;
+            }
         }
     }
+    // Read piece by piece, a list has room for half as many more.
+    object.endpoints.shrink_to_fit();
     (id(&object.metadata), object)
 }
 
-/// A pod: names and ports of its containers, where it runs, its addresses and whether it is ready.
-pub(crate) fn pod(object: Pod) -> (Id, Pod) {
-    let mut metadata = meta(object.metadata);
-    // The record of injection is long; that it is there is all that counts.
-    if let Some(status) = metadata
-        .annotations
-        .as_mut()
-        .and_then(|annotations| annotations.get_mut("sidecar.istio.io/status"))
-    {
-        "{}".clone_into(status);
-    }
-    let id = id(&metadata);
-    let slim = Pod {
-        metadata,
-        spec: object.spec.map(pod_spec),
-        status: object.status.map(pod_status),
+/// A pod; texts that `words` knows are shared.
+pub(crate) fn pod(object: &FullPod, words: &mut Words) -> (Id, Pod) {
+    let pod = Pod::of(object, words);
+    let id = Id {
+        namespace: Str::clone(&pod.namespace),
+        name: Str::clone(&pod.name),
     };
-    (id, slim)
-}
-
-fn pod_spec(spec: PodSpec) -> PodSpec {
-    let slim = |container: Container| Container {
-        name: container.name,
-        ports: container.ports,
-        restart_policy: container.restart_policy,
-        ..Container::default()
-    };
-    let containers = spec.containers.into_iter().map(slim).collect();
-    let init_containers = spec.init_containers.unwrap_or_default();
-    PodSpec {
-        containers,
-        init_containers: Some(init_containers.into_iter().map(slim).collect()),
-        host_network: spec.host_network,
-        hostname: spec.hostname,
-        subdomain: spec.subdomain,
-        node_name: spec.node_name,
-        service_account_name: spec.service_account_name,
-        ..PodSpec::default()
-    }
-}
-
-fn pod_status(status: PodStatus) -> PodStatus {
-    let ready = |condition: PodCondition| PodCondition {
-        type_: condition.type_,
-        status: condition.status,
-        ..PodCondition::default()
-    };
-    let conditions = status.conditions.unwrap_or_default();
-    let conditions = conditions.into_iter().filter(|c| c.type_ == "Ready");
-    PodStatus {
-        conditions: Some(conditions.map(ready).collect()),
-        phase: status.phase,
-        pod_ip: status.pod_ip,
-        pod_ips: status.pod_ips,
-        host_ip: status.host_ip,
-        ..PodStatus::default()
-    }
+    (id, pod)
 }
 
 /// MeshConfig's text.
@@ -282,51 +241,5 @@ mod tests {
         );
         assert!(healthy(checked.clone(), says("True")));
         assert!(!healthy(checked, says("Unknown")));
-    }
-
-    #[test]
-    fn a_pod_keeps_what_makes_it_an_endpoint() {
-        let full: Pod = serde_json::from_value(json!({
-            "metadata": {
-                "name": "p", "namespace": "shop", "labels": { "app": "p" },
-                "annotations": { "sidecar.istio.io/status": "{\"containers\":[]}", "other": "x" },
-            },
-            "spec": {
-                "nodeName": "n", "serviceAccountName": "sa",
-                "containers": [{
-                    "name": "c", "image": "i", "env": [{ "name": "A" }],
-                    "ports": [{ "name": "http", "containerPort": 80 }],
-                }],
-                "volumes": [{ "name": "v" }],
-            },
-            "status": {
-                "phase": "Running", "podIP": "10.0.0.1", "message": "m",
-                "conditions": [
-                    { "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" },
-                    { "type": "Initialized", "status": "True" },
-                ],
-            },
-        }))
-        .expect("valid");
-        let (id, slim) = pod(full);
-        assert_eq!(id, Id::new("shop", "p"));
-        assert_eq!(
-            serde_json::to_value(slim).expect("JSON"),
-            json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {
-                    "name": "p", "namespace": "shop", "labels": { "app": "p" },
-                    "annotations": { "sidecar.istio.io/status": "{}" },
-                },
-                "spec": {
-                    "nodeName": "n", "serviceAccountName": "sa", "initContainers": [],
-                    "containers": [{ "name": "c", "ports": [{ "name": "http", "containerPort": 80 }] }],
-                },
-                "status": {
-                    "phase": "Running", "podIP": "10.0.0.1",
-                    "conditions": [{ "type": "Ready", "status": "True" }],
-                },
-            })
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! Cases of `workload`: text in, observable result out.
 
 use super::*;
+use crate::pod::Words;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -10,6 +11,10 @@ const SERVICE: &str = "{metadata: {name: web, namespace: ns}, spec: {ports: [{na
 fn read<T: serde::de::DeserializeOwned>(text: &str) -> T {
     let (value, _) = lateen_api::yaml::plain(text).expect("YAML");
     serde_json::from_value(value).expect("the type")
+}
+
+fn pod_of(text: &str) -> Pod {
+    Pod::of(&read(text), &mut Words::default())
 }
 
 /// A slice of the Service with one endpoint `ns/p` in this state.
@@ -32,7 +37,7 @@ fn slice(conditions: Value) -> EndpointSlice {
 fn check(pod: &str, conditions: Value, want: Expect) {
     let service = read(SERVICE);
     let slice = slice(conditions);
-    let pod = read(pod);
+    let pod = pod_of(pod);
     let (resources, notices) = super::pod(Inputs {
         pod: &pod,
         backings: &[Backing {
@@ -216,7 +221,7 @@ fn service_entries_select_pods() {
     let Some(lateen_api::object::Object::ServiceEntry(entry)) = document.object else {
         panic!("not a ServiceEntry");
     };
-    let pod = read(
+    let pod = pod_of(
         "{metadata: {name: p, namespace: ns, labels: {app: web}}, status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}}",
     );
     let (resources, _) = super::pod(Inputs {
@@ -270,7 +275,7 @@ fn a_pod_is_where_its_node_is_unless_it_says_otherwise() {
         ("{}", None, ""),
         ("{topology.istio.io/locality: a.b.c}", Some("r/z"), "a/b/c"),
     ] {
-        let pod = read(&format!(
+        let pod = pod_of(&format!(
             "{{metadata: {{name: p, namespace: ns, labels: {labels}}}, status: {{podIP: 10.0.0.1}}}}"
         ));
         let (resources, _) = super::pod(Inputs {

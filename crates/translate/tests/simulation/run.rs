@@ -15,6 +15,7 @@ use lateen_model::mesh::Scope;
 use lateen_model::resource::Resource;
 use lateen_model::workload::Health;
 use lateen_translate::mesh::{self, Mesh};
+use lateen_translate::pod::Words;
 use lateen_translate::service_entry::{Allocated, allocatable};
 use lateen_translate::{among, review, service, service_entry, workload, workload_entry};
 use serde_json::Value;
@@ -226,7 +227,7 @@ impl<'w> Setting<'w> {
                 .map(|(service, slice)| workload::Backing { service, slice })
                 .collect();
             workload::pod(workload::Inputs {
-                pod,
+                pod: &lateen_translate::pod::Pod::of(pod, &mut Words::default()),
                 backings: &backings,
                 service_entries: &self.entries(namespace),
                 node_locality: None,

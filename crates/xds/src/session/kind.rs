@@ -129,6 +129,11 @@ impl Subscription {
         }
     }
 
+    /// Whether it has not compared itself with the table yet.
+    pub fn is_new(&self) -> bool {
+        self.initial.is_some()
+    }
+
     /// Compares what the client said it has with the table: only the difference is owed.
     pub fn compare(&mut self, view: &View<'_>, kind: Kind, held: &mut Bits) {
         let Some(has) = self.initial.take() else {

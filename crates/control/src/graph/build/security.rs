@@ -1,12 +1,12 @@
 //! The part of the graph that is about security: broken policies, keys of token issuers, credentials of gateways.
 
 use super::super::ObjectId;
+use super::super::made::Made;
 use super::{InForce, Outcome};
 use crate::credentials::needs::{self, Ask};
 use crate::credentials::{Found, Needs};
 use crate::jwks::Keys;
 use crate::source::{Id, IstioKind, Written};
-use k8s_openapi::api::core::v1::Pod;
 use lateen_api::meta::Meta;
 use lateen_api::notice::{Notice, Subject, any_error};
 use lateen_api::object::Object;
@@ -14,10 +14,12 @@ use lateen_base::Str;
 use lateen_collections::{Collection, Fetch, Graph};
 use lateen_model::resource::{Key, Resource};
 use lateen_translate::mesh::Mesh;
+use lateen_translate::pod::Pod;
 use lateen_translate::policy;
 use lateen_translate::request_authentication::{self, Supply};
+use lateen_xds::encoded::Encoded;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a refused object of a security kind means as long as it never had a good value.
@@ -49,28 +51,84 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// The resources of an object, and what is to be said beside what its translation says.
-    pub(super) fn of(
+    /// The resources of an object that is in force.
+    pub(super) fn resources(
+        self,
+        fetch: &mut Fetch<'_>,
+        object: &ObjectId,
+        made: &[Made],
+    ) -> Vec<(Key, Arc<Encoded>)> {
+        if !is_about_tokens(object) {
+            return made.iter().map(|made| keyed(made.seal())).collect();
+        }
+        let open = made.iter().filter_map(Made::resource).collect();
+        let (resources, _) = self.supplied(fetch, object, open);
+        resources.iter().map(sealed).collect()
+    }
+
+    /// What is to be said of keys that such an object needs.
+    pub(super) fn notices(
+        self,
+        fetch: &mut Fetch<'_>,
+        object: &ObjectId,
+        made: &[Made],
+    ) -> Vec<Notice> {
+        if !is_about_tokens(object) {
+            return Vec::new();
+        }
+        let open = made.iter().filter_map(Made::resource).collect();
+        self.supplied(fetch, object, open).1
+    }
+
+    /// The resources of an object that is refused and never had a good value.
+    pub(super) fn closed(
         self,
         fetch: &mut Fetch<'_>,
         object: &ObjectId,
         outcome: &Outcome,
-    ) -> (Vec<Arc<Resource>>, Vec<Notice>) {
-        let subject = Subject {
-            kind: object.kind.to_owned(),
-            namespace: object.id.namespace.to_string(),
-            name: object.id.name.to_string(),
-        };
-        let mut notices = Vec::new();
-        let held = fetch.get(self.in_force, object).cloned();
-        if held.is_none() && any_error(&outcome.notices) {
-            notices.extend(said_of_closed(&subject, &outcome.closed));
+    ) -> Vec<(Key, Arc<Encoded>)> {
+        let closed = self.is_closed(fetch, object, outcome);
+        let (resources, _) = self.supplied(fetch, object, copies(closed));
+        resources.iter().map(sealed).collect()
+    }
+
+    /// What is to be said of such an object.
+    pub(super) fn notices_of_closed(
+        self,
+        fetch: &mut Fetch<'_>,
+        object: &ObjectId,
+        outcome: &Outcome,
+    ) -> Vec<Notice> {
+        let closed = self.is_closed(fetch, object, outcome);
+        let told = said_of_closed(&subject(object), closed);
+        let (_, of_keys) = self.supplied(fetch, object, copies(closed));
+        told.into_iter().chain(of_keys).collect()
+    }
+
+    /// What the object means in its closed form; empty when that is not in force.
+    fn is_closed<'o>(
+        self,
+        fetch: &mut Fetch<'_>,
+        object: &ObjectId,
+        outcome: &'o Outcome,
+    ) -> &'o [Arc<Resource>] {
+        let refused = !outcome.closed.is_empty() && any_error(&outcome.notices);
+        match refused && fetch.get(self.in_force, object).is_none() {
+            true => &outcome.closed,
+            false => &[],
         }
-        let resources = held.unwrap_or_else(|| outcome.closed.clone());
-        if object.kind != IstioKind::RequestAuthentication.name() {
-            return (resources, notices);
+    }
+
+    /// Rules for tokens with the keys that were fetched for them, and what is to be said of those.
+    fn supplied(
+        self,
+        fetch: &mut Fetch<'_>,
+        object: &ObjectId,
+        mut resources: Vec<Resource>,
+    ) -> (Vec<Resource>, Vec<Notice>) {
+        if resources.is_empty() || !is_about_tokens(object) {
+            return (resources, Vec::new());
         }
-        let mut resources: Vec<Resource> = resources.iter().map(|r| Resource::clone(r)).collect();
         let find = |uri: &str| {
             let keys = fetch.get(self.keys, &Id::new("", uri))?;
             Some(Supply {
@@ -78,12 +136,32 @@ impl Means {
                 problem: keys.problem.clone(),
             })
         };
-        notices.extend(request_authentication::supply(
-            &subject,
-            &mut resources,
-            find,
-        ));
-        (resources.into_iter().map(Arc::new).collect(), notices)
+        let told = request_authentication::supply(&subject(object), &mut resources, find);
+        (resources, told)
+    }
+}
+
+fn is_about_tokens(object: &ObjectId) -> bool {
+    object.kind == IstioKind::RequestAuthentication.name()
+}
+
+fn copies(resources: &[Arc<Resource>]) -> Vec<Resource> {
+    resources.iter().map(|r| Resource::clone(r)).collect()
+}
+
+fn sealed(resource: &Resource) -> (Key, Arc<Encoded>) {
+    keyed(Arc::new(Encoded::of(resource)))
+}
+
+fn keyed(encoded: Arc<Encoded>) -> (Key, Arc<Encoded>) {
+    (encoded.key().clone(), encoded)
+}
+
+fn subject(object: &ObjectId) -> Subject {
+    Subject {
+        kind: object.kind.to_owned(),
+        namespace: object.id.namespace.to_string(),
+        name: object.id.name.to_string(),
     }
 }
 
@@ -110,7 +188,7 @@ pub(super) fn wanted_keys(graph: &mut Graph, in_force: InForce) -> Collection<()
         if object.kind != IstioKind::RequestAuthentication.name() {
             return None;
         }
-        let resources = resources.iter().map(|resource| &**resource);
+        let resources = resources.iter().filter_map(Made::open);
         let uris: BTreeSet<Str> = request_authentication::wanted(resources).cloned().collect();
         (!uris.is_empty()).then_some(uris)
     });
@@ -124,18 +202,17 @@ pub(super) fn wanted_keys(graph: &mut Graph, in_force: InForce) -> Collection<()
 pub(super) fn credentials(
     graph: &mut Graph,
     found: Collection<Id, Found>,
-) -> Collection<Key, Arc<Resource>> {
+) -> Collection<Key, Arc<Encoded>> {
     graph.derive("credentials", found, |_, _, found| {
         let resource = found.credential.clone().map(Resource::Credential);
-        let keyed = resource.map(|r| (r.key(), Arc::new(r)));
-        keyed.into_iter().collect()
+        resource.iter().map(sealed).collect()
     })
 }
 
 /// Which credentials objects ask for.
 pub(super) fn asks(graph: &mut Graph, in_force: InForce) -> Collection<ObjectId, Ask> {
     graph.map("credentials asked for", in_force, |_, _, resources| {
-        resources.iter().find_map(|resource| needs::ask(resource))
+        resources.iter().filter_map(Made::open).find_map(needs::ask)
     })
 }
 
@@ -168,11 +245,7 @@ pub(super) fn lacking(
         vec![Str::clone(&id.name)]
     });
     graph.map("credentials lacking", asks, move |fetch, object, ask| {
-        let subject = Subject {
-            kind: object.kind.to_owned(),
-            namespace: object.id.namespace.to_string(),
-            name: object.id.name.to_string(),
-        };
+        let subject = subject(object);
         let field = match object.kind {
             "Gateway" => "spec.servers",
             _ => "spec.trafficPolicy",
@@ -184,22 +257,5 @@ pub(super) fn lacking(
             }
         }
         (!notices.is_empty()).then_some(notices)
-    })
-}
-
-/// Sets of labels that workloads carry, by namespace: it changes with deployments, not with every pod.
-pub(super) fn labels(
-    graph: &mut Graph,
-    in_force: InForce,
-) -> Collection<(Str, BTreeMap<Str, Str>), ()> {
-    graph.derive("labels of workloads", in_force, |_, _, resources| {
-        let workloads = resources.iter().filter_map(|resource| match &**resource {
-            Resource::Workload(w) => Some((Str::clone(&w.namespace), w.labels.clone())),
-            _ => None,
-        });
-        let mut sets: Vec<_> = workloads.map(|set| (set, ())).collect();
-        sets.sort();
-        sets.dedup();
-        sets
     })
 }
