@@ -30,7 +30,7 @@ pub(super) fn summary(lines: &[Value]) -> Vec<Value> {
     for line in lines {
         let failed = line.get("failed").is_some();
         let name = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-        if line.get("mem").is_some() && !failed {
+        if line["nconf"].is_u64() && !failed {
             let case = format!("memory-{}", line["nconf"]);
             let key = (name("scenario"), CASES.len(), case + " " + &name("entry"));
             cells.entry(key).or_default().push(line);
@@ -123,8 +123,16 @@ pub(super) fn markdown(kept: &Value) -> String {
     out
 }
 
+/// What CPU is told for: bytes where bytes are the work, else requests.
+fn unit(row: &Value) -> &'static str {
+    match row["case"].as_str() {
+        Some("body-1m" | "tcp") => "cpu_per_gb",
+        _ => "cpu_per_10k",
+    }
+}
+
 fn line(row: &Value, rows: &[Value]) -> String {
-    let cpu = |row: &Value| row["cpu_per_gb"].as_f64().or(row["cpu_per_10k"].as_f64());
+    let cpu = |row: &Value| row[unit(row)].as_f64();
     let same = |other: &&Value| {
         other["scenario"] == row["scenario"]
             && other["case"] == row["case"]
@@ -141,7 +149,7 @@ fn line(row: &Value, rows: &[Value]) -> String {
         row["startup_s"].as_f64(),
     ) {
         (_, _, Some(start)) => format!("ready in {start:.3} s"),
-        (Some(gbps), _, _) if row.get("cpu_per_gb").is_some() => format!("{gbps:.2} Gbit/s"),
+        (Some(gbps), _, _) if unit(row) == "cpu_per_gb" => format!("{gbps:.2} Gbit/s"),
         (_, Some(rps), _) => format!("{rps:.0}/s"),
         _ => "–".to_owned(),
     };
