@@ -18,11 +18,9 @@ fn good(statuses: &[String]) -> usize {
     statuses.iter().filter(|status| *status == "200").count()
 }
 
-/// Quotas are of the clock's minutes: begins one that lasts for a while.
-fn in_one_minute() {
-    while seconds() > 40 {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
+/// Quotas are of the clock's minutes: waits for one that lasts for a while.
+fn in_one_minute() -> Result<()> {
+    eventually("a minute with time left", 30, || Ok(seconds() <= 40))
 }
 
 fn seconds() -> u64 {
@@ -76,7 +74,7 @@ fn a_quota_for_all(mesh: &Mesh) -> Result<()> {
     eventually("the service is asked", 20, || {
         Ok(good(&statuses(mesh, "guest", 6)?) == 0)
     })?;
-    in_one_minute();
+    in_one_minute()?;
     let fresh = format!("user-{}", std::process::id());
     let got = statuses(mesh, &fresh, 30)?;
     ensure!(good(&got) == 10, "two proxies share 10 a minute: {got:?}");

@@ -60,14 +60,13 @@ pub async fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let suppressions = Suppressions::parse(&args.suppress)?;
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::within(args.connection.namespace.as_deref());
     if args.use_kube {
         gathered.read_cluster(&args.connection).await?;
     }
     for file in &args.files {
         gathered.read_files(file, args.recursive)?;
     }
-    gathered.note_workloads();
     let mesh = mesh_of(args, &mut gathered)?;
     let found = look(&gathered, &mesh, args, &suppressions);
     let shown = |notice: &&Notice| notice.severity >= args.output_threshold.severity();
@@ -109,6 +108,10 @@ fn look(
     let objects = gathered.objects();
     let services: Vec<_> = gathered.services.iter().collect();
     let workloads = gathered.workloads();
+    let workloads: Vec<_> = workloads
+        .iter()
+        .map(|(ns, labels)| (&**ns, labels))
+        .collect();
     let mut found = gathered.notices.clone();
     found.extend(review(&Inputs {
         mesh,

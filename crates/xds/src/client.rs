@@ -205,7 +205,9 @@ impl Client {
         for lookup in &loaded.lookups {
             self.subscription.remember_lookup(lookup.clone());
         }
-        self.send(Update::Found(loaded.lookups)).await?;
+        if !loaded.lookups.is_empty() {
+            self.send(Update::Found(loaded.lookups)).await?;
+        }
         self.send(Update::Synced).await
     }
 

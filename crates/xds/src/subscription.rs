@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 /// Size of the versions in one request above which they are left out, and everything is sent anew.
 const VERSIONS_BYTES: usize = 3 << 20;
 
-/// Lookups held; the oldest answered one is given up for one more.
+/// Lookups held; the oldest answered one is given up for one more, those of peers first.
 const MOST_LOOKUPS: usize = 4096;
 
 /// gRPC's `INVALID_ARGUMENT`.
@@ -79,7 +79,9 @@ impl Subscription {
         let mut forgotten = Vec::new();
         if self.lookups.len() >= MOST_LOOKUPS {
             let answered = self.lookups.iter().filter(|(_, (_, answered))| *answered);
-            let oldest = answered.min_by_key(|(_, (number, _))| *number);
+            // Who calls is of less interest than who is called.
+            let rank = |lookup: &Lookup| !matches!(lookup, Lookup::Peer(_));
+            let oldest = answered.min_by_key(|(lookup, (number, _))| (rank(lookup), *number));
             forgotten.extend(oldest.map(|(lookup, _)| lookup.clone()));
         }
         for lookup in &forgotten {

@@ -45,10 +45,7 @@ pub(super) struct Gathered {
     pub notices: Vec<Notice>,
     /// The namespace that is looked at when no other is named.
     pub namespace: String,
-    labels: Vec<(String, BTreeMap<Str, Str>)>,
     mesh: Option<String>,
-    /// Documents with objects that could not be read.
-    broken: Vec<Subject>,
 }
 
 #[derive(Debug)]
@@ -59,6 +56,14 @@ struct Entry {
 }
 
 impl Gathered {
+    /// Nothing yet; objects of files that name no namespace are in this one, or in `default`.
+    pub fn within(namespace: Option<&str>) -> Self {
+        Self {
+            namespace: namespace.unwrap_or("default").to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Reads every object that the cluster has of what matters.
     pub async fn read_cluster(&mut self, connection: &Connection) -> Result<()> {
         let cluster = Cluster::connect(
@@ -122,14 +127,12 @@ impl Gathered {
             self.notices
                 .extend(document.notices.iter().cloned().map(coded));
             let Some(object) = document.object.take() else {
-                self.broken
-                    .extend(document.notices.iter().map(|notice| notice.subject.clone()));
                 continue;
             };
             match &object {
                 Object::Kubernetes(_) => self.take_kubernetes(&document.value),
                 object => {
-                    let object = in_namespace(object, self.namespace(), &document.value);
+                    let object = in_namespace(object, &self.namespace, &document.value);
                     let entry = Entry {
                         object,
                         document: Some(document),
@@ -140,20 +143,13 @@ impl Gathered {
         }
     }
 
-    fn namespace(&self) -> &str {
-        match &*self.namespace {
-            "" => "default",
-            own => own,
-        }
-    }
-
     fn take_kubernetes(&mut self, value: &Value) {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
         match value["kind"].as_str() {
             Some("Service") => {
                 let mut service: Service =
                     serde_json::from_value(value.clone()).unwrap_or_default();
-                let own = self.namespace().to_owned();
+                let own = self.namespace.clone();
                 let namespace = service.metadata.namespace.get_or_insert(own).clone();
                 self.services.retain(|old| {
                     (
@@ -180,25 +176,15 @@ impl Gathered {
         self.entries.values().map(|entry| &entry.object).collect()
     }
 
-    /// Namespaces and labels of pods.
-    pub fn workloads(&self) -> Vec<(&str, &BTreeMap<Str, Str>)> {
-        self.labels
-            .iter()
-            .map(|(namespace, labels)| (namespace.as_str(), labels))
-            .collect()
-    }
-
-    /// Notes the pods' labels in the form that analysis takes. Call it once everything is read.
-    pub fn note_workloads(&mut self) {
+    /// Namespaces and labels of pods, in the form that analysis takes.
+    pub fn workloads(&self) -> Vec<(String, BTreeMap<Str, Str>)> {
         let pods = self.pods.iter().map(|pod| {
             let labels = pod.metadata.labels.iter().flatten();
             let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().into()));
-            (
-                pod.metadata.namespace.clone().unwrap_or_default(),
-                labels.collect(),
-            )
+            let namespace = pod.metadata.namespace.clone();
+            (namespace.unwrap_or_default(), labels.collect())
         });
-        self.labels = pods.collect();
+        pods.collect()
     }
 
     /// Adds files and lines to notices about objects that came from files.
@@ -221,7 +207,7 @@ impl Gathered {
             "Namespace" => subject.name == namespace,
             _ => subject.namespace.is_empty() || subject.namespace == namespace,
         };
-        own || notice.place.is_some() || self.broken.contains(subject)
+        own || notice.place.is_some()
     }
 
     /// Whether the object that a notice is about does not want to hear its code.

@@ -11,9 +11,8 @@ fn check(text: &str, more: &[&str], want: Expect) {
     let crate::args::Command::Analyze(args) = cli.command else {
         panic!("analyze");
     };
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::within(args.connection.namespace.as_deref());
     gathered.read_text("a.yaml", text);
-    gathered.note_workloads();
     let mesh = mesh_of(&args, &mut gathered).expect("a mesh");
     let suppressions = Suppressions::parse(&args.suppress).expect("suppressions");
     let found = look(&gathered, &mesh, &args, &suppressions);
@@ -123,6 +122,13 @@ fn what_is_not_told() {
         &[],
         expect![[r#"
         Warning (Sidecar default/s a.yaml:4) spec.egress[0].bind: is not in force yet: it has no effect
+    "#]],
+    );
+    check(
+        warning,
+        &["-n", "shop"],
+        expect![[r#"
+        Warning (Sidecar shop/s a.yaml:4) spec.egress[0].bind: is not in force yet: it has no effect
     "#]],
     );
     check(

@@ -8,12 +8,11 @@ use super::{MeshGraph, ObjectId};
 use crate::source::{Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::Service;
 use lateen_api::notice::Notice;
-use lateen_api::object::Object;
 use lateen_base::Str;
 use lateen_model::resource::Resource;
-use lateen_translate::analyze;
 use lateen_translate::mesh::Mesh;
 use lateen_translate::pod::Labels;
+use lateen_translate::review;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -98,19 +97,6 @@ impl MeshGraph {
     }
 }
 
-/// Every typed object of one kind.
-macro_rules! configs {
-    ($written:expr, $kind:ident) => {
-        $written[&IstioKind::$kind]
-            .iter()
-            .filter_map(|written| match &written.object {
-                Some(Object::$kind(config)) => Some(config),
-                _ => None,
-            })
-            .collect::<Vec<_>>()
-    };
-}
-
 impl Question {
     /// Looks at everything. It may take a while.
     pub(crate) fn answer(&self) -> Found {
@@ -123,19 +109,12 @@ impl Question {
         let labels = self.labels.iter();
         let labels = labels.map(|(namespace, labels)| (&**namespace, &**labels));
         let labels: BTreeSet<_> = labels.chain(of_others).collect();
-        let written = &self.written;
-        let notices = analyze::analyze(&analyze::Inputs {
+        let written = self.written.values().flatten();
+        let objects: Vec<_> = written.filter_map(|w| w.object.as_ref()).collect();
+        let notices = review::together(&review::Inputs {
             mesh: &self.mesh,
+            objects: &objects,
             services: &self.services.iter().map(|s| &**s).collect::<Vec<_>>(),
-            service_entries: &configs!(written, ServiceEntry),
-            virtual_services: &configs!(written, VirtualService),
-            destination_rules: &configs!(written, DestinationRule),
-            gateways: &configs!(written, Gateway),
-            peer_authentications: &configs!(written, PeerAuthentication),
-            request_authentications: &configs!(written, RequestAuthentication),
-            authorization_policies: &configs!(written, AuthorizationPolicy),
-            rate_limit_policies: &configs!(written, RateLimitPolicy),
-            sidecars: &configs!(written, Sidecar),
             workloads: Some(&labels.into_iter().collect::<Vec<_>>()),
         });
         let mut found = Found::new();

@@ -243,19 +243,18 @@ fn what_is_given_up_is_taken_back() {
 }
 
 #[test]
-fn a_client_gives_up_the_oldest_for_one_too_many() {
+fn a_client_gives_up_the_oldest_for_one_too_many_and_peers_first() {
     let mut pair = Pair::on_demand();
     pair.connect();
-    for n in 0..4096 {
+    for n in 0..4095 {
         assert_eq!(pair.ask(&format!("host/n{n}")), []);
     }
+    assert_eq!(pair.ask("peer/10.244.0.11"), []);
     pair.settle();
-    let given_up = pair.ask("host/more");
-    assert_eq!(
-        given_up.iter().map(Lookup::to_string).collect::<Vec<_>>(),
-        ["host/n0"]
-    );
-    pair.settle();
+    for (more, given_up) in [("host/more", "peer/10.244.0.11"), ("host/most", "host/n0")] {
+        assert_eq!(pair.ask(more), [given_up.parse().expect(given_up)]);
+        pair.settle();
+    }
     assert_eq!(pair.session.status().expect("a node").lookups, 4096);
 }
 
