@@ -136,6 +136,7 @@ pub fn ruling(snapshot: &Snapshot, call: &Call) -> Ruling {
             path: asked.path,
             scheme: "http",
             headers: &asked.headers,
+            token: asked.token.as_ref(),
         },
         remote: call.remote,
         token: asked.token.as_ref(),
