@@ -1,8 +1,8 @@
-//! HTTP/1 and HTTP/2, both ends, behind a small interface: the engine underneath (hyper) is named nowhere else
-//! but in body and upgrade types. Between the connection and the engine stands a guard that ends what is hostile.
+//! HTTP/1 and HTTP/2, both ends, behind a small interface: the engines underneath (our own, and hyper for HTTP/2) are
+//! named nowhere else. Between the connection and the engine stands a guard that ends what is hostile.
 //!
 //! ```text
-//! stream -> guard (framing | frames) -> engine -> respond
+//! stream -> guard (framing | frames) -> h1 | hyper -> respond
 //!                 limits
 //! ```
 //!
@@ -10,22 +10,27 @@
 
 pub mod body;
 pub mod client;
+mod error;
 mod flow;
 mod frames;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod guard;
+mod h1;
+mod incoming;
 pub mod limits;
 pub mod server;
+mod upgrade;
 mod violation;
 
 pub use body::{Body, BodyError};
 pub use client::{SendFailure, Sender, Terms, open, open_on};
-pub use hyper::body::Incoming;
-pub use hyper::upgrade::{OnUpgrade, Upgraded, on as upgrade};
+pub use error::EngineError;
+pub use incoming::Incoming;
 pub use limits::Limits;
 pub use server::{Busy, ServeError, serve};
+pub use upgrade::{NoUpgrade, OnUpgrade, Upgraded, upgrade};
 pub use violation::{Violation, violation, violations};
 
 /// Which wire format a connection speaks.
@@ -54,9 +59,7 @@ where
 ///
 /// # Errors
 /// Either side failed.
-pub async fn tunnel(a: Upgraded, b: Upgraded) -> std::io::Result<(u64, u64)> {
-    let mut a = hyper_util::rt::TokioIo::new(a);
-    let mut b = hyper_util::rt::TokioIo::new(b);
+pub async fn tunnel(mut a: Upgraded, mut b: Upgraded) -> std::io::Result<(u64, u64)> {
     tokio::io::copy_bidirectional(&mut a, &mut b).await
 }
 

@@ -79,6 +79,11 @@ impl Stream {
         self
     }
 
+    /// Whether what was written last was dropped: the peer takes no more.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.unsent == Unsent::Dropped
+    }
+
     /// A view that outlives handing the stream to an engine.
     pub fn watch(&self) -> Watch {
         Watch(Arc::clone(&self.shared))
@@ -398,6 +403,13 @@ impl Watch {
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
             }
         }
+    }
+
+    /// Whether something has happened to the socket since it was last read from, as far as the runtime knows: if not, the
+    /// peer has neither spoken nor ended. For connections that nobody is reading from.
+    pub(crate) fn has_news(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.0.tcp.poll_read_ready(&mut cx).is_ready()
     }
 
     /// Whether the peer has said its last word: closed its half, or reset.

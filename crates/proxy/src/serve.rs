@@ -45,7 +45,7 @@ pub(crate) async fn answer(
         (Edge::of(mesh), mesh.path_normalization)
     };
     let mut cx = Context::new(conn.facts.direction, conn.facts.source, client(&conn), edge);
-    let upgraded = upgrade(&mut request);
+    let upgraded = upgrade(request.extensions_mut());
     let (mut head, body) = request.into_parts();
     let body = Replay::new(body, Rc::clone(&open.received));
     let mut response = match settle(&conn, &mut head, &body, mode) {

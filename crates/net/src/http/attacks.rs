@@ -112,12 +112,12 @@ async fn answer(mut request: Request<Incoming>, busy: Busy) -> Response<Body> {
     };
     match (request.method(), request.uri().path()) {
         (&Method::CONNECT, _) if request.uri().host() == Some("allowed") => {
-            tokio::task::spawn_local(echo(upgrade(&mut request)));
+            tokio::task::spawn_local(echo(upgrade(request.extensions_mut())));
             Response::new(Body::Empty)
         }
         (&Method::CONNECT, _) => status(StatusCode::FORBIDDEN),
         (_, "/switch") => {
-            tokio::task::spawn_local(echo(upgrade(&mut request)));
+            tokio::task::spawn_local(echo(upgrade(request.extensions_mut())));
             let mut response = Response::new(Body::Empty);
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response
@@ -176,8 +176,7 @@ async fn answer(mut request: Request<Incoming>, busy: Busy) -> Response<Body> {
 }
 
 async fn echo(upgrade: OnUpgrade) {
-    let Ok(upgraded) = upgrade.await else { return };
-    let mut io = hyper_util::rt::TokioIo::new(upgraded);
+    let Ok(mut io) = upgrade.await else { return };
     let mut bytes = [0; 1024];
     while let Ok(n @ 1..) = io.read(&mut bytes).await {
         if io.write_all(&bytes[..n]).await.is_err() {

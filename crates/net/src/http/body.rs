@@ -1,8 +1,8 @@
 //! One body type for every message that we send: empty, whole, received, or something that watches another.
 
+use super::Incoming;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 

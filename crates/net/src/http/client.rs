@@ -1,14 +1,13 @@
 //! The sending end of a connection.
 
-use super::guard::{Control, Guarded};
-use super::{Body, Limits, Local, Version, Violation, violation};
+use super::guard::Guarded;
+pub use super::h1::client::One;
+use super::{Body, EngineError, Incoming, Limits, Local, Version, Violation, violation};
 use crate::stream::Stream;
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::any::Any;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Sends requests on one connection. HTTP/2 senders are cheap to clone and may be used at once.
@@ -20,25 +19,27 @@ pub enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// A connection that takes one request at a time.
-#[derive(Debug)]
-pub struct One {
-    engine: http1::SendRequest<Body>,
-    control: Arc<Control>,
-}
-
 /// A request got no response.
 #[derive(Debug)]
 pub struct SendFailure {
-    /// The request, when no byte of it has left: it may be sent again whatever it is.
-    pub unsent: Option<Request<Body>>,
+    /// No byte of the request has left: it may be sent again whatever it is.
+    pub unsent: bool,
     /// The peer said that it has not looked at the request (HTTP/2: REFUSED_STREAM, or GOAWAY with a smaller stream id).
     pub refused: bool,
     /// What happened.
-    pub error: hyper::Error,
+    pub error: EngineError,
 }
 
 impl SendFailure {
+    /// Nothing of the request has left.
+    pub(super) fn unsent(error: EngineError) -> Self {
+        Self {
+            unsent: true,
+            refused: false,
+            error,
+        }
+    }
+
     /// What the peer did against HTTP, when that is why there is no response: it is the peer's fault, nothing of its
     /// answer is used, and the connection is gone.
     pub fn violation(&self) -> Option<Violation> {
@@ -56,7 +57,7 @@ pub struct Terms {
     pub kept: Option<Box<dyn Any>>,
 }
 
-/// Starts an HTTP connection on `stream`; its engine runs as a local task until the sender is dropped.
+/// Starts an HTTP connection on `stream`; it lasts until the sender is dropped. HTTP/2's engine runs as a local task.
 ///
 /// # Errors
 /// The HTTP/2 preface could not be sent.
@@ -64,7 +65,7 @@ pub async fn open(
     stream: Stream,
     version: Version,
     limits: &Limits,
-) -> Result<Sender, hyper::Error> {
+) -> Result<Sender, EngineError> {
     open_on(stream, version, limits, Terms::default()).await
 }
 
@@ -77,28 +78,12 @@ pub async fn open_on(
     version: Version,
     limits: &Limits,
     terms: Terms,
-) -> Result<Sender, hyper::Error> {
+) -> Result<Sender, EngineError> {
     let Terms { ping, kept } = terms;
     match version {
         Version::Http1 => {
-            let guarded = Guarded::client(stream.hearing_out(), version, limits);
-            let control = guarded.control();
-            let io = TokioIo::new(guarded);
-            let (sender, connection) = http1::Builder::new()
-                .preserve_header_case(true)
-                .max_header_size(limits.head_bytes as usize)
-                .max_buf_size(limits.read_ahead)
-                .handshake(io)
-                .await?;
-            // How a connection ends is told to whoever waits for a response on it.
-            tokio::task::spawn_local(async move {
-                drop(connection.with_upgrades().await);
-                drop(kept);
-            });
-            Ok(Sender::Http1(One {
-                engine: sender,
-                control,
-            }))
+            let io = Guarded::client(stream.hearing_out(), version, limits);
+            Ok(Sender::Http1(One::new(io, limits, kept)))
         }
         Version::Http2 => {
             let io = TokioIo::new(Guarded::client(stream, version, limits));
@@ -134,28 +119,28 @@ impl Sender {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendFailure> {
-        let sent = match self {
-            Self::Http1(one) => {
-                one.control.ask(request.method());
-                one.engine.try_send_request(request).await
+        match self {
+            Self::Http1(one) => one.send(request).await,
+            Self::Http2(sender) => {
+                let sent = sender.try_send_request(request).await;
+                let response = sent.map_err(|mut failure| {
+                    let unsent = failure.take_message().is_some();
+                    let error = failure.into_error();
+                    SendFailure {
+                        unsent,
+                        refused: is_refused(&error),
+                        error: error.into(),
+                    }
+                })?;
+                Ok(response.map(Incoming::two))
             }
-            Self::Http2(sender) => sender.try_send_request(request).await,
-        };
-        sent.map_err(|mut failure| {
-            let unsent = failure.take_message();
-            let error = failure.into_error();
-            SendFailure {
-                unsent,
-                refused: is_refused(&error),
-                error,
-            }
-        })
+        }
     }
 
     /// Whether a request can be sent at once.
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(one) => one.engine.is_ready(),
+            Self::Http1(one) => one.is_ready(),
             Self::Http2(sender) => sender.is_ready(),
         }
     }
@@ -163,7 +148,7 @@ impl Sender {
     /// Waits until the connection can take another request, or has ended (`false`).
     pub async fn ready(&mut self) -> bool {
         match self {
-            Self::Http1(one) => one.engine.ready().await.is_ok(),
+            Self::Http1(one) => one.ready().await,
             Self::Http2(sender) => sender.ready().await.is_ok(),
         }
     }

@@ -109,7 +109,7 @@ enum Rules {
 }
 
 /// A stream as an engine may see it.
-pub(super) struct Guarded {
+pub(crate) struct Guarded {
     stream: Stream,
     watch: Watch,
     rules: Rules,
@@ -161,6 +161,17 @@ impl Guarded {
 
     pub(super) fn control(&self) -> Arc<Control> {
         Arc::clone(&self.control)
+    }
+
+    /// Whether bytes were dropped that the peer did not take.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.stream.has_dropped()
+    }
+
+    /// Whether an idle peer has ended, or said something unasked.
+    pub(super) fn is_spent(&self) -> bool {
+        // The kernel is asked only where something has happened.
+        self.watch.has_news() && self.watch.is_spent()
     }
 
     /// Looks at what `buf` has after `before`, leaves what is good, and says how much that is.
@@ -248,6 +259,12 @@ enum Held {
     Released,
     /// The client ended while it waited.
     Left,
+}
+
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guarded").finish_non_exhaustive()
+    }
 }
 
 impl AsyncRead for Guarded {

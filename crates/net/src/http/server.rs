@@ -2,14 +2,14 @@
 
 use super::flow::Flows;
 use super::guard::{Control, Guarded};
-use super::{Body, Limits, Version, Violation};
+use super::h1::server::Server;
+use super::{Body, EngineError, Incoming, Limits, Version, Violation};
 use crate::listen::reset_on_close;
 use crate::memory::pressure;
 use crate::seldom::Seldom;
 use crate::stream::{Stream, Watch};
 use http::HeaderValue;
 use http::header::CONNECTION;
-use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -36,15 +36,16 @@ pub enum ServeError {
     Violation(#[from] Violation),
     /// The client sent something else that is not HTTP, or the connection broke.
     #[error(transparent)]
-    Engine(#[from] hyper::Error),
+    Engine(#[from] EngineError),
 }
 
 /// Held while a request is being answered; keep it until the response's last byte.
 #[derive(Debug)]
 pub struct Busy(Rc<Activity>);
 
+/// What is known of a connection from outside its engine.
 #[derive(Debug)]
-struct Activity {
+pub(super) struct Activity {
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
     watch: Watch,
@@ -58,14 +59,15 @@ struct Activity {
 }
 
 impl Activity {
-    fn begin(self: &Rc<Self>) -> Busy {
+    /// A request begins: its number, and the mark that it is under way.
+    pub(super) fn begin(self: &Rc<Self>) -> (u64, Busy) {
         self.requests.set(self.requests.get() + 1);
         self.begun.set(self.begun.get() + 1);
-        Busy(Rc::clone(self))
+        (self.begun.get(), Busy(Rc::clone(self)))
     }
 
     /// Notes the answer to request `number`.
-    fn answered(&self, number: u64, is_connect: bool, response: &mut Response<Body>) {
+    pub(super) fn answered(&self, number: u64, is_connect: bool, response: &mut Response<Body>) {
         let status = response.status();
         let switched =
             status == StatusCode::SWITCHING_PROTOCOLS || is_connect && status.is_success();
@@ -120,52 +122,59 @@ where
         control: guarded.control(),
         flows: Flows::default(),
     });
-    let service = answering(Rc::clone(&activity), limits.headers, respond);
-    let io = TokioIo::new(guarded);
     let told = Told::default();
-    let ends = ends(&activity, *limits, drain, &told);
-    // HTTP/2 tells a client which requests will not be answered. An HTTP/1 client that is about to send one cannot be
-    // told: its connection ends with the response to its next request.
-    let may_end = || version == Version::Http2 || activity.requests.get() > 0;
-    // The two engines have no common trait for a graceful end, hence a macro.
-    macro_rules! drive {
-        ($connection:expr) => {{
-            let mut connection = pin!($connection);
-            let mut ends = Seldom::new(ends);
+    let ends = Seldom::new(ends(&activity, *limits, drain, &told));
+    let served = match version {
+        Version::Http1 => {
+            let server = Server::new(guarded, limits, &told, &activity);
+            unless(ends, server.serve(respond)).await
+        }
+        Version::Http2 => {
+            let service = answering(Rc::clone(&activity), limits.headers, respond);
+            let builder = http2(limits, activity.flows.clone());
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
             let mut ending = false;
-            poll_fn(|cx| {
-                // What ends a connection is not one of its requests: it is asked only when it has something to say.
-                if Pin::new(&mut ends).poll(cx).is_ready() {
-                    return Poll::Ready(Ok(()));
-                }
+            let engine = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
-                let now = told.idle.get() || told.draining.get() && may_end();
+                // HTTP/2 tells a client which requests will not be answered.
+                let now = told.idle.get() || told.draining.get();
                 if polled.is_ready() || ending || !now {
                     return polled;
                 }
                 ending = true;
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().poll(cx)
-            })
-            .await
-        }};
-    }
-    let served = match version {
-        Version::Http1 => drive!(http1(limits).serve_connection(io, service).with_upgrades()),
-        Version::Http2 => {
-            drive!(http2(limits, activity.flows.clone()).serve_connection(io, service))
+            });
+            unless(ends, async { Ok(engine.await?) }).await
         }
     };
     finish(&activity, served).await
 }
 
+/// What the engine comes to, unless the connection must end before.
+async fn unless(
+    mut ends: Seldom<impl Future<Output = ()>>,
+    engine: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    let mut engine = pin!(engine);
+    poll_fn(|cx| {
+        // What ends a connection is not one of its requests: it is asked only when it has something to say.
+        if Pin::new(&mut ends).poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        engine.as_mut().poll(cx)
+    })
+    .await
+}
+
 /// What a connection's engine is to be told.
 #[derive(Default)]
-struct Told {
-    /// To end with what is under way.
-    draining: Cell<bool>,
+pub(super) struct Told {
+    /// To end with what is under way. An HTTP/1 client that is about to send a request cannot be told: its connection ends
+    /// with the response to that.
+    pub(super) draining: Cell<bool>,
     /// To end.
-    idle: Cell<bool>,
+    pub(super) idle: Cell<bool>,
 }
 
 /// Resolves when the connection must end at once; before that it may say that it is to end in order.
@@ -197,21 +206,26 @@ async fn ends(
     }
 }
 
-/// The engine's service: counts requests and refuses those with too many headers.
+/// The service of HTTP/2's engine: counts requests and refuses those with too many headers.
 fn answering<F, R>(
     marks: Rc<Activity>,
     most_headers: usize,
     respond: F,
-) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: 'static>
+) -> impl Service<
+    Request<hyper::body::Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: 'static,
+>
 where
     F: Fn(Request<Incoming>, Busy) -> R + 'static,
     R: Future<Output = Response<Body>> + 'static,
 {
-    service_fn(move |request: Request<Incoming>| {
+    service_fn(move |request: Request<hyper::body::Incoming>| {
+        let request = request.map(Incoming::two);
         let is_connect = request.method() == Method::CONNECT;
-        let busy = marks.begin();
-        let number = marks.begun.get();
-        // HTTP/1's engine has counted already; HTTP/2's knows a size only.
+        let (number, busy) = marks.begin();
+        // The engine knows a size only.
         let answer = if request.headers().len() > most_headers {
             Err(busy)
         } else {
@@ -231,7 +245,7 @@ where
 }
 
 /// What became of a connection that its engine is done with.
-async fn finish(activity: &Activity, served: Result<(), hyper::Error>) -> Result<(), ServeError> {
+async fn finish(activity: &Activity, served: Result<(), EngineError>) -> Result<(), ServeError> {
     let violation = activity.control.violation();
     match violation {
         // What the peer did not take for so long it will not get.
@@ -260,21 +274,6 @@ fn too_many_headers() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     response
-}
-
-fn http1(limits: &Limits) -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .preserve_header_case(true)
-        .max_buf_size(limits.read_ahead)
-        .max_header_size(limits.head_bytes as usize)
-        .auto_date_header(false)
-        // Slow heads and idle connections are watched per connection, which costs no timer per request.
-        .header_read_timeout(None);
-    if limits.headers != Limits::default().headers {
-        builder.max_headers(limits.headers);
-    }
-    builder
 }
 
 fn http2(limits: &Limits, flows: Flows) -> hyper::server::conn::http2::Builder<Flows> {

@@ -7,13 +7,12 @@ use crate::head;
 use crate::upstream::Lease;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, Version};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected, Limited};
 use lateen_filters::client_cert::encoded_pem;
 use lateen_filters::external::{
     Allowance, Answer, Excerpt, Fingerprint, PARTIAL_BODY, Put, Refusal, lifetime,
 };
 use lateen_model::mesh::AuthzProvider;
-use lateen_net::http::Incoming;
 use lateen_proto::authorization::attribute_context::{HttpRequest, Peer, Request, TlsSession};
 use lateen_proto::authorization::authorization_client::AuthorizationClient;
 use lateen_proto::authorization::check_response::HttpResponse;
@@ -309,11 +308,13 @@ impl<'a> Wire<'a> {
     }
 }
 
-type Sending<'a> =
-    Pin<Box<dyn Future<Output = Result<http::Response<Incoming>, Unavailable>> + 'a>>;
+/// An answer, all of it: generated clients want bodies that could be sent to other threads, which those of connections
+/// cannot.
+type Whole = http::Response<Collected<Bytes>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Whole, Unavailable>> + 'a>>;
 
 impl<'a> Service<http::Request<tonic::body::Body>> for Wire<'a> {
-    type Response = http::Response<Incoming>;
+    type Response = Whole;
     type Error = Unavailable;
     type Future = Sending<'a>;
 
@@ -328,8 +329,12 @@ impl<'a> Service<http::Request<tonic::body::Body>> for Wire<'a> {
             let body = body.collect().await;
             let body = body.map_err(|status| Unavailable(status.to_string()))?;
             let (response, lease) = way.send(head, body.to_bytes(), true).await?;
+            let (head, body) = response.into_parts();
+            // With its frame, and room for the client's own error about a message that is too large.
+            let body = Limited::new(body, 2 * LARGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| Unavailable(error.to_string()))?;
             *held.borrow_mut() = Some(lease);
-            Ok(response)
+            Ok(http::Response::from_parts(head, body))
         })
     }
 }

@@ -21,7 +21,7 @@ use lateen_model::decide::plan::{
 };
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::decide::{self, demand};
-use lateen_net::http::{Body, OnUpgrade, Upgraded, Version, tunnel, upgrade};
+use lateen_net::http::{Body, NoUpgrade, OnUpgrade, Upgraded, Version, tunnel, upgrade};
 use lateen_net::original::canonical;
 use lateen_telemetry::record::Record;
 use std::net::IpAddr;
@@ -266,7 +266,7 @@ impl Call<'_> {
         plan: &ForwardPlan,
         mut sent: Sent,
     ) -> Response<Body> {
-        let server = upgrade(&mut sent.response);
+        let server = upgrade(sent.response.extensions_mut());
         let lease = sent.lease;
         let client = self.client;
         let worker = Rc::clone(&self.conn.worker);
@@ -310,7 +310,7 @@ fn is_answer(sent: &Sent, upgrade: bool, most_headers: usize) -> bool {
     (!switches || upgrade) && sent.response.headers().len() <= most_headers
 }
 
-async fn both(client: OnUpgrade, server: OnUpgrade) -> Result<(Upgraded, Upgraded), hyper::Error> {
+async fn both(client: OnUpgrade, server: OnUpgrade) -> Result<(Upgraded, Upgraded), NoUpgrade> {
     Ok((client.await?, server.await?))
 }
 

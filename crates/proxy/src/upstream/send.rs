@@ -16,7 +16,7 @@ use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
-use lateen_net::http::{Body, Incoming, Version};
+use lateen_net::http::{Body, EngineError, Incoming, Version};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -223,7 +223,7 @@ impl Upstream {
             .inspect_err(|_| self.note(cluster, picked.address, Outcome::Late))?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
-            untouched: failure.unsent.is_some()
+            untouched: failure.unsent
                 || failure.refused
                 || !connection.reused && refused_certificate(&failure.error),
             reason: failure.error.to_string(),
@@ -275,7 +275,7 @@ fn judge(order: &Order<'_>, course: &Course<'_>, done: Result<Sent, Trouble>) ->
 
 /// Whether the endpoint ended the connection over our certificate: with TLS 1.3 it says so only after we have begun to
 /// send, and it has not looked at the request.
-fn refused_certificate(error: &hyper::Error) -> bool {
+fn refused_certificate(error: &EngineError) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {

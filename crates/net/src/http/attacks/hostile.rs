@@ -56,7 +56,7 @@ fn floods_of_a_server_end_the_call() {
     ] {
         arena(Limits::default(), move |_| async move {
             let failure = called(Version::Http2, first, repeated).await;
-            assert!(failure.unsent.is_none(), "{what}: {failure:?}");
+            assert!(!failure.unsent, "{what}: {failure:?}");
         });
     }
 }

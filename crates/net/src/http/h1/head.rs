@@ -1,0 +1,525 @@
+//! Heads of HTTP/1 messages: from bytes, and to bytes.
+
+use super::decoder::{Chunk, Decoder};
+use super::encoder::Encoder;
+use super::spelling::{Reason, Spelling};
+use crate::http::Limits;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    Version, request, response,
+};
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+
+/// Headers that are parsed without asking for memory.
+const USUAL: usize = 100;
+/// Longest target of a request.
+const TARGET: usize = 65_534;
+
+/// Why a head is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// It is not HTTP/1.
+    Syntax(&'static str),
+    /// It has too many bytes, or too many headers.
+    Large,
+    /// Its target is too long.
+    LongTarget,
+}
+
+impl Bad {
+    /// What a client is told.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Syntax(_) => StatusCode::BAD_REQUEST,
+            Self::Large => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
+        }
+    }
+
+    /// The same in words.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Syntax(why) => why,
+            Self::Large => "a head that is too large",
+            Self::LongTarget => "a request target that is too long",
+        }
+    }
+}
+
+/// A request's head, and what it says of its connection.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) parts: request::Parts,
+    pub(super) body: Decoder,
+    pub(super) keep_alive: bool,
+    /// It waits for `100 Continue` before it sends its body.
+    pub(super) expects: bool,
+    /// It asks for another protocol.
+    pub(super) upgrades: bool,
+    /// It takes trailers.
+    pub(super) takes_trailers: bool,
+}
+
+/// A response's head, and what it says of its connection.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) parts: response::Parts,
+    pub(super) body: Decoder,
+    pub(super) keep_alive: bool,
+    /// The connection speaks another protocol now.
+    pub(super) switched: bool,
+}
+
+/// Where a header's name and value are.
+type Place = (u32, u32, u32, u32);
+
+thread_local! {
+    static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A head's fields.
+struct Fields {
+    headers: HeaderMap,
+    extensions: Extensions,
+}
+
+/// The request whose head begins `read`; absent while it is not whole.
+///
+/// # Errors
+/// It is none, or beyond `limits`.
+pub(super) fn request(read: &mut BytesMut, limits: &Limits) -> Result<Option<Asked>, Bad> {
+    PLACES.with_borrow_mut(|places| {
+        places.clear();
+        let bytes: &[u8] = read;
+        let parsed = with_slots(limits.headers, |slots| {
+            let mut request = httparse::Request::new(&mut []);
+            let status = request.parse_with_uninit_headers(bytes, slots);
+            let httparse::Status::Complete(length) = status.map_err(bad)? else {
+                return Ok(None);
+            };
+            note(bytes, request.headers, places);
+            let target = request.path.unwrap_or_default();
+            if target.len() > TARGET {
+                return Err(Bad::LongTarget);
+            }
+            let method = request.method.unwrap_or_default().as_bytes();
+            let method = Method::from_bytes(method).map_err(|_| Bad::Syntax("a method"))?;
+            let at = offset(bytes, target.as_bytes());
+            let is_11 = request.version == Some(1);
+            Ok(Some((length, method, (at, at + target.len()), is_11)))
+        })?;
+        let Some((length, method, target, is_11)) = parsed else {
+            return Ok(None);
+        };
+        if length > limits.head_bytes as usize {
+            return Err(Bad::Large);
+        }
+        let head = cut(read, length);
+        let uri = Uri::from_maybe_shared(head.slice(target.0..target.1))
+            .map_err(|_| Bad::Syntax("a request target"))?;
+        let fields = fields(&head, places)?;
+        asked(method, uri, is_11, fields).map(Some)
+    })
+}
+
+fn asked(method: Method, uri: Uri, is_11: bool, fields: Fields) -> Result<Asked, Bad> {
+    let headers = &fields.headers;
+    let body = if headers.contains_key(TRANSFER_ENCODING) {
+        if !is_chunked(headers) {
+            return Err(Bad::Syntax("Transfer-Encoding of a request"));
+        }
+        Decoder::Chunks(Chunk::Size)
+    } else {
+        Decoder::sized(length(headers)?.unwrap_or(0))
+    };
+    let expects = headers.get(EXPECT).is_some_and(|value| {
+        body != Decoder::Done && value.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    });
+    let asked = Asked {
+        body,
+        keep_alive: keep_alive(headers, is_11),
+        expects,
+        upgrades: method == Method::CONNECT || is_11 && headers.contains_key(UPGRADE),
+        takes_trailers: has_token(headers, &TE, "trailers"),
+        parts: {
+            let (mut parts, ()) = Request::new(()).into_parts();
+            parts.method = method;
+            parts.uri = uri;
+            parts.version = version(is_11);
+            parts.headers = fields.headers;
+            parts.extensions = fields.extensions;
+            parts
+        },
+    };
+    Ok(asked)
+}
+
+/// The response to a request of `method` whose head begins `read`; absent while it is not whole. Interim ones are given
+/// as well.
+///
+/// # Errors
+/// It is none, or beyond `limits`.
+pub(super) fn response(
+    read: &mut BytesMut,
+    limits: &Limits,
+    method: &Method,
+) -> Result<Option<Answered>, Bad> {
+    PLACES.with_borrow_mut(|places| {
+        places.clear();
+        let bytes: &[u8] = read;
+        let parsed = with_slots(limits.headers, |slots| {
+            let mut response = httparse::Response::new(&mut []);
+            let config = httparse::ParserConfig::default();
+            let status = config.parse_response_with_uninit_headers(&mut response, bytes, slots);
+            let httparse::Status::Complete(length) = status.map_err(bad)? else {
+                return Ok(None);
+            };
+            note(bytes, response.headers, places);
+            let status = StatusCode::from_u16(response.code.unwrap_or_default())
+                .map_err(|_| Bad::Syntax("a status"))?;
+            let words = response.reason.unwrap_or_default();
+            let unusual = status.canonical_reason() != Some(words);
+            let reason = unusual.then(|| Bytes::copy_from_slice(words.as_bytes()));
+            Ok(Some((length, status, reason, response.version == Some(1))))
+        })?;
+        let Some((length, status, reason, is_11)) = parsed else {
+            return Ok(None);
+        };
+        if length > limits.head_bytes as usize {
+            return Err(Bad::Large);
+        }
+        let head = cut(read, length);
+        let mut fields = fields(&head, places)?;
+        if let Some(reason) = reason {
+            fields.extensions.insert(Reason(reason));
+        }
+        answered(status, is_11, method, fields).map(Some)
+    })
+}
+
+fn answered(
+    status: StatusCode,
+    is_11: bool,
+    method: &Method,
+    fields: Fields,
+) -> Result<Answered, Bad> {
+    let headers = &fields.headers;
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS
+        || *method == Method::CONNECT && status.is_success();
+    // RFC 9112 §6.3.
+    let body = if switched || is_bodiless(method, status) {
+        Decoder::Done
+    } else if headers.contains_key(TRANSFER_ENCODING) {
+        match is_chunked(headers) {
+            true => Decoder::Chunks(Chunk::Size),
+            false => Decoder::UntilEnd,
+        }
+    } else {
+        length(headers)?.map_or(Decoder::UntilEnd, Decoder::sized)
+    };
+    let (mut parts, ()) = Response::new(()).into_parts();
+    let keep_alive = keep_alive(headers, is_11) && !switched && body != Decoder::UntilEnd;
+    parts.status = status;
+    parts.version = version(is_11);
+    parts.headers = fields.headers;
+    parts.extensions = fields.extensions;
+    Ok(Answered {
+        parts,
+        body,
+        keep_alive,
+        switched,
+    })
+}
+
+/// Whether a response has no body whatever its headers say (RFC 9110 §6.4.1).
+pub(super) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn version(is_11: bool) -> Version {
+    if is_11 {
+        Version::HTTP_11
+    } else {
+        Version::HTTP_10
+    }
+}
+
+fn with_slots<'b, T>(
+    most: usize,
+    parse: impl FnOnce(&mut [MaybeUninit<httparse::Header<'b>>]) -> T,
+) -> T {
+    if most <= USUAL {
+        parse(&mut [const { MaybeUninit::uninit() }; USUAL][..most])
+    } else {
+        let mut slots = Vec::new();
+        slots.resize_with(most, MaybeUninit::uninit);
+        parse(&mut slots)
+    }
+}
+
+fn bad(error: httparse::Error) -> Bad {
+    match error {
+        httparse::Error::TooManyHeaders => Bad::Large,
+        httparse::Error::Version => Bad::Syntax("a version of HTTP"),
+        httparse::Error::Token => Bad::Syntax("a method or a request target"),
+        httparse::Error::Status => Bad::Syntax("a status line"),
+        _ => Bad::Syntax("a header"),
+    }
+}
+
+// Heads are bounded far below what 32 bits count.
+fn note(bytes: &[u8], headers: &[httparse::Header<'_>], places: &mut Vec<Place>) {
+    places.extend(headers.iter().map(|header| {
+        let name = offset(bytes, header.name.as_bytes());
+        let value = offset(bytes, header.value);
+        let ends = (name + header.name.len(), value + header.value.len());
+        (name as u32, ends.0 as u32, value as u32, ends.1 as u32)
+    }));
+}
+
+fn offset(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr() as usize - whole.as_ptr() as usize
+}
+
+fn cut(read: &mut BytesMut, length: usize) -> Bytes {
+    if read.len() == length {
+        // Alone it needs no count of who shares it yet.
+        std::mem::take(read).freeze()
+    } else {
+        read.split_to(length).freeze()
+    }
+}
+
+fn fields(head: &Bytes, places: &[Place]) -> Result<Fields, Bad> {
+    let mut headers = HeaderMap::with_capacity(places.len());
+    let mut written = Vec::new();
+    for &(from, to, start, end) in places {
+        let name = &head[from as usize..to as usize];
+        if name.iter().any(u8::is_ascii_uppercase) {
+            written.push((from, to));
+        }
+        let name = HeaderName::from_bytes(name).map_err(|_| Bad::Syntax("a header's name"))?;
+        let value = head.slice(start as usize..end as usize);
+        let value =
+            HeaderValue::from_maybe_shared(value).map_err(|_| Bad::Syntax("a header's value"))?;
+        headers.append(name, value);
+    }
+    let mut extensions = Extensions::new();
+    if let Some(spelling) = Spelling::new(head, written) {
+        extensions.insert(spelling);
+    }
+    Ok(Fields {
+        headers,
+        extensions,
+    })
+}
+
+/// The length that the headers tell; the guard lets only one through.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Bad> {
+    let Some(value) = headers.get(CONTENT_LENGTH) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let length = digits.then(|| text.parse().ok()).flatten();
+    length.map(Some).ok_or(Bad::Syntax("Content-Length"))
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
+    let last = last.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let last = last.rsplit(',').next().unwrap_or("");
+    last.trim().eq_ignore_ascii_case("chunked")
+}
+
+fn keep_alive(headers: &HeaderMap, is_11: bool) -> bool {
+    !has_token(headers, &CONNECTION, "close")
+        && (is_11 || has_token(headers, &CONNECTION, "keep-alive"))
+}
+
+/// Whether a list in these headers has the word.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    if !headers.contains_key(name) {
+        return false;
+    }
+    let values = headers.get_all(name).iter();
+    let mut words = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    words.any(|given| given.trim().eq_ignore_ascii_case(word))
+}
+
+/// What decides about the form of a response.
+pub(super) struct Form<'a> {
+    pub(super) method: &'a Method,
+    /// The client speaks HTTP/1.0.
+    pub(super) is_10: bool,
+    /// The client's connection goes on, as far as the client and we are concerned.
+    pub(super) keep_alive: bool,
+    pub(super) takes_trailers: bool,
+    /// Bytes of the body; absent: not known.
+    pub(super) length: Option<u64>,
+}
+
+/// Writes a response's head; tells how its body is to be written, and whether the connection goes on after it.
+pub(super) fn write_response(
+    out: &mut Vec<u8>,
+    parts: &response::Parts,
+    form: &Form<'_>,
+) -> (Encoder, bool) {
+    let status = parts.status;
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS
+        || *form.method == Method::CONNECT && status.is_success();
+    let bodiless = switched || is_bodiless(form.method, status);
+    let headers = &parts.headers;
+    let closes = has_token(headers, &CONNECTION, "close");
+    let mut goes_on = form.keep_alive && !closes;
+    write_status(out, parts, form.is_10);
+    let spelling = parts.extensions.get::<Spelling>();
+    let mut next = 0;
+    let mut told = None;
+    for (name, value) in headers {
+        if *name == TRANSFER_ENCODING || *name == TRAILER && (bodiless || form.is_10) {
+            continue;
+        }
+        if *name == CONTENT_LENGTH {
+            let said = || value.to_str().ok().and_then(|text| text.parse().ok());
+            let length: Option<u64> = match told {
+                Some(_) => None,
+                // It says what GET would be answered with.
+                None if *form.method == Method::HEAD => said(),
+                None if bodiless => None,
+                None => form.length.or_else(said),
+            };
+            if let Some(length) = length {
+                write_name(out, spelling, name, &mut next);
+                write_number(out, length);
+                out.extend_from_slice(b"\r\n");
+                told = Some(length);
+            }
+            continue;
+        }
+        write_name(out, spelling, name, &mut next);
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    let encoder = match (bodiless, told, form.length) {
+        (true, ..) => Encoder::Nothing,
+        (false, Some(length), _) => Encoder::sized(length),
+        (false, None, Some(length)) => {
+            out.extend_from_slice(b"content-length: ");
+            write_number(out, length);
+            out.extend_from_slice(b"\r\n");
+            Encoder::sized(length)
+        }
+        (false, None, None) if form.is_10 => {
+            goes_on = false;
+            Encoder::UntilEnd
+        }
+        (false, None, None) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            Encoder::chunks(headers, form.takes_trailers)
+        }
+    };
+    match (goes_on || switched, form.is_10) {
+        (false, false) if !closes => out.extend_from_slice(b"connection: close\r\n"),
+        (true, true) if !has_token(headers, &CONNECTION, "keep-alive") => {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        _ => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    (encoder, goes_on)
+}
+
+fn write_status(out: &mut Vec<u8>, parts: &response::Parts, is_10: bool) {
+    out.extend_from_slice(if is_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(parts.status.as_str().as_bytes());
+    out.push(b' ');
+    let reason = match parts.extensions.get::<Reason>() {
+        Some(Reason(words)) => words,
+        // A response that was given another status than it came with keeps no words of the first.
+        None => parts
+            .status
+            .canonical_reason()
+            .unwrap_or_default()
+            .as_bytes(),
+    };
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a request's head; tells how its body is to be written. `length` is the body's, absent when it is not known.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    parts: &request::Parts,
+    length: Option<u64>,
+) -> Encoder {
+    let headers = &parts.headers;
+    out.extend_from_slice(parts.method.as_str().as_bytes());
+    out.push(b' ');
+    write_target(out, &parts.uri, &parts.method);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let chunked = match length {
+        Some(_) => false,
+        None if headers.contains_key(TRANSFER_ENCODING) => true,
+        None => !headers.contains_key(CONTENT_LENGTH),
+    };
+    let spelling = parts.extensions.get::<Spelling>();
+    let mut next = 0;
+    let mut told = None;
+    for (name, value) in headers {
+        if *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH && (chunked || told.is_some()) {
+            continue;
+        }
+        if *name == CONTENT_LENGTH {
+            told = value.to_str().ok().and_then(|text| text.parse().ok());
+        }
+        write_name(out, spelling, name, &mut next);
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    let encoder = match (chunked, told, length) {
+        (true, ..) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            Encoder::chunks(headers, true)
+        }
+        (false, Some(told), length) if length != Some(0) => Encoder::sized(told),
+        (false, Some(_), _) | (false, None, None | Some(0)) => Encoder::Nothing,
+        (false, None, Some(length)) => {
+            out.extend_from_slice(b"content-length: ");
+            write_number(out, length);
+            out.extend_from_slice(b"\r\n");
+            Encoder::sized(length)
+        }
+    };
+    out.extend_from_slice(b"\r\n");
+    encoder
+}
+
+fn write_target(out: &mut Vec<u8>, uri: &Uri, method: &Method) {
+    match (uri.scheme(), uri.authority(), uri.path_and_query()) {
+        (None, None, Some(path)) => out.extend_from_slice(path.as_str().as_bytes()),
+        (_, Some(authority), _) if *method == Method::CONNECT => {
+            out.extend_from_slice(authority.as_str().as_bytes());
+        }
+        // Seldom, and in the form that it has.
+        _ => out.extend_from_slice(uri.to_string().as_bytes()),
+    }
+}
+
+fn write_name(out: &mut Vec<u8>, spelling: Option<&Spelling>, name: &HeaderName, next: &mut usize) {
+    let written = spelling.and_then(|spelling| spelling.of(name, next));
+    out.extend_from_slice(written.unwrap_or_else(|| name.as_str().as_bytes()));
+    out.extend_from_slice(b": ");
+}
+
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    // The conversion of header values needs no text in between.
+    out.extend_from_slice(HeaderValue::from(number).as_bytes());
+}
