@@ -25,8 +25,9 @@ mod upgrade;
 mod violation;
 
 pub use body::{Body, BodyError};
-pub use client::{SendFailure, Sender, Terms, open, open_on};
+pub use client::{Outgoing, SendFailure, Sender, Terms, open, open_on};
 pub use error::EngineError;
+pub use h1::recycle;
 pub use incoming::Incoming;
 pub use limits::Limits;
 pub use server::{Busy, ServeError, serve};

@@ -201,7 +201,7 @@ async fn ask(client: &mut Sender) {
         .header("host", "a")
         .body(Body::Empty)
         .unwrap();
-    let response = tokio::time::timeout(Duration::from_secs(5), client.send(request));
+    let response = tokio::time::timeout(Duration::from_secs(5), client.request(request));
     let response = response.await.expect("in time").unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(

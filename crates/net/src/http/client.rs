@@ -4,8 +4,10 @@ use super::guard::Guarded;
 pub use super::h1::client::One;
 use super::{Body, EngineError, Incoming, Limits, Local, Version, Violation, violation};
 use crate::stream::Stream;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
 use hyper::client::conn::http2;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::any::Any;
 use std::time::Duration;
@@ -17,6 +19,46 @@ pub enum Sender {
     Http1(One),
     /// Many at once.
     Http2(http2::SendRequest<Body>),
+}
+
+/// A request on its way out. Its head is only borrowed: another try may need it.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Its head, with `Host`. HTTP/1 gets the path as its target, a length or chunks as the body has it, and cookies in one
+    /// header; HTTP/2 gets the host as its authority. Hop-by-hop headers are the caller's.
+    pub head: &'a request::Parts,
+    /// Headers of this try alone, instead of any of the same name.
+    pub set: &'a [(HeaderName, HeaderValue)],
+    /// What HTTP/2 says of the connection.
+    pub scheme: Scheme,
+    /// The body.
+    pub body: Body,
+}
+
+impl Outgoing<'_> {
+    fn into_http2(self) -> Request<Body> {
+        let mut head = self.head.clone();
+        for (name, value) in self.set {
+            head.headers.insert(name, value.clone());
+        }
+        head.version = http::Version::HTTP_2;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        let host = head.headers.remove(HOST);
+        if parts.authority.is_none() {
+            parts.authority = host.and_then(|host| Authority::from_maybe_shared(host).ok());
+        }
+        if head.method != Method::CONNECT {
+            parts.scheme = Some(self.scheme);
+            parts
+                .path_and_query
+                .get_or_insert(PathAndQuery::from_static("/"));
+        }
+        // The parts come from a valid URI; should the rest not fit together, the path alone always does.
+        let path = parts.path_and_query.clone();
+        head.uri =
+            Uri::from_parts(parts).unwrap_or_else(|_| path.map(Uri::from).unwrap_or_default());
+        Request::from_parts(head, self.body)
+    }
 }
 
 /// A request got no response.
@@ -109,32 +151,38 @@ pub async fn open_on(
 }
 
 impl Sender {
-    /// Sends one request and waits for the response's head. The request must be ready for this connection's version:
-    /// origin-form with `Host` for HTTP/1, absolute-form without hop-by-hop headers for HTTP/2.
-    /// Dropping the future gives the request up; on HTTP/1 that closes the connection.
+    /// Sends one request and waits for the response's head. Its head gets the form that this connection's version wants
+    /// (see [`Outgoing`]). Dropping the future gives the request up; on HTTP/1 that ends the connection.
     ///
     /// # Errors
     /// The connection ended before a response came.
-    pub async fn send(
+    pub async fn send(&mut self, request: Outgoing<'_>) -> Result<Response<Incoming>, SendFailure> {
+        match self {
+            Self::Http1(one) => one.send(request).await,
+            Self::Http2(sender) => shared(sender, request.into_http2()).await,
+        }
+    }
+
+    /// Sends a request that is not needed again. On HTTP/2 its head must have that form already, and is sent as it is.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn request(
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendFailure> {
-        match self {
-            Self::Http1(one) => one.send(request).await,
-            Self::Http2(sender) => {
-                let sent = sender.try_send_request(request).await;
-                let response = sent.map_err(|mut failure| {
-                    let unsent = failure.take_message().is_some();
-                    let error = failure.into_error();
-                    SendFailure {
-                        unsent,
-                        refused: is_refused(&error),
-                        error: error.into(),
-                    }
-                })?;
-                Ok(response.map(Incoming::two))
-            }
-        }
+        let one = match self {
+            Self::Http1(one) => one,
+            Self::Http2(sender) => return shared(sender, request).await,
+        };
+        let (head, body) = request.into_parts();
+        let request = Outgoing {
+            head: &head,
+            set: &[],
+            scheme: Scheme::HTTP,
+            body,
+        };
+        one.send(request).await
     }
 
     /// Whether a request can be sent at once.
@@ -160,6 +208,23 @@ impl Sender {
             Self::Http2(sender) => Some(Self::Http2(sender.clone())),
         }
     }
+}
+
+async fn shared(
+    sender: &mut http2::SendRequest<Body>,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, SendFailure> {
+    let sent = sender.try_send_request(request).await;
+    let response = sent.map_err(|mut failure| {
+        let unsent = failure.take_message().is_some();
+        let error = failure.into_error();
+        SendFailure {
+            unsent,
+            refused: is_refused(&error),
+            error: error.into(),
+        }
+    })?;
+    Ok(response.map(Incoming::two))
 }
 
 // RFC 9113 §8.7: such a request was not processed and is safe to send again.

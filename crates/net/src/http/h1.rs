@@ -14,3 +14,10 @@ mod head;
 pub(super) mod server;
 mod spelling;
 mod wire;
+
+use http::request;
+
+/// Keeps the memory of a request's head for the next message of this worker.
+pub fn recycle(head: request::Parts) {
+    head::recycle(head.headers, head.extensions);
+}

@@ -71,7 +71,7 @@ fn bodies_and_trailers_stream_through_both_versions() {
                 .header("trailer", "x-sum")
                 .body(body)
                 .unwrap();
-            let response = sender.send(request).await.unwrap();
+            let response = sender.request(request).await.unwrap();
             let whole = response.into_body().collect().await.unwrap();
             assert_eq!(whole.trailers().unwrap()["x-sum"], "7", "{version:?}");
             assert_eq!(whole.to_bytes(), "one two");
@@ -215,7 +215,7 @@ fn an_answer_that_comes_before_the_body_is_read_arrives() {
             .unwrap();
         let body = Body::wrap(LateFrame { sent: 0, is_reset });
         let request = Request::post("/").header("host", "a").body(body).unwrap();
-        let response = sender.send(request).await.unwrap();
+        let response = sender.request(request).await.unwrap();
         assert_eq!(response.status(), 413);
         assert!(!sender.ready().await, "the connection is of no more use");
     });

@@ -135,7 +135,10 @@ async fn scrape(app: &AppMetrics) -> Result<String, ScrapeError> {
         .header(ACCEPT, "text/plain;version=0.0.4")
         .body(Body::Empty)
         .map_err(|e| broken(&e))?;
-    let response = sender.send(request).await.map_err(|f| broken(&f.error))?;
+    let response = sender
+        .request(request)
+        .await
+        .map_err(|f| broken(&f.error))?;
     if response.status() != StatusCode::OK {
         return Err(ScrapeError::Status(response.status()));
     }

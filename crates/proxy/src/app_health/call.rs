@@ -110,7 +110,10 @@ async fn http_once(
     let mut sender = open(stream, Version::Http1, &Limits::default())
         .await
         .map_err(|e| broken(&e))?;
-    let response = sender.send(request).await.map_err(|f| broken(&f.error))?;
+    let response = sender
+        .request(request)
+        .await
+        .map_err(|f| broken(&f.error))?;
     let location = response.headers().get(LOCATION);
     let location = location.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     Ok((response.status(), location))
@@ -128,7 +131,10 @@ async fn grpc(probe: &Probe, service: &str, to: SocketAddr) -> Result<Outcome, C
         .header("te", "trailers")
         .body(Body::full(question(service)))
         .map_err(|e| broken(&e))?;
-    let response = sender.send(request).await.map_err(|f| broken(&f.error))?;
+    let response = sender
+        .request(request)
+        .await
+        .map_err(|f| broken(&f.error))?;
     let early = response.headers().get("grpc-status").cloned();
     let body = Limited::new(response.into_body(), MOST_BODY)
         .collect()

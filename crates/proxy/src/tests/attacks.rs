@@ -27,7 +27,7 @@ async fn http2(bench: &Bench, uri: &str, headers: &[(&str, &str)]) -> (u16, Stri
         request = request.header(*name, *value);
     }
     let response = sender
-        .send(request.body(Body::Empty).unwrap())
+        .request(request.body(Body::Empty).unwrap())
         .await
         .unwrap();
     let status = response.status().as_u16();

@@ -291,7 +291,7 @@ fn grpc_streams_both_ways_at_once() {
             .header("te", "trailers")
             .body(Body::wrap(StreamBody::new(frames)))
             .unwrap();
-        let mut answer = sender.send(request).await.unwrap().into_body();
+        let mut answer = sender.request(request).await.unwrap().into_body();
         for message in ["one", "two"] {
             messages.send(message).await.unwrap();
             let frame = answer.frame().await.unwrap().unwrap();
@@ -345,7 +345,7 @@ fn an_http2_client_reaches_an_http1_application() {
             .header("cookie", "a=1")
             .header("cookie", "b=2");
         let answer = sender
-            .send(request.body(Body::Empty).unwrap())
+            .request(request.body(Body::Empty).unwrap())
             .await
             .unwrap();
         assert_eq!(answer.headers()["x-whole"], "true");

@@ -185,7 +185,7 @@ fn rss_stays_under_the_cap_while_slow_readers_and_tiny_chunks_attack() {
             for _ in 0..100 {
                 let request = ::http::Request::get("http://a/endless");
                 let request = request.body(Body::Empty).unwrap();
-                answers.push(sender.send(request).await);
+                answers.push(sender.request(request).await);
             }
             is_over.set(true);
             answers

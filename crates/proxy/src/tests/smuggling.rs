@@ -220,7 +220,10 @@ fn a_get_keeps_its_chunked_body() {
             )))];
             let body = Body::wrap(StreamBody::new(futures::stream::iter(frames)));
             let request = Request::builder().method(method).uri("http://a/2");
-            let answer = http2(&bench).await.send(request.body(body).unwrap()).await;
+            let answer = http2(&bench)
+                .await
+                .request(request.body(body).unwrap())
+                .await;
             answer.unwrap().into_body().collect().await.unwrap();
         }
         while text(&record).matches("5\r\nhello\r\n0\r\n\r\n").count() < 8 {
@@ -270,7 +273,10 @@ fn trailers_say_no_more_than_headers_may() {
         let request = Request::post("http://a/")
             .header("te", "trailers")
             .header("trailer", names);
-        let answer = http2(&bench).await.send(request.body(body).unwrap()).await;
+        let answer = http2(&bench)
+            .await
+            .request(request.body(body).unwrap())
+            .await;
         let answer = answer.unwrap().into_body().collect().await.unwrap();
         let got = answer.trailers().unwrap();
         assert_eq!(
@@ -356,7 +362,7 @@ fn a_101_nobody_asked_for_is_no_answer() {
             assert!(answer.ends_with("reset reason: protocol error"), "{answer}");
         }
         let request = Request::get("http://a/").body(Body::Empty).unwrap();
-        let answer = http2(&bench).await.send(request).await.unwrap();
+        let answer = http2(&bench).await.request(request).await.unwrap();
         assert_eq!(answer.status(), 502);
         for line in bench.log.lines(3).await {
             assert!(line.contains(" 502 UPE "), "{line}");

@@ -46,7 +46,10 @@ struct State {
     turn: u64,
     /// Whether a try has read any data.
     sent: bool,
-    ended: Rc<Ended>,
+    /// When the client had sent all of it, or failed to; absent: it still sends.
+    ended: Option<Instant>,
+    /// Who is told of that, once somebody has asked.
+    news: Option<Rc<Ended>>,
     /// Who else gets what comes from the client.
     copies: Vec<Copying>,
     counted: Rc<Cell<u64>>,
@@ -75,11 +78,9 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn set(&self) {
-        if self.at.get().is_none() {
-            self.at.set(Some(Instant::now()));
-            self.news.notify_waiters();
-        }
+    fn set(&self, at: Instant) {
+        self.at.set(Some(at));
+        self.news.notify_waiters();
     }
 
     /// When it was; absent: the client still sends.
@@ -130,11 +131,8 @@ impl Replay {
     }
 
     fn of(source: Option<Incoming>, hint: SizeHint, ahead: Pieces, counted: Rc<Cell<u64>>) -> Self {
-        let ended = Rc::new(Ended::default());
-        if source.is_none() {
-            ended.set();
-        }
         Self(Rc::new(RefCell::new(State {
+            ended: source.is_none().then(Instant::now),
             source,
             hint,
             ahead,
@@ -146,7 +144,7 @@ impl Replay {
             failed: false,
             turn: 0,
             sent: false,
-            ended,
+            news: None,
             copies: Vec::new(),
             counted,
         })))
@@ -210,7 +208,14 @@ impl Replay {
 
     /// When the client has sent all of it.
     pub(crate) fn ended(&self) -> Rc<Ended> {
-        Rc::clone(&self.0.borrow().ended)
+        let mut state = self.0.borrow_mut();
+        let at = state.ended;
+        let news = state.news.get_or_insert_with(|| {
+            let news = Rc::new(Ended::default());
+            news.at.set(at);
+            news
+        });
+        Rc::clone(news)
     }
 
     /// Whether some of the body has been sent to an endpoint.
@@ -411,7 +416,13 @@ impl State {
 
     fn end(&mut self) {
         self.source = None;
-        self.ended.set();
+        if self.ended.is_none() {
+            let now = Instant::now();
+            self.ended = Some(now);
+            if let Some(news) = &self.news {
+                news.set(now);
+            }
+        }
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {

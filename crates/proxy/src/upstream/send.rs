@@ -8,15 +8,15 @@ use super::retry::{Course, Next, Request, Trouble};
 use super::secure::ConnectError;
 use super::{Asked, Bound, Failed, Lease, Picked, Replay, Security, Upstream, hash};
 use crate::body::grpc_status;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, SET_COOKIE, TRANSFER_ENCODING};
-use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{HeaderName, HeaderValue, Method, Response, Version as HttpVersion, request};
+use http::header::{HOST, SET_COOKIE};
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Response, request};
 use lateen_filters::number;
 use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
-use lateen_net::http::{Body, EngineError, Incoming, Version};
+use lateen_net::http::{EngineError, Incoming, Outgoing, Version, recycle};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl Upstream {
             let (trouble, sent) = match judge(&order, &course, done) {
                 Judged::Good(sent) => {
                     order.body.seal();
+                    recycle(order.head);
                     return Ok(sent);
                 }
                 Judged::Bad(trouble, sent) => (trouble, sent),
@@ -212,7 +213,15 @@ impl Upstream {
             self.pool.give_back(place, connection);
             return Err(Trouble::Overflow);
         };
-        let request = compose(order, version, course.attempts, &place.security);
+        let (headers, count) = told(order, course.attempts);
+        // What this connection is, not what the client called its own.
+        let is_tls = matches!(place.security, Security::Origin { .. });
+        let request = Outgoing {
+            head: &order.head,
+            set: &headers[..count],
+            scheme: if is_tls { Scheme::HTTPS } else { Scheme::HTTP },
+            body: order.body.body(),
+        };
         let local = connection.local;
         let began = Instant::now();
         let limit = order.plan.retries.per_try_timeout;
@@ -368,68 +377,22 @@ async fn within<T>(
     }
 }
 
-// One try's request, in the form that its version wants.
-fn compose(
-    order: &Order<'_>,
-    version: Version,
-    attempt: u32,
-    security: &Security,
-) -> http::Request<Body> {
-    let mut head = order.head.clone();
-    if !order.inbound() {
-        head.headers.insert(ATTEMPTS, number(attempt.into()));
-        if let Some(limit) = limit(order, attempt) {
-            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-            head.headers
-                .insert(EXPECTED, HeaderValue::from(limit.max(1)));
-        }
-    }
-    let is_connect = head.method == Method::CONNECT;
-    let mut parts = std::mem::take(&mut head.uri).into_parts();
-    match version {
-        Version::Http1 => {
-            head.version = HttpVersion::HTTP_11;
-            join_cookies(&mut head.headers);
-            if !is_connect {
-                parts.scheme = None;
-                parts.authority = None;
-                match order.body.length() {
-                    // The engine would send none of a body of unknown length with methods that seldom have one.
-                    None => {
-                        let chunked = HeaderValue::from_static("chunked");
-                        head.headers.insert(TRANSFER_ENCODING, chunked);
-                    }
-                    // Some servers wait for a body unless they are told of none (RFC 9110 §8.6).
-                    Some(0) if !is_bodiless(&head.method) => {
-                        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        Version::Http2 => {
-            head.version = HttpVersion::HTTP_2;
-            let host = head.headers.remove(HOST);
-            if parts.authority.is_none() {
-                parts.authority =
-                    host.and_then(|h| http::uri::Authority::from_maybe_shared(h).ok());
-            }
-            if !is_connect {
-                // What this connection is, not what the client called its own.
-                let is_tls = matches!(security, Security::Origin { .. });
-                parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
-            }
-        }
-    }
-    if !is_connect {
-        parts
-            .path_and_query
-            .get_or_insert(PathAndQuery::from_static("/"));
-    }
-    // The parts come from a valid URI; should the rest not fit together, the path alone always does.
-    let path = parts.path_and_query.clone();
-    head.uri = Uri::from_parts(parts).unwrap_or_else(|_| path.map(Uri::from).unwrap_or_default());
-    http::Request::from_parts(head, order.body.body())
+/// What one try says beyond the request's head; its second header only where there is a bound.
+fn told(order: &Order<'_>, attempt: u32) -> ([(HeaderName, HeaderValue); 2], usize) {
+    let limit = limit(order, attempt);
+    let millis = limit.map_or(0, |limit| {
+        u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+    });
+    let headers = [
+        (ATTEMPTS, number(attempt.into())),
+        (EXPECTED, number(millis.max(1))),
+    ];
+    let count = match limit {
+        _ if order.inbound() => 0,
+        None => 1,
+        Some(_) => 2,
+    };
+    (headers, count)
 }
 
 // What a try may take: its own bound, or what is left for the whole exchange.
@@ -440,27 +403,4 @@ fn limit(order: &Order<'_>, attempt: u32) -> Option<Duration> {
     };
     let each = order.plan.retries.per_try_timeout;
     left.into_iter().chain(each).min()
-}
-
-// Methods with which nobody expects a body.
-fn is_bodiless(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE
-    )
-}
-
-// HTTP/2 clients may send cookies one by one (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let all: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
-    }
 }

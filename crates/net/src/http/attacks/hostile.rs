@@ -25,7 +25,7 @@ async fn called(version: Version, first: Vec<u8>, repeated: Vec<u8>) -> SendFail
     let stream = Stream::new(stream, bytes::Bytes::new());
     let mut sender = open(stream, version, &Limits::default()).await.unwrap();
     let request = Request::get("http://a/").header("host", "a");
-    let call = sender.send(request.body(Body::Empty).unwrap());
+    let call = sender.request(request.body(Body::Empty).unwrap());
     let call = tokio::time::timeout(Duration::from_secs(10), call).await;
     call.expect("it ends").expect_err("no answer")
 }

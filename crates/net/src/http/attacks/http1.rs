@@ -302,7 +302,7 @@ fn responses_that_two_readers_frame_differently_are_nobodys() {
                 .header("host", "a")
                 .body(Body::Empty)
                 .unwrap();
-            let found = match client.send(request).await {
+            let found = match client.request(request).await {
                 Err(failure) => (true, failure.violation()),
                 Ok(response) => {
                     let error = response.into_body().collect().await.unwrap_err();

@@ -7,8 +7,8 @@ use super::head::{self, Answered};
 use super::wire::{HeadError, Shared, Wire};
 use crate::http::guard::{Control, Guarded};
 use crate::http::upgrade::{self, Upgraded};
-use crate::http::{Body, EngineError, Incoming, Limits, SendFailure};
-use http::{Method, Request, Response};
+use crate::http::{EngineError, Incoming, Limits, Outgoing, SendFailure};
+use http::{Method, Response};
 use http_body::Body as _;
 use std::any::Any;
 use std::future::poll_fn;
@@ -72,10 +72,10 @@ impl One {
     /// Sends a request and waits for the response's head.
     pub(crate) async fn send(
         &self,
-        request: Request<Body>,
+        request: Outgoing<'_>,
     ) -> Result<Response<Incoming>, SendFailure> {
-        let (parts, body) = request.into_parts();
-        self.control.ask(&parts.method);
+        let method = &request.head.method;
+        self.control.ask(method);
         let encoder = {
             let mut wire = self.wire.borrow_mut();
             if wire.closed || wire.sending {
@@ -84,14 +84,14 @@ impl One {
             // Until the response is over: a future that is dropped leaves it so.
             wire.closed = true;
             wire.out.begin();
-            let length = match body.is_end_stream() {
+            let length = match request.body.is_end_stream() {
                 true => Some(0),
-                false => body.size_hint().exact(),
+                false => request.body.size_hint().exact(),
             };
-            head::write_request(wire.out.small(), &parts, length)
+            head::write_request(wire.out.small(), &request, length)
         };
-        let mut sending = Some(Outbound::new(body, encoder));
-        let answered = poll_fn(|cx| self.poll_answer(cx, &mut sending, &parts.method)).await;
+        let mut sending = Some(Outbound::new(request.body, encoder));
+        let answered = poll_fn(|cx| self.poll_answer(cx, &mut sending, method)).await;
         match answered {
             Ok(answered) => Ok(self.answer(answered, sending)),
             Err(error) => Err(SendFailure {

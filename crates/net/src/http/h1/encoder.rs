@@ -67,7 +67,7 @@ impl Encoder {
     /// Writes a piece of the body. What is more than was announced is left out.
     pub(super) fn data(&mut self, out: &mut Outbox, mut bytes: Bytes) {
         match self {
-            Self::Nothing => return,
+            Self::Nothing => {}
             Self::UntilEnd => out.put(bytes),
             Self::Sized(left) => {
                 // Less than a length where it counts.

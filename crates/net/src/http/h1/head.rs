@@ -2,10 +2,12 @@
 
 use super::decoder::{Chunk, Decoder};
 use super::encoder::Encoder;
-use super::spelling::{Reason, Spelling};
-use crate::http::Limits;
+use super::spelling::{Notes, Reason, Spelling};
+use crate::http::{Limits, Outgoing};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     Version, request, response,
@@ -15,6 +17,10 @@ use std::mem::MaybeUninit;
 
 /// Headers that are parsed without asking for memory.
 const USUAL: usize = 100;
+/// Headers that a proxy adds to a message.
+const ADDED: usize = 12;
+/// Messages whose memory a worker keeps.
+const KEPT: usize = 16;
 /// Longest target of a request.
 const TARGET: usize = 65_534;
 
@@ -78,6 +84,7 @@ type Place = (u32, u32, u32, u32);
 
 thread_local! {
     static PLACES: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A head's fields.
@@ -296,27 +303,49 @@ fn cut(read: &mut BytesMut, length: usize) -> Bytes {
 }
 
 fn fields(head: &Bytes, places: &[Place]) -> Result<Fields, Bad> {
-    let mut headers = HeaderMap::with_capacity(places.len());
-    let mut written = Vec::new();
+    let mut fields = spare(places.len() + ADDED);
+    let mut notes = Notes::default();
     for &(from, to, start, end) in places {
         let name = &head[from as usize..to as usize];
-        if name.iter().any(u8::is_ascii_uppercase) {
-            written.push((from, to));
-        }
+        notes.see(name);
         let name = HeaderName::from_bytes(name).map_err(|_| Bad::Syntax("a header's name"))?;
         let value = head.slice(start as usize..end as usize);
         let value =
             HeaderValue::from_maybe_shared(value).map_err(|_| Bad::Syntax("a header's value"))?;
-        headers.append(name, value);
+        fields.headers.append(name, value);
     }
-    let mut extensions = Extensions::new();
-    if let Some(spelling) = Spelling::new(head, written) {
-        extensions.insert(spelling);
+    if let Some(spelling) = notes.of(head) {
+        fields.extensions.insert(spelling);
     }
-    Ok(Fields {
-        headers,
-        extensions,
-    })
+    Ok(fields)
+}
+
+/// The memory of earlier messages' fields, or new, for so many headers.
+fn spare(headers: usize) -> Fields {
+    let kept = SPARE.with_borrow_mut(Vec::pop);
+    let mut fields = kept.unwrap_or_else(|| Fields {
+        headers: HeaderMap::new(),
+        extensions: Extensions::new(),
+    });
+    fields.headers.reserve(headers);
+    fields
+}
+
+/// Keeps the memory of a message's fields for the next one of this worker.
+pub(crate) fn recycle(mut headers: HeaderMap, mut extensions: Extensions) {
+    if headers.capacity() == 0 || headers.capacity() > 4 * USUAL {
+        return;
+    }
+    headers.clear();
+    extensions.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < KEPT {
+            spare.push(Fields {
+                headers,
+                extensions,
+            });
+        }
+    });
 }
 
 /// The length that the headers tell; the guard lets only one through.
@@ -454,32 +483,47 @@ fn write_status(out: &mut Vec<u8>, parts: &response::Parts, is_10: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a request's head; tells how its body is to be written. `length` is the body's, absent when it is not known.
+/// Writes the head of a request with a body of `length` bytes, absent when that is not known; tells how the body is to be
+/// written.
 pub(super) fn write_request(
     out: &mut Vec<u8>,
-    parts: &request::Parts,
+    request: &Outgoing<'_>,
     length: Option<u64>,
 ) -> Encoder {
-    let headers = &parts.headers;
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+    let head = request.head;
+    out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    write_target(out, &parts.uri, &parts.method);
+    write_target(out, &head.uri, &head.method);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let chunked = match length {
-        Some(_) => false,
-        None if headers.contains_key(TRANSFER_ENCODING) => true,
-        None => !headers.contains_key(CONTENT_LENGTH),
-    };
-    let spelling = parts.extensions.get::<Spelling>();
+    let chunked = length.is_none() && !head.headers.contains_key(CONTENT_LENGTH);
+    let spelling = head.extensions.get::<Spelling>();
     let mut next = 0;
     let mut told = None;
-    for (name, value) in headers {
-        if *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH && (chunked || told.is_some()) {
+    let mut cookies = false;
+    for (name, value) in &head.headers {
+        let is_length = *name == CONTENT_LENGTH;
+        if *name == TRANSFER_ENCODING
+            || is_length && (chunked || told.is_some())
+            || request.set.iter().any(|(set, _)| set == name)
+            || *name == COOKIE && std::mem::replace(&mut cookies, true)
+        {
             continue;
         }
-        if *name == CONTENT_LENGTH {
+        if is_length {
             told = value.to_str().ok().and_then(|text| text.parse().ok());
         }
+        write_name(out, spelling, name, &mut next);
+        out.extend_from_slice(value.as_bytes());
+        if *name == COOKIE {
+            // HTTP/2 clients may send them one by one (RFC 9113 §8.2.3).
+            for more in head.headers.get_all(COOKIE).iter().skip(1) {
+                out.extend_from_slice(b"; ");
+                out.extend_from_slice(more.as_bytes());
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    for (name, value) in request.set {
         write_name(out, spelling, name, &mut next);
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -487,30 +531,37 @@ pub(super) fn write_request(
     let encoder = match (chunked, told, length) {
         (true, ..) => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            Encoder::chunks(headers, true)
+            Encoder::chunks(&head.headers, true)
         }
         (false, Some(told), length) if length != Some(0) => Encoder::sized(told),
-        (false, Some(_), _) | (false, None, None | Some(0)) => Encoder::Nothing,
-        (false, None, Some(length)) => {
+        (false, None, Some(length)) if length > 0 || expects_length(&head.method) => {
             out.extend_from_slice(b"content-length: ");
             write_number(out, length);
             out.extend_from_slice(b"\r\n");
             Encoder::sized(length)
         }
+        (false, ..) => Encoder::Nothing,
     };
     out.extend_from_slice(b"\r\n");
     encoder
 }
 
+// Some servers wait for a body unless they are told of none (RFC 9110 §8.6), but for methods that have none.
+fn expects_length(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+    )
+}
+
+/// In origin form, but for CONNECT, which names a host (RFC 9112 §3.2).
 fn write_target(out: &mut Vec<u8>, uri: &Uri, method: &Method) {
-    match (uri.scheme(), uri.authority(), uri.path_and_query()) {
-        (None, None, Some(path)) => out.extend_from_slice(path.as_str().as_bytes()),
-        (_, Some(authority), _) if *method == Method::CONNECT => {
-            out.extend_from_slice(authority.as_str().as_bytes());
-        }
-        // Seldom, and in the form that it has.
-        _ => out.extend_from_slice(uri.to_string().as_bytes()),
-    }
+    let target = match (uri.authority(), uri.path_and_query()) {
+        (Some(authority), _) if *method == Method::CONNECT => authority.as_str(),
+        (_, Some(path)) => path.as_str(),
+        (_, None) => "/",
+    };
+    out.extend_from_slice(target.as_bytes());
 }
 
 fn write_name(out: &mut Vec<u8>, spelling: Option<&Spelling>, name: &HeaderName, next: &mut usize) {

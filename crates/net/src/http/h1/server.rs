@@ -194,6 +194,7 @@ impl<'a> Server<'a> {
         wire.expects = false;
         let (encoder, goes_on) = head::write_response(wire.out.small(), &parts, &form);
         drop(wire);
+        head::recycle(parts.headers, parts.extensions);
         let encoder = match switched {
             true => Encoder::Nothing,
             false => encoder,
