@@ -55,7 +55,7 @@ async fn ask(sender: &Sender) {
         .header("x-team", "blue")
         .body(Body::Empty);
     let mut sender = sender.share().expect("HTTP/2 is shared");
-    let response = sender.send(request.expect("a request")).await;
+    let response = sender.request(request.expect("a request")).await;
     let response = response.expect("an answer");
     assert_eq!(response.status(), 200, "the request was answered");
     response

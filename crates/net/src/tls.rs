@@ -79,6 +79,7 @@ pub async fn accept(
     config: Arc<ServerConfig>,
     limit: Duration,
 ) -> Result<(Stream, Handshake), TlsFailure> {
+    let may = config.enable_secret_extraction;
     let conn = UnbufferedServerConnection::new(config).map_err(TlsFailure::Refused)?;
     let shake = async {
         let mut first = bytes::BytesMut::new();
@@ -104,7 +105,7 @@ pub async fn accept(
         Ok((done, server_name))
     };
     let ((stream, session), server_name) = bounded(limit, shake).await?;
-    Ok(finish(stream, session, server_name))
+    Ok(finish(stream, session, may, server_name))
 }
 
 /// Puts TLS on `stream` as a client; `name` is asked for and, unless the configuration's verifier does otherwise, must be
@@ -118,10 +119,11 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     limit: Duration,
 ) -> Result<(Stream, Handshake), TlsFailure> {
+    let may = config.enable_secret_extraction;
     let conn = UnbufferedClientConnection::new(config, name).map_err(TlsFailure::Refused)?;
     let session = Session::new(Side::Client(conn), Vec::new());
     let (stream, session) = bounded(limit, complete(stream, session)).await?;
-    Ok(finish(stream, session, None))
+    Ok(finish(stream, session, may, None))
 }
 
 async fn bounded<T>(
@@ -151,7 +153,10 @@ async fn complete(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
             Err(error) => return Err(TlsFailure::Broken(error)),
         };
-        if !session.common().is_handshaking() {
+        if !session
+            .common()
+            .is_some_and(|common| common.is_handshaking())
+        {
             return Ok((stream, session));
         }
         if waits {
@@ -179,23 +184,30 @@ async fn complete(
     }
 }
 
-fn finish(stream: Stream, session: Session, server_name: Option<String>) -> (Stream, Handshake) {
+fn finish(
+    stream: Stream,
+    mut session: Session,
+    may: bool,
+    server_name: Option<String>,
+) -> (Stream, Handshake) {
     let common = session.common();
-    let certificates = common.peer_certificates().unwrap_or_default();
-    let suite = common.negotiated_cipher_suite();
+    let certificates = common.and_then(|common| common.peer_certificates());
+    let certificates = certificates.unwrap_or_default();
+    let suite = common.and_then(|common| common.negotiated_cipher_suite());
     let handshake = Handshake {
         peer_certificates: certificates.to_vec(),
         alpn: common
-            .alpn_protocol()
+            .and_then(|common| common.alpn_protocol())
             .map(|p| String::from_utf8_lossy(p).into_owned()),
         server_name,
-        version: match common.protocol_version() {
+        version: match common.and_then(|common| common.protocol_version()) {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         },
         cipher: suite.map_or_else(String::new, |s| format!("{:?}", s.suite())),
-        resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+        resumed: common.and_then(|common| common.handshake_kind()) == Some(HandshakeKind::Resumed),
     };
+    session.settle(may);
     stream.shared().start_tls(session);
     (stream, handshake)
 }

@@ -80,6 +80,7 @@ pub fn gateway_server(
     };
     let mut server = builder.with_cert_resolver(Arc::new(shown));
     server.alpn_protocols = protocols(options.alpn);
+    server.enable_secret_extraction = true;
     if tls.mode == ServerTlsMode::Simple {
         server.ticketer = Ticketer::new().map_err(refused)?;
         server.send_tls13_tickets = 1;

@@ -73,6 +73,7 @@ impl MeshTls {
         server.ticketer = Ticketer::new().map_err(refused)?;
         // One is enough: a client that resumes gets the next one.
         server.send_tls13_tickets = 1;
+        server.enable_secret_extraction = true;
         Ok(Arc::new(Self {
             server: Arc::new(server),
             clients: [const { OnceLock::new() }; 3],
@@ -88,7 +89,9 @@ impl MeshTls {
         &self.id
     }
 
-    /// Settings for accepting: the client must show a certificate of a member. A client without ALPN is accepted.
+    /// Settings for accepting: the client must show a certificate of a member. A client without ALPN is accepted. As all
+    /// settings here, they let a connection's own code have its keys (`enable_secret_extraction`): records are encrypted
+    /// where they are.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
@@ -115,6 +118,7 @@ impl MeshTls {
             .with_client_cert_resolver(self.own.clone());
         client.alpn_protocols = protocols(names);
         client.resumption = Resumption::in_memory_sessions(SESSIONS);
+        client.enable_secret_extraction = true;
         client
     }
 

@@ -80,6 +80,7 @@ pub fn origin_client(
     };
     client.alpn_protocols = protocols(options.alpn);
     client.resumption = Resumption::in_memory_sessions(256);
+    client.enable_secret_extraction = true;
     Ok((Arc::new(client), warnings))
 }
 

@@ -4,6 +4,10 @@
 //! once, and only what is left of a record, of plaintext or of ciphertext is kept with the connection.
 //! No clock, no waiting: whoever calls reads [`io::ErrorKind::WouldBlock`] and waits for the socket.
 
+mod records;
+
+use records::Records;
+use rustls::ProtocolVersion;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
@@ -25,6 +29,7 @@ const OVERHEAD: usize = 4 * 1024;
 thread_local! {
     static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; PARTIAL + READ]);
     static OUTGOING: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE + OVERHEAD]);
+    static SEALED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(WRITE + OVERHEAD));
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -48,12 +53,23 @@ impl std::fmt::Debug for Side {
 /// A TLS connection without its socket.
 #[derive(Debug)]
 pub(crate) struct Session {
-    side: Side,
+    engine: Engine,
     /// Ciphertext of a record that is not whole yet.
     incoming: Vec<u8>,
     plain: Rest,
     outgoing: Rest,
     end: Option<End>,
+}
+
+/// What turns bytes into plaintext and back.
+#[derive(Debug)]
+enum Engine {
+    /// rustls, which negotiates and, for TLS 1.2, goes on with the records.
+    Whole(Side),
+    /// Keys alone: TLS 1.3 after its handshake.
+    Records(Box<Records>),
+    /// None: taking over failed.
+    Gone,
 }
 
 /// Why no more plaintext will come.
@@ -125,7 +141,7 @@ impl Session {
     /// A connection of `side`; `incoming` was already read from the socket.
     pub(crate) fn new(side: Side, incoming: Vec<u8>) -> Self {
         Self {
-            side,
+            engine: Engine::Whole(side),
             incoming,
             plain: Rest::default(),
             outgoing: Rest::default(),
@@ -133,11 +149,31 @@ impl Session {
         }
     }
 
-    /// What both sides agreed on.
-    pub(crate) fn common(&self) -> &rustls::CommonState {
-        match &self.side {
-            Side::Client(conn) => conn.deref().deref(),
-            Side::Server(conn) => conn.deref().deref(),
+    /// What both sides agreed on; absent after [`Session::settle`].
+    pub(crate) fn common(&self) -> Option<&rustls::CommonState> {
+        match &self.engine {
+            Engine::Whole(Side::Client(conn)) => Some(conn.deref().deref()),
+            Engine::Whole(Side::Server(conn)) => Some(conn.deref().deref()),
+            Engine::Records(_) | Engine::Gone => None,
+        }
+    }
+
+    /// The handshake is done: from here on records of TLS 1.3 are decrypted and encrypted in place, which saves copying
+    /// each byte twice in either direction. `may`: the configuration lets its keys out (`enable_secret_extraction`).
+    pub(crate) fn settle(&mut self, may: bool) {
+        let common = self.common();
+        let is_13 = common.and_then(|common| common.protocol_version());
+        // rustls leaves a message of its own that is cut in two among the bytes, decrypted already.
+        let is_clear = records::is_part(&self.incoming) && self.end.is_none();
+        if !may || !is_clear || is_13 != Some(ProtocolVersion::TLSv1_3) {
+            return;
+        }
+        let Engine::Whole(side) = std::mem::replace(&mut self.engine, Engine::Gone) else {
+            return;
+        };
+        match Records::take_over(side) {
+            Ok(records) => self.engine = Engine::Records(Box::new(records)),
+            Err(error) => self.end = Some(End::Broken(error)),
         }
     }
 
@@ -238,6 +274,24 @@ impl Session {
 
     // Steps until more bytes are needed; says how many of `bytes` are done with.
     fn run(&mut self, bytes: &mut [u8], sink: Sink<'_>) -> usize {
+        if let Engine::Records(records) = &mut self.engine {
+            let plain = &mut self.plain;
+            let mut deliver = |bytes: &[u8]| {
+                let n = if plain.is_empty() { sink(bytes) } else { 0 };
+                plain.push(&bytes[n..]);
+            };
+            let opened = records.open(bytes, &mut deliver, &mut self.outgoing);
+            return match opened {
+                Ok((used, end)) => {
+                    self.end = self.end.take().or(end);
+                    used
+                }
+                Err(error) => {
+                    self.end = Some(End::Broken(error));
+                    bytes.len()
+                }
+            };
+        }
         let mut used = 0;
         loop {
             let (done, step) = self.step(&mut bytes[used..], sink, Act::Read);
@@ -255,7 +309,7 @@ impl Session {
             }
         }
         // The engine may have an alert that tells the peer why. It must see no more input.
-        while self.common().wants_write() {
+        while self.common().is_some_and(|common| common.wants_write()) {
             let _ = self.step(&mut [], sink, Act::Read);
         }
         bytes.len()
@@ -273,13 +327,14 @@ impl Session {
             let n = if plain.is_empty() { sink(bytes) } else { 0 };
             plain.push(&bytes[n..]);
         };
-        match &mut self.side {
-            Side::Client(conn) => {
+        match &mut self.engine {
+            Engine::Whole(Side::Client(conn)) => {
                 handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
             }
-            Side::Server(conn) => {
+            Engine::Whole(Side::Server(conn)) => {
                 handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
             }
+            Engine::Records(_) | Engine::Gone => (0, Ok((Step::Idle, 0))),
         }
     }
 
@@ -287,6 +342,9 @@ impl Session {
     pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], send: Send<'_>) -> io::Result<usize> {
         // Takes no more before the last is gone: the socket's pace is the writer's.
         self.flush(send)?;
+        if matches!(self.engine, Engine::Records(_)) {
+            return self.seal(send, |records, out| records.seal(bufs, WRITE, out));
+        }
         let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
         match (filled.next(), filled.next()) {
             (None, _) => Ok(0),
@@ -310,8 +368,31 @@ impl Session {
         })
     }
 
+    fn seal<T>(
+        &mut self,
+        send: Send<'_>,
+        write: impl FnOnce(&mut Records, &mut Vec<u8>) -> Result<T, rustls::Error>,
+    ) -> io::Result<T> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        if let Some(error) = self.failure() {
+            return Err(invalid(error.clone()));
+        }
+        SEALED.with_borrow_mut(|sealed| {
+            sealed.clear();
+            let Engine::Records(records) = &mut self.engine else {
+                return Err(io::ErrorKind::NotConnected.into());
+            };
+            let done = write(records, sealed).map_err(invalid)?;
+            self.emit(sealed, send)?;
+            Ok(done)
+        })
+    }
+
     /// Ends our half: the peer reads an orderly end after everything that was written.
     pub(crate) fn close(&mut self, send: Send<'_>) -> io::Result<()> {
+        if matches!(self.engine, Engine::Records(_)) {
+            return self.seal(send, Records::close);
+        }
         OUTGOING.with_borrow_mut(|records| {
             let made = self.act(Act::Close, records)?;
             self.emit(&records[..made], send)

@@ -1,5 +1,7 @@
 //! Our two ends against each other and against an independent client, over real sockets.
 
+mod records;
+
 use super::*;
 use crate::copy::{Counts, streams};
 use bytes::{Bytes, BytesMut};
@@ -41,6 +43,7 @@ fn mesh() -> Mesh {
         .with_single_cert(chain.clone(), own(&key))
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec(), b"istio".to_vec()];
+    server.enable_secret_extraction = true;
     let client = client(&roots, rustls::ALL_VERSIONS)
         .with_client_auth_cert(chain.clone(), own(&key))
         .unwrap();
@@ -59,6 +62,7 @@ fn own(key: &[u8]) -> PrivateKeyDer<'static> {
 }
 
 fn with_alpn(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![b"istio".to_vec()];
     Arc::new(config)
 }
