@@ -16,8 +16,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Size of a worker's scratch buffer.
-const SCRATCH: usize = 64 * 1024;
+/// Most bytes that are moved at once.
+const MOST: usize = 64 * 1024;
+/// Size of a worker's scratch buffer: room for the ends of TLS records beside them.
+const SCRATCH: usize = MOST + 1024;
 /// Bytes of one direction after which the kernel moves the rest.
 const MUCH: u64 = 1 << 20;
 /// Size asked for a pipe, in bytes.
@@ -89,7 +91,8 @@ async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<(
 }
 
 fn hop(from: &Shared, to: &Shared, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<Step> {
-    let got = match from.try_read(buffer) {
+    let room = if from.is_plain() { MOST } else { SCRATCH };
+    let got = match from.try_read(&mut buffer[..room]) {
         Ok(0) => return Ok(Step::End),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Moved),

@@ -242,16 +242,7 @@ impl Shared {
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         let read = match self.session() {
             None => self.recv(buf)?,
-            Some(mut session) => {
-                let mut at = 0;
-                let mut sink = |bytes: &[u8]| {
-                    let n = bytes.len().min(buf.len() - at);
-                    buf[at..at + n].copy_from_slice(&bytes[..n]);
-                    at += n;
-                    n
-                };
-                session.read(&mut sink, &mut |b| self.recv(b))?
-            }
+            Some(mut session) => session.read_into(buf, &mut |b| self.recv(b))?,
         };
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)

@@ -17,8 +17,9 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::ops::Deref;
 
-/// Largest piece that is read from the socket at once.
-const READ: usize = 64 * 1024;
+/// Largest piece that is read from the socket at once: four full records, so that a peer that sends much leaves no part of
+/// one behind.
+const READ: usize = 4 * records::FULL;
 /// Most bytes of records that are not whole: what a handshake message may have, and the record that it ends in.
 const PARTIAL: usize = 96 * 1024;
 /// Most plaintext that becomes records at once.
@@ -65,7 +66,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum Engine {
     /// rustls, which negotiates and, for TLS 1.2, goes on with the records.
-    Whole(Side),
+    Whole(Box<Side>),
     /// Keys alone: TLS 1.3 after its handshake.
     Records(Box<Records>),
     /// None: taking over failed.
@@ -141,7 +142,7 @@ impl Session {
     /// A connection of `side`; `incoming` was already read from the socket.
     pub(crate) fn new(side: Side, incoming: Vec<u8>) -> Self {
         Self {
-            engine: Engine::Whole(side),
+            engine: Engine::Whole(Box::new(side)),
             incoming,
             plain: Rest::default(),
             outgoing: Rest::default(),
@@ -151,11 +152,13 @@ impl Session {
 
     /// What both sides agreed on; absent after [`Session::settle`].
     pub(crate) fn common(&self) -> Option<&rustls::CommonState> {
-        match &self.engine {
-            Engine::Whole(Side::Client(conn)) => Some(conn.deref().deref()),
-            Engine::Whole(Side::Server(conn)) => Some(conn.deref().deref()),
-            Engine::Records(_) | Engine::Gone => None,
-        }
+        let Engine::Whole(side) = &self.engine else {
+            return None;
+        };
+        Some(match &**side {
+            Side::Client(conn) => conn.deref().deref(),
+            Side::Server(conn) => conn.deref().deref(),
+        })
     }
 
     /// The handshake is done: from here on records of TLS 1.3 are decrypted and encrypted in place, which saves copying
@@ -171,7 +174,7 @@ impl Session {
         let Engine::Whole(side) = std::mem::replace(&mut self.engine, Engine::Gone) else {
             return;
         };
-        match Records::take_over(side) {
+        match Records::take_over(*side) {
             Ok(records) => self.engine = Engine::Records(Box::new(records)),
             Err(error) => self.end = Some(End::Broken(error)),
         }
@@ -208,21 +211,8 @@ impl Session {
     /// Reads plaintext into `sink`; 0 is an orderly end.
     pub(crate) fn read(&mut self, sink: Sink<'_>, recv: Recv<'_>) -> io::Result<usize> {
         loop {
-            if !self.plain.is_empty() {
-                let n = sink(self.plain.rest());
-                self.plain.take(n);
+            if let Some(n) = self.at_hand(sink)? {
                 return Ok(n);
-            }
-            match &self.end {
-                None => {}
-                Some(End::Said) => return Ok(0),
-                Some(End::Cut) => {
-                    let text = "the peer closed the connection without ending TLS";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
-                }
-                Some(End::Broken(error)) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
-                }
             }
             let n = self.pull(sink, recv)?;
             if n > 0 {
@@ -231,16 +221,93 @@ impl Session {
         }
     }
 
+    /// As [`Session::read`], to the beginning of `into`; saves a copy where that is larger than a record.
+    pub(crate) fn read_into(&mut self, into: &mut [u8], recv: Recv<'_>) -> io::Result<usize> {
+        loop {
+            let mut at = 0;
+            let mut sink = |bytes: &[u8]| {
+                let n = bytes.len().min(into.len() - at);
+                into[at..at + n].copy_from_slice(&bytes[..n]);
+                at += n;
+                n
+            };
+            if let Some(n) = self.at_hand(&mut sink)? {
+                return Ok(n);
+            }
+            if matches!(self.engine, Engine::Whole(_)) {
+                return self.read(&mut sink, recv);
+            }
+            let n = self.pull_with(recv, |session, bytes| session.open_into(bytes, into))?;
+            if n > 0 {
+                return Ok(n);
+            }
+        }
+    }
+
+    /// What can be told without reading: plaintext, or the end.
+    fn at_hand(&mut self, sink: Sink<'_>) -> io::Result<Option<usize>> {
+        if !self.plain.is_empty() {
+            let n = sink(self.plain.rest());
+            self.plain.take(n);
+            return Ok(Some(n));
+        }
+        match &self.end {
+            None => Ok(None),
+            Some(End::Said) => Ok(Some(0)),
+            Some(End::Cut) => {
+                let text = "the peer closed the connection without ending TLS";
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+            }
+            Some(End::Broken(error)) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()))
+            }
+        }
+    }
+
+    fn open_into(&mut self, bytes: &mut [u8], into: &mut [u8]) -> (usize, usize) {
+        let Engine::Records(records) = &mut self.engine else {
+            return (0, 0);
+        };
+        match records.open_into(bytes, into, &mut self.plain, &mut self.outgoing) {
+            Ok((used, filled, end)) => {
+                self.end = self.end.take().or(end);
+                (used, filled)
+            }
+            Err(error) => {
+                self.end = Some(End::Broken(error));
+                (bytes.len(), 0)
+            }
+        }
+    }
+
     /// Reads from the socket once and decrypts into `sink`, keeping what it does not take. Says how much it took, which
     /// is 0 when only TLS's own messages came, or parts of one.
     pub(crate) fn pull(&mut self, sink: Sink<'_>, recv: Recv<'_>) -> io::Result<usize> {
+        self.pull_with(recv, |session, bytes| {
+            let mut taken = 0;
+            let used = session.run(bytes, &mut |bytes| {
+                let n = sink(bytes);
+                taken += n;
+                n
+            });
+            (used, taken)
+        })
+    }
+
+    // Reads once; `open` says how much of that it has used, and how much plaintext was taken.
+    fn pull_with(
+        &mut self,
+        recv: Recv<'_>,
+        open: impl FnOnce(&mut Self, &mut [u8]) -> (usize, usize),
+    ) -> io::Result<usize> {
         INCOMING.with_borrow_mut(|scratch| {
             let held = self.incoming.len();
             if held > PARTIAL {
                 return Err(io::Error::other("a TLS record that does not end"));
             }
             scratch[..held].copy_from_slice(&self.incoming);
-            let got = match recv(&mut scratch[held..held + READ])? {
+            let end = READ.max(held + records::FULL);
+            let got = match recv(&mut scratch[held..end])? {
                 0 => {
                     self.end.get_or_insert(End::Cut);
                     return Ok(0);
@@ -248,12 +315,7 @@ impl Session {
                 got => got,
             };
             self.incoming = Vec::new();
-            let mut taken = 0;
-            let used = self.run(&mut scratch[..held + got], &mut |bytes| {
-                let n = sink(bytes);
-                taken += n;
-                n
-            });
+            let (used, taken) = open(self, &mut scratch[..held + got]);
             if self.end.is_none() {
                 self.incoming = scratch[used..held + got].to_vec();
             }
@@ -327,14 +389,16 @@ impl Session {
             let n = if plain.is_empty() { sink(bytes) } else { 0 };
             plain.push(&bytes[n..]);
         };
-        match &mut self.engine {
-            Engine::Whole(Side::Client(conn)) => {
+        let Engine::Whole(side) = &mut self.engine else {
+            return (0, Ok((Step::Idle, 0)));
+        };
+        match &mut **side {
+            Side::Client(conn) => {
                 handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
             }
-            Engine::Whole(Side::Server(conn)) => {
+            Side::Server(conn) => {
                 handle(conn.process_tls_records(bytes), &mut deliver, outgoing, act)
             }
-            Engine::Records(_) | Engine::Gone => (0, Ok((Step::Idle, 0))),
         }
     }
 

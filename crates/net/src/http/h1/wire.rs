@@ -155,6 +155,10 @@ impl Wire {
             };
             match found {
                 Found::Data(bytes) => {
+                    if self.read.is_empty() {
+                        // The next piece finds memory that somebody has just let go of, warm; an idle connection holds none.
+                        self.read = BytesMut::new();
+                    }
                     self.if_over();
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }

@@ -17,6 +17,8 @@ const HEAD: usize = 5;
 const TAG: usize = 16;
 /// Most plaintext of one record (RFC 8446 §5.1).
 pub(super) const PLAIN: usize = 1 << 14;
+/// A record with as much plaintext as it may have, without padding.
+pub(super) const FULL: usize = HEAD + PLAIN + 1 + TAG;
 /// Most bytes behind a head (RFC 8446 §5.2).
 const LARGEST: usize = PLAIN + 256;
 /// Records after which we take new keys: far below what AES-GCM allows (RFC 8446 §5.5: 2^24.5).
@@ -158,6 +160,59 @@ impl Records {
         Ok((used, None))
     }
 
+    /// As [`Records::open`], with plaintext put to the beginning of `into` for as long as whole records find room there, and
+    /// into `plain` behind that. Says how many bytes of `into` are filled as well.
+    ///
+    /// # Errors
+    /// As [`Records::open`].
+    pub(super) fn open_into(
+        &mut self,
+        bytes: &mut [u8],
+        into: &mut [u8],
+        plain: &mut Rest,
+        outgoing: &mut Rest,
+    ) -> Result<(usize, usize, Option<End>), Error> {
+        let (mut used, mut filled) = (0, 0);
+        while let Some(Ok(length)) = whole(&bytes[used..]) {
+            let room = &mut into[filled..];
+            let body = length - HEAD;
+            if !plain.is_empty() || body < TAG || room.len() < body - TAG {
+                break;
+            }
+            let (head, body) = bytes[used..used + length].split_at(HEAD);
+            let (body, tag) = body.split_at(body.len() - TAG);
+            let room = &mut room[..body.len()];
+            let done = self.open_apart((head, body, tag), room, outgoing);
+            used += length;
+            match done {
+                Ok(Opened::Data(data)) => filled += data.len(),
+                Ok(Opened::Other) => {}
+                Ok(Opened::End) => return Ok((used, filled, Some(End::Said))),
+                Err(error) => {
+                    self.accuse(&error, outgoing);
+                    return Err(error);
+                }
+            }
+        }
+        let mut deliver = |bytes: &[u8]| plain.push(bytes);
+        let (more, end) = self.open(&mut bytes[used..], &mut deliver, outgoing)?;
+        Ok((used + more, filled, end))
+    }
+
+    /// Decrypts a record (head, body, tag) to somewhere else.
+    fn open_apart<'b>(
+        &mut self,
+        (head, body, tag): (&[u8], &[u8], &[u8]),
+        into: &'b mut [u8],
+        outgoing: &mut Rest,
+    ) -> Result<Opened<'b>, Error> {
+        let nonce = self.opening.nonce()?;
+        let key = &self.opening.key;
+        key.open_separate_gather(nonce, Aad::from(head), body, tag, into)
+            .map_err(|_| Error::DecryptError)?;
+        self.meaning(into, outgoing)
+    }
+
     fn open_one<'b>(
         &mut self,
         record: &'b mut [u8],
@@ -165,11 +220,12 @@ impl Records {
     ) -> Result<Opened<'b>, Error> {
         let (head, body) = record.split_at_mut(HEAD);
         let nonce = self.opening.nonce()?;
-        let opened = self
-            .opening
-            .key
-            .open_in_place(nonce, Aad::from(&*head), body);
-        let plain: &[u8] = opened.map_err(|_| Error::DecryptError)?;
+        let key = &self.opening.key;
+        let opened = key.open_in_place(nonce, Aad::from(&*head), body);
+        self.meaning(opened.map_err(|_| Error::DecryptError)?, outgoing)
+    }
+
+    fn meaning<'b>(&mut self, plain: &'b [u8], outgoing: &mut Rest) -> Result<Opened<'b>, Error> {
         // Padding is zeros behind the type.
         let end = plain.iter().rposition(|byte| *byte != 0);
         let end = end.ok_or(PeerMisbehaved::IllegalTlsInnerPlaintext)?;
