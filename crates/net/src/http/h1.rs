@@ -14,6 +14,7 @@ mod head;
 pub(super) mod server;
 mod spelling;
 mod wire;
+mod write;
 
 use http::request;
 

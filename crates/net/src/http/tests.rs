@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{Request, Response};
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -246,5 +247,132 @@ fn a_client_that_is_answered_early_may_go_on_sending_for_a_moment() {
         for _ in 0..3 {
             client.write_all(b"more").await.unwrap();
         }
+    });
+}
+
+/// What a server that echoes answers to these bytes, all that it says until it ends the connection.
+async fn told(bytes: &[u8]) -> String {
+    let mut client = echo(Version::Http1, Limits::default()).await;
+    client.write_all(bytes).await.unwrap();
+    let mut all = Vec::new();
+    let _ = client.read_to_end(&mut all).await;
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn messages_have_the_form_that_the_client_understands() {
+    let check = |request: &'static str, expected: &'static str| {
+        run(async move { assert_eq!(told(request.as_bytes()).await, expected, "{request}") });
+    };
+    check(
+        "POST / HTTP/1.0\r\ncontent-length: 2\r\n\r\nhi",
+        "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+    );
+    check(
+        "POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhiGET / HTTP/1.0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nhiHTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+    );
+    check(
+        "POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\nx-sum: 3\r\nx-other: 1\r\n\r\n\
+         HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\nx-sum: 3\r\n\r\n\
+         HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
+    );
+    check(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: x, Close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n",
+    );
+}
+
+/// An application that answers each connection's request with these bytes, and says what it was sent.
+fn application(
+    answers: &'static [&'static str],
+) -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for answer in answers {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let _ = say.send(String::from_utf8(head).unwrap());
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (address, said)
+}
+
+#[test]
+fn answers_end_where_they_say_and_the_connection_is_used_again() {
+    run(async {
+        let (address, said) = application(&[
+            "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 Fine\r\nX-Odd: 1\r\ncontent-length: 2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;x\r\none\r\n0\r\nx-sum: 1\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\nuntil the end",
+        ]);
+        let stream = Stream::new(TcpStream::connect(address).await.unwrap(), Bytes::new());
+        let mut sender = open(stream, Version::Http1, &Limits::default())
+            .await
+            .unwrap();
+        let expected = ["hi", "one", "", "", "until the end"];
+        for (n, body) in expected.into_iter().enumerate() {
+            assert!(sender.ready().await, "{n}");
+            let method = if n == 3 { "HEAD" } else { "GET" };
+            let request = Request::builder().method(method).uri("http://a/x?y");
+            let request = request.header("host", "a").body(Body::Empty).unwrap();
+            let response = sender.request(request).await.unwrap();
+            let whole = response.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().is_some(), n == 1);
+            assert_eq!(whole.to_bytes(), body);
+        }
+        assert!(!sender.ready().await, "it has ended");
+        let head = said.recv().unwrap();
+        assert_eq!(head, "GET /x?y HTTP/1.1\r\nhost: a\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_request_that_is_answered_early_is_sent_to_its_end_beside_its_answer() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (go_on, wait) = tokio::sync::oneshot::channel();
+        let application = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = vec![0; 1024];
+            let n = stream.read(&mut read).await.unwrap();
+            assert!(read[..n].starts_with(b"POST / HTTP/1.1\r\n"));
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly";
+            stream.write_all(answer).await.unwrap();
+            go_on.send(()).unwrap();
+            let mut rest = Vec::new();
+            while !rest.ends_with(b"4\r\nlate\r\n0\r\n\r\n") {
+                assert!(stream.read_buf(&mut rest).await.unwrap() > 0);
+            }
+        };
+        let calling = async {
+            let stream = Stream::new(TcpStream::connect(address).await.unwrap(), Bytes::new());
+            let mut sender = open(stream, Version::Http1, &Limits::default())
+                .await
+                .unwrap();
+            let late = futures::stream::once(async {
+                wait.await.unwrap();
+                Ok::<_, BodyError>(http_body::Frame::data(Bytes::from_static(b"late")))
+            });
+            let body = Body::wrap(StreamBody::new(late));
+            let request = Request::post("/").header("host", "a").body(body).unwrap();
+            let response = sender.request(request).await.unwrap();
+            let whole = response.into_body().collect().await.unwrap();
+            assert_eq!(whole.to_bytes(), "early");
+            assert!(sender.ready().await, "once the request is out");
+        };
+        tokio::join!(application, calling);
     });
 }

@@ -5,6 +5,7 @@ use super::body::{Inbound, Outbound};
 use super::decoder::Decoder;
 use super::head::{self, Answered};
 use super::wire::{HeadError, Shared, Wire};
+use super::write;
 use crate::http::guard::{Control, Guarded};
 use crate::http::upgrade::{self, Upgraded};
 use crate::http::{EngineError, Incoming, Limits, Outgoing, SendFailure};
@@ -88,7 +89,7 @@ impl One {
                 true => Some(0),
                 false => request.body.size_hint().exact(),
             };
-            head::write_request(wire.out.small(), &request, length)
+            write::request(wire.out.small(), &request, length)
         };
         let mut sending = Some(Outbound::new(request.body, encoder));
         let answered = poll_fn(|cx| self.poll_answer(cx, &mut sending, method)).await;

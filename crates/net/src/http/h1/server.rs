@@ -7,8 +7,9 @@
 use super::body::{Inbound, Outbound};
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use super::head::{self, Asked, Bad, Form};
+use super::head::{self, Asked, Bad};
 use super::wire::{HeadError, Shared, Wire};
+use super::write::{self, Form};
 use crate::http::guard::Guarded;
 use crate::http::server::{Activity, Busy, Told};
 use crate::http::upgrade::{self, Upgraded};
@@ -112,7 +113,7 @@ impl<'a> Server<'a> {
         };
         let encoder = {
             let mut wire = self.wire.borrow_mut();
-            head::write_response(wire.out.small(), &parts, &form).0
+            write::response(wire.out.small(), &parts, &form).0
         };
         let mut outbound = Outbound::new(body, encoder);
         poll_fn(|cx| outbound.poll(&self.wire, cx)).await?;
@@ -192,7 +193,7 @@ impl<'a> Server<'a> {
         // It has waited in vain: leave after a response would look like one to the next request.
         said.unheard.set(wire.expects);
         wire.expects = false;
-        let (encoder, goes_on) = head::write_response(wire.out.small(), &parts, &form);
+        let (encoder, goes_on) = write::response(wire.out.small(), &parts, &form);
         drop(wire);
         head::recycle(parts.headers, parts.extensions);
         let encoder = match switched {

@@ -136,10 +136,12 @@ async fn settings_that_keep_their_keys_work_with_those_that_do_not() {
             let sent: Vec<u8> = (0..size).map(|i| i as u8).collect();
             let mut got = vec![0; size];
             let (wrote, read) = tokio::join!(client.write_all(&sent), server.read_exact(&mut got));
-            (wrote.unwrap(), read.unwrap());
+            wrote.unwrap();
+            read.unwrap();
             assert!(got == sent);
             let (wrote, read) = tokio::join!(server.write_all(&sent), client.read_exact(&mut got));
-            (wrote.unwrap(), read.unwrap());
+            wrote.unwrap();
+            read.unwrap();
             assert!(got == sent);
         }
     }
