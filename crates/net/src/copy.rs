@@ -73,9 +73,14 @@ async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<(
     let is_plain = from.is_plain() && to.is_plain();
     let start = count.get();
     while !is_plain || count.get() - start < MUCH {
-        from.readable().await;
         match BUFFER.with_borrow_mut(|buffer| hop(from, to, buffer, count))? {
-            Step::Moved => to.flush().await?,
+            Step::Moved => {
+                // Two peers that are always ready must not keep the worker to themselves.
+                tokio::task::coop::consume_budget().await;
+                to.flush().await?;
+            }
+            // Not for what TLS has to say: what comes is decrypted where it is wanted.
+            Step::Nothing => from.tcp().readable().await?,
             Step::Left(rest) => pass(to, &rest, count).await?,
             Step::End => {
                 to.finish().await;
@@ -95,7 +100,7 @@ fn hop(from: &Shared, to: &Shared, buffer: &mut [u8], count: &Cell<u64>) -> io::
     let got = match from.try_read(&mut buffer[..room]) {
         Ok(0) => return Ok(Step::End),
         Ok(n) => n,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Moved),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Nothing),
         Err(error) => return Err(error),
     };
     let put = match to.try_write(&[IoSlice::new(&buffer[..got])]) {
@@ -164,6 +169,8 @@ fn carry(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
 
 enum Step {
     Moved,
+    /// There is nothing to read.
+    Nothing,
     Left(Vec<u8>),
     End,
 }
