@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
@@ -18,6 +19,10 @@ pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
                 operator: Operator::Simple(simple),
                 most: None,
             } if direct(*simple, record, out) => {}
+            Part::Value {
+                operator: Operator::StartTime(None),
+                most: None,
+            } if iso_time(record.started, out) => {}
             Part::Value { operator, most } => match value(operator, record) {
                 Some(value) => one_line(cut(&value, *most), out),
                 None => out.push(b'-'),
@@ -28,7 +33,11 @@ pub(super) fn text(parts: &[Part], record: &Record, out: &mut Vec<u8>) {
 
 // A header may hold anything: a line stays one line.
 fn one_line(value: &str, out: &mut Vec<u8>) {
-    if value.bytes().any(|b| b.is_ascii_control()) {
+    // Without a way out in the middle, many bytes are looked at in one step.
+    if value
+        .bytes()
+        .fold(false, |any, b| any | b.is_ascii_control())
+    {
         let plain = |b: u8| if b.is_ascii_control() { b' ' } else { b };
         out.extend(value.bytes().map(plain));
     } else {
@@ -45,13 +54,35 @@ fn direct(simple: Simple, record: &Record, out: &mut Vec<u8>) -> bool {
         Simple::Remote => record.remote,
         _ => None,
     };
-    // Writing to memory cannot fail.
-    let written = match (address, number(simple, record)) {
-        (Some(address), _) => write!(out, "{address}"),
-        (None, Some(number)) => write!(out, "{number}"),
+    match (address, number(simple, record)) {
+        (Some(SocketAddr::V4(address)), _) => {
+            for (at, part) in address.ip().octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                digits(part.into(), 1, out);
+            }
+            out.push(b':');
+            digits(address.port().into(), 1, out);
+        }
+        // Writing to memory cannot fail.
+        (Some(address), _) => return write!(out, "{address}").is_ok(),
+        (None, Some(number)) => digits(number, 1, out),
         (None, None) => return false,
-    };
-    written.is_ok()
+    }
+    true
+}
+
+/// A number with at least so many digits, without the formatter's machinery: a line has a dozen of them.
+fn digits(mut number: u64, least: usize, out: &mut Vec<u8>) {
+    let mut text = [b'0'; 20];
+    let mut at = text.len();
+    while number > 0 || text.len() - at < least {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&text[at..]);
 }
 
 /// As a header's value: what is absent is nothing (Envoy), but for flags.
@@ -186,7 +217,9 @@ fn simple_text(simple: Simple, record: &Record) -> Option<Cow<'_, str>> {
 // Default: ISO 8601 with milliseconds (Envoy). `%3f` and the like are what jiff calls them too.
 fn start_time(record: &Record, format: Option<&str>) -> Option<Cow<'static, str>> {
     let Some(format) = format else {
-        return iso_time(record.started).map(Cow::from);
+        let mut text = Vec::new();
+        let text = iso_time(record.started, &mut text).then_some(text)?;
+        return String::from_utf8(text).ok().map(Cow::from);
     };
     let started = Timestamp::try_from(record.started).ok()?;
     // A format that jiff does not know leaves the column empty rather than the line broken.
@@ -200,15 +233,44 @@ thread_local! {
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
-// The lines of a second share all but their milliseconds.
-fn iso_time(at: SystemTime) -> Option<String> {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+// The lines of a second share all but their milliseconds. Says whether there is such a time.
+fn iso_time(at: SystemTime, out: &mut Vec<u8>) -> bool {
+    let Ok(since) = at.duration_since(SystemTime::UNIX_EPOCH) else {
+        return false;
+    };
     SECOND.with_borrow_mut(|(second, begin)| {
         if *second != since.as_secs() || begin.is_empty() {
-            let text = format!("{:.3}", Timestamp::try_from(at).ok()?);
-            let (before, _) = text.split_once('.')?;
+            let Ok(time) = Timestamp::try_from(at) else {
+                return false;
+            };
+            let text = format!("{time:.3}");
+            let before = text.split_once('.').map_or("", |(before, _)| before);
             (*second, *begin) = (since.as_secs(), before.to_owned());
         }
-        Some(format!("{begin}.{:03}Z", since.subsec_millis()))
+        out.extend_from_slice(begin.as_bytes());
+        out.push(b'.');
+        digits(since.subsec_millis().into(), 3, out);
+        out.push(b'Z');
+        true
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_digits() {
+        for (number, least, expected) in [
+            (0, 1, "0"),
+            (7, 3, "007"),
+            (255, 1, "255"),
+            (1000, 3, "1000"),
+            (u64::MAX, 1, "18446744073709551615"),
+        ] {
+            let mut out = Vec::new();
+            digits(number, least, &mut out);
+            assert_eq!(out, expected.as_bytes());
+        }
+    }
 }
