@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Most bytes that are moved at once.
-const MOST: usize = 64 * 1024;
+const MOST: usize = 128 * 1024;
 /// Size of a worker's scratch buffer: room for the ends of TLS records beside them.
 const SCRATCH: usize = MOST + 1024;
 /// Bytes of one direction after which the kernel moves the rest.

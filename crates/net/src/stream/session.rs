@@ -16,13 +16,13 @@ use std::io::{self, IoSlice};
 use std::ops::Deref;
 use step::{Act, Step, handle};
 
-/// Largest piece that is read from the socket at once: four full records, so that a peer that sends much leaves no part of
+/// Largest piece that is read from the socket at once: eight full records, so that a peer that sends much leaves no part of
 /// one behind.
-const READ: usize = 4 * records::FULL;
+const READ: usize = 8 * records::FULL;
 /// Most bytes of records that are not whole: what a handshake message may have, and the record that it ends in.
 const PARTIAL: usize = 96 * 1024;
 /// Most plaintext that becomes records at once.
-const WRITE: usize = 64 * 1024;
+const WRITE: usize = 128 * 1024;
 /// What records add to [`WRITE`] bytes of plaintext, rounded up; messages of TLS itself are small.
 const OVERHEAD: usize = 4 * 1024;
 

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 const HEAD: usize = 16 * 1024;
 /// Room for the first read of a body, and for later ones when bodies turn out to be large.
 const FIRST: usize = 16 * 1024;
-const LATER: usize = 64 * 1024;
+const LATER: usize = 128 * 1024;
 
 /// What a client is told that waits for leave to send its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
