@@ -5,7 +5,7 @@
 #![no_main]
 
 use httparse::{EMPTY_HEADER, Header, Status};
-use lateen_net::http::fuzz::{Messages, Reader, Stopped};
+use lateen_net::http::fuzz::{Messages, Reader, Stopped, requests};
 use libfuzzer_sys::fuzz_target;
 
 /// Longest line of a chunk's size; of longer ones it may depend on the cuts what is wrong with them.
@@ -47,7 +47,32 @@ fuzz_target!(|data: &[u8]| {
     };
     compare(bytes, &whole, &read(connection, bytes, some));
     follow(connection, &bytes[..whole.good]);
+    if mode & 7 == 0 {
+        engine(&bytes[..whole.good]);
+    }
 });
+
+/// The engine behind the guard finds the requests that the guard has counted, no others.
+fn engine(bytes: &[u8]) {
+    let mut reader = Reader::new(Messages::Requests);
+    let mut good = 0;
+    while good < bytes.len() {
+        let (n, stopped) = reader.look(&bytes[good..]);
+        good += n;
+        match stopped {
+            None => {}
+            Some(Stopped::Held) => reader.release(false),
+            Some(Stopped::Bad { .. }) => break,
+        }
+    }
+    if let Some(found) = requests(&bytes[..good]) {
+        assert_eq!(
+            found,
+            reader.heads(),
+            "requests that one of both does not see"
+        );
+    }
+}
 
 /// What became of bytes.
 #[derive(Debug)]

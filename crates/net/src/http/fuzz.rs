@@ -1,4 +1,5 @@
-//! What the fuzz target of HTTP/1 sees of framing. It is not in ordinary builds, and adds nothing of its own.
+//! What the fuzz target of HTTP/1 sees of framing and of the engine behind it. It is not in ordinary builds, and adds
+//! nothing of its own.
 
 use super::Violation;
 use super::framing::{Asked, Framing, Side, Stop};
@@ -64,6 +65,11 @@ impl Reader {
         (look.good, stopped)
     }
 
+    /// How many heads of requests were whole.
+    pub fn heads(&self) -> u64 {
+        self.0.heads()
+    }
+
     /// Whether a head has begun that is not whole.
     pub fn is_in_head(&self) -> bool {
         self.0.is_in_head()
@@ -73,4 +79,10 @@ impl Reader {
     pub fn release(&mut self, switched: bool) {
         self.0.release(switched);
     }
+}
+
+/// How many requests the engine finds in bytes that are good; absent: there is one that it refuses, as too large for
+/// example. It stops behind CONNECT, as nothing can follow its refusal.
+pub fn requests(bytes: &[u8]) -> Option<u64> {
+    super::h1::requests(bytes)
 }

@@ -22,3 +22,33 @@ use http::request;
 pub fn recycle(head: request::Parts) {
     head::recycle(head.headers, head.extensions);
 }
+
+/// How many requests are in `bytes` (see [`super::fuzz::requests`]).
+#[cfg(fuzzing)]
+pub(super) fn requests(bytes: &[u8]) -> Option<u64> {
+    use decoder::Found;
+    let limits = super::Limits::default();
+    let mut read = bytes::BytesMut::from(bytes);
+    let mut count = 0;
+    loop {
+        let asked = match head::request(&mut read, &limits) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Some(count),
+            Err(_) => return None,
+        };
+        count += 1;
+        if asked.parts.method == http::Method::CONNECT {
+            return Some(count);
+        }
+        let mut body = asked.body;
+        loop {
+            match body.next(&mut read) {
+                Ok(Found::End) => break,
+                Ok(Found::Nothing) => return Some(count),
+                Ok(Found::Data(_) | Found::Trailers(_)) => {}
+                // Trailers may be beyond a bound that the guard does not know.
+                Err(_) => return None,
+            }
+        }
+    }
+}
