@@ -279,7 +279,7 @@ impl Engine {
             Event::MeshConfig(delta) => (4, graph.take(graph.sources.mesh_text, delta)),
             Event::Node(delta) => (5, graph.take(graph.sources.nodes, delta)),
             Event::Istio(kind, delta) => {
-                let delta = self.keep_books(kind, delta);
+                let delta = self.keep_books(kind, *delta);
                 let source = self.graph.sources.istio(kind);
                 let events = &self.parts.metrics.config_events;
                 events.add(event_name(&delta), 1);

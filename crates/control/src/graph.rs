@@ -18,7 +18,6 @@ use crate::jwks::Keys;
 use crate::pages::Counts;
 use crate::source::{Delta, Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lateen_api::mesh_config::MeshConfig;
 use lateen_api::notice::Notice;
 use lateen_base::Str;
@@ -27,6 +26,7 @@ use lateen_model::resource::{Key, Kind, Resource};
 use lateen_translate::mesh::Mesh;
 use lateen_translate::pod::Pod;
 use lateen_translate::service_entry::Allocated;
+use lateen_translate::slice::Slice;
 use lateen_xds::encoded::Encoded;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +88,7 @@ impl fmt::Display for ObjectId {
 #[derive(Clone, Copy)]
 pub(crate) struct Sources {
     pub(crate) services: Collection<Id, Service>,
-    pub(crate) slices: Collection<Id, EndpointSlice>,
+    pub(crate) slices: Collection<Id, Slice>,
     /// Where nodes are, as `region/zone/subzone`.
     pub(crate) nodes: Collection<Id, Str>,
     pub(crate) pods: Collection<Id, Pod>,

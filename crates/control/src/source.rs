@@ -21,6 +21,7 @@ use lateen_api::notice::Notice;
 use lateen_api::object::Object;
 use lateen_base::Str;
 use lateen_translate::pod::{Pod, Words};
+use lateen_translate::slice::Slice;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -188,12 +189,12 @@ pub(crate) enum Delta<T> {
 pub(crate) enum Event {
     Namespace(Delta<BTreeMap<String, String>>),
     Service(Box<Delta<Service>>),
-    EndpointSlice(Delta<EndpointSlice>),
+    EndpointSlice(Delta<Slice>),
     Pod(Delta<Pod>),
     MeshConfig(Delta<String>),
     /// Where nodes are, as `region/zone/subzone`.
     Node(Delta<Str>),
-    Istio(IstioKind, Delta<(Written, Books)>),
+    Istio(IstioKind, Box<Delta<(Written, Books)>>),
 }
 
 /// A change and when it was seen.
@@ -219,7 +220,7 @@ pub(crate) fn start(
         shutdown: shutdown.clone(),
     };
     let all = watcher::Config::default();
-    let mut words = Words::default();
+    let (mut of_slices, mut of_pods) = (Words::default(), Words::default());
     tokio::spawn(follow::follow(
         Api::<Namespace>::all(client.clone()),
         all.clone(),
@@ -237,14 +238,14 @@ pub(crate) fn start(
     tokio::spawn(follow::follow(
         Api::<EndpointSlice>::all(client.clone()),
         all.clone(),
-        slim::endpoint_slice,
+        move |slice| slim::endpoint_slice(&slice, &mut of_slices),
         Event::EndpointSlice,
         out.clone(),
     ));
     tokio::spawn(follow::follow(
         Api::<lean::Pod>::all(client.clone()),
         all.clone(),
-        move |pod: lean::Pod| slim::pod(&pod.0, &mut words),
+        move |pod: lean::Pod| slim::pod(&pod.0, &mut of_pods),
         Event::Pod,
         out.clone(),
     ));
@@ -268,7 +269,7 @@ pub(crate) fn start(
             Api::<DynamicObject>::all_with(client.clone(), &kind.resource()),
             all.clone(),
             move |object| slim::istio(kind, object),
-            move |delta| Event::Istio(kind, delta),
+            move |delta| Event::Istio(kind, Box::new(delta)),
             out.clone(),
         ));
     }

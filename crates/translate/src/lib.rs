@@ -24,6 +24,7 @@ pub mod review;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;
+pub mod slice;
 pub mod tls;
 pub mod virtual_service;
 pub mod workload;

@@ -60,9 +60,7 @@ impl Pod {
             health: health(pod),
         }
     }
-}
 
-impl Pod {
     /// Whether it can serve or call at all: it has an address and has not ended.
     pub fn is_alive(&self) -> bool {
         !self.addresses.is_empty() && !self.has_ended

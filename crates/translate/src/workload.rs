@@ -2,9 +2,10 @@
 
 use crate::mesh::Mesh;
 use crate::pod::Pod;
+use crate::slice::{Member, Slice};
 use crate::{Translated, service, service_entry};
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointConditions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lateen_api::meta::Config;
 use lateen_api::service_entry::ServiceEntry;
@@ -21,7 +22,7 @@ pub struct Backing<'a> {
     /// The Service, whose port numbers clients use.
     pub service: &'a core::Service,
     /// A slice labelled with the Service's name, of the same namespace.
-    pub slice: &'a EndpointSlice,
+    pub slice: &'a Slice,
 }
 
 /// What a pod is translated from.
@@ -162,16 +163,10 @@ pub(crate) fn slice_ports(backing: Backing<'_>) -> BTreeMap<u16, u16> {
     let mut ports = BTreeMap::new();
     for port in declared {
         let name = port.name.as_deref().unwrap_or_default();
-        let target = backing
-            .slice
-            .ports
-            .iter()
-            .flatten()
-            .find(|p| p.name.as_deref().unwrap_or_default() == name)
-            .and_then(|p| p.port);
-        if let (Ok(number), Some(Ok(target))) =
-            (u16::try_from(port.port), target.map(u16::try_from))
-        {
+        let mut named = backing.slice.ports.iter();
+        let target = named.find(|port| *port.name == *name);
+        let target = target.and_then(|port| port.number);
+        if let (Ok(number), Some(target)) = (u16::try_from(port.port), target) {
             ports.insert(number, target);
         }
     }
@@ -182,24 +177,15 @@ fn services(inputs: &Inputs<'_>) -> BTreeMap<ServiceKey, ServicePorts> {
     let pod = inputs.pod;
     let mut services = BTreeMap::<ServiceKey, ServicePorts>::new();
     for backing in inputs.backings {
-        let namespace = backing.slice.metadata.namespace.as_deref();
-        let is_ours = |target: &core::ObjectReference| {
-            target.kind.as_deref() == Some("Pod")
-                && target.name.as_deref() == Some(&*pod.name)
-                && target.namespace.as_deref().or(namespace) == Some(&*pod.namespace)
-        };
-        let endpoint = backing
-            .slice
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.target_ref.as_ref().is_some_and(is_ours));
-        let Some(endpoint) = endpoint else {
+        let is_ours =
+            |member: &&Member| member.name == pod.name && member.namespace == pod.namespace;
+        let Some(member) = backing.slice.pods.iter().find(is_ours) else {
             continue;
         };
         let served = ServicePorts {
             ports: slice_ports(*backing),
-            health: health(endpoint.conditions.as_ref()),
-            hostname: endpoint.hostname.as_deref().map(Str::from),
+            health: member.state.health,
+            hostname: member.state.hostname.clone(),
         };
         services
             .entry(service::key(&backing.service.metadata, inputs.mesh))

@@ -88,7 +88,7 @@ impl Running {
         self.send(Event::MeshConfig(Delta::Replace(Vec::new())))
             .await;
         for kind in IstioKind::ALL {
-            self.send(Event::Istio(kind, Delta::Replace(Vec::new())))
+            self.send(Event::Istio(kind, Box::new(Delta::Replace(Vec::new()))))
                 .await;
         }
     }
@@ -109,7 +109,7 @@ impl Running {
             "spec": { "hosts": [name], "http": [{ "route": [{ "destination": { "host": name } }] }] },
         }));
         let delta = Delta::Set(Id::new("shop", name), (written, Books::default()));
-        self.send(Event::Istio(IstioKind::VirtualService, delta))
+        self.send(Event::Istio(IstioKind::VirtualService, Box::new(delta)))
             .await;
     }
 
@@ -199,7 +199,7 @@ fn db(status: Value) -> Event {
         ..Books::default()
     };
     let delta = Delta::Set(Id::new("shop", "db"), (written, books));
-    Event::Istio(IstioKind::ServiceEntry, delta)
+    Event::Istio(IstioKind::ServiceEntry, Box::new(delta))
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,6 @@ use super::{ObjectId, Results, Sources};
 use crate::credentials::needs::Ask;
 use crate::source::{Id, IstioKind, Written};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lateen_api::mesh_config::{self, MeshConfig};
 use lateen_api::meta::Config;
 use lateen_api::notice::{Notice, any_error};
@@ -22,6 +21,7 @@ use lateen_model::workload::Health;
 use lateen_translate::mesh::Mesh;
 use lateen_translate::pod::Pod;
 use lateen_translate::service_entry::Allocated;
+use lateen_translate::slice::Slice;
 use lateen_translate::workload::Backing;
 use lateen_translate::{
     Translated, endpoint_slice, mesh, service, service_entry, workload, workload_entry,
@@ -51,9 +51,6 @@ impl From<Translated> for Outcome {
 type Outcomes = Collection<ObjectId, Outcome>;
 pub(super) type InForce = Collection<ObjectId, Arc<[Made]>>;
 type Entries = Collection<Id, Config<ServiceEntry>>;
-
-/// Label of an EndpointSlice that names its Service (Kubernetes: `kubernetes.io/service-name`).
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Makes every collection.
 pub(super) fn build(graph: &mut Graph, domain: &str) -> (Sources, Results) {
@@ -318,12 +315,10 @@ fn selecting_entries(graph: &mut Graph, entries: Entries) -> Index<Str, Id, Conf
     })
 }
 
-fn service_of(slice: &EndpointSlice, namespace: &Str) -> Option<Id> {
-    let labels = slice.metadata.labels.as_ref()?;
-    let name = labels.get(SERVICE_NAME)?;
+fn service_of(slice: &Slice) -> Option<Id> {
     Some(Id {
-        namespace: Str::clone(namespace),
-        name: name.as_str().into(),
+        namespace: Str::clone(&slice.namespace),
+        name: Str::clone(slice.service.as_ref()?),
     })
 }
 
@@ -333,18 +328,12 @@ fn pods(
     entries: Entries,
     mesh: Collection<(), Mesh>,
 ) -> Outcomes {
-    let slices_by_pod = graph.index("slices by pod", sources.slices, |id, slice| {
-        let targets = slice.endpoints.iter().filter_map(|e| e.target_ref.as_ref());
-        let pods = targets.filter(|target| target.kind.as_deref() == Some("Pod"));
-        pods.filter_map(|target| {
-            let namespace = match target.namespace.as_deref() {
-                Some(other) if *other != *id.namespace => other.into(),
-                _ => Str::clone(&id.namespace),
-            };
-            let name = target.name.as_deref()?.into();
-            Some(Id { namespace, name })
-        })
-        .collect()
+    let slices_by_pod = graph.index("slices by pod", sources.slices, |_, slice| {
+        let pods = slice.pods.iter().map(|pod| Id {
+            namespace: Str::clone(&pod.namespace),
+            name: Str::clone(&pod.name),
+        });
+        pods.collect()
     });
     let selecting = selecting_entries(graph, entries);
     let services = sources.services;
@@ -354,9 +343,8 @@ fn pods(
         let slices = fetch.matching(slices_by_pod, id);
         let backings: Vec<Backing<'_>> = slices
             .into_iter()
-            .filter_map(|(slice_id, slice)| {
-                let service = service_of(slice, &slice_id.namespace)?;
-                let service = fetch.get(services, &service)?;
+            .filter_map(|(_, slice)| {
+                let service = fetch.get(services, &service_of(slice)?)?;
                 Some(Backing { service, slice })
             })
             .collect();
@@ -385,9 +373,12 @@ fn slices(graph: &mut Graph, sources: &Sources, mesh: Collection<(), Mesh>) -> O
         "workloads of slices",
         sources.slices,
         named("EndpointSlice"),
-        move |fetch, id, slice| {
-            let service = service_of(slice, &id.namespace);
-            let service = service.and_then(|service| fetch.get(services, &service))?;
+        move |fetch, _, slice| {
+            // Nearly all are of pods only.
+            if slice.others.is_empty() {
+                return None;
+            }
+            let service = fetch.get(services, &service_of(slice)?)?;
             let mesh = fetch.get(mesh, &())?;
             let backing = Backing { service, slice };
             let outcome = endpoint_slice::endpoint_slice(endpoint_slice::Inputs { backing, mesh });

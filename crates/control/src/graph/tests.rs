@@ -63,7 +63,7 @@ impl World {
             },
             "addressType": "IPv4", "endpoints": endpoints, "ports": [{ "name": "http", "port": 9080 }],
         }));
-        let (id, slice) = slim::endpoint_slice(object.expect("valid"));
+        let (id, slice) = slim::endpoint_slice(&object.expect("valid"), &mut Words::default());
         self.graph
             .take(self.graph.sources.slices, Delta::Set(id, slice));
     }

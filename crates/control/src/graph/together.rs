@@ -72,10 +72,7 @@ impl MeshGraph {
         let alive = pods.filter(|(_, pod)| pod.is_alive());
         let pods = alive.map(|(_, pod)| (Str::clone(&pod.namespace), Arc::clone(&pod.labels)));
         let slices = self.graph.entries(self.sources.slices);
-        let alone = slices.filter(|(_, slice)| {
-            let mut endpoints = slice.endpoints.iter();
-            endpoints.any(|endpoint| !endpoint.addresses.is_empty())
-        });
+        let alone = slices.filter(|(_, slice)| !slice.others.is_empty());
         let none = Labels::default();
         let alone = alone.map(|(id, _)| (Str::clone(&id.namespace), Arc::clone(&none)));
         pods.chain(alone).collect()

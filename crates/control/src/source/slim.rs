@@ -9,6 +9,7 @@ use lateen_api::meta::Meta;
 use lateen_api::object::from_json;
 use lateen_base::Str;
 use lateen_translate::pod::{Pod, Words};
+use lateen_translate::slice::Slice;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -47,25 +48,14 @@ pub(crate) fn service(mut object: Service) -> (Id, Service) {
     (id(&object.metadata), object)
 }
 
-/// An EndpointSlice without hints and annotations. Of endpoints that are pods only that and their state stays: the rest
-/// is the pod's own to say.
-pub(crate) fn endpoint_slice(mut object: EndpointSlice) -> (Id, EndpointSlice) {
-    object.metadata = meta(object.metadata);
-    for endpoint in &mut object.endpoints {
-        endpoint.hints = None;
-        if let Some(target) = &mut endpoint.target_ref {
-            target.resource_version = None;
-            target.uid = None;
-            if target.kind.as_deref() == Some("Pod") {
-                endpoint.addresses = Vec::new();
-                endpoint.node_name = None;
-                endpoint.zone = None;
-            }
-        }
-    }
-    // Read piece by piece, a list has room for half as many more.
-    object.endpoints.shrink_to_fit();
-    (id(&object.metadata), object)
+/// An EndpointSlice; texts that `words` knows are shared.
+pub(crate) fn endpoint_slice(object: &EndpointSlice, words: &mut Words) -> (Id, Slice) {
+    let slice = Slice::of(object, words);
+    let id = Id {
+        namespace: Str::clone(&slice.namespace),
+        name: Str::clone(&slice.name),
+    };
+    (id, slice)
 }
 
 /// A pod; texts that `words` knows are shared.

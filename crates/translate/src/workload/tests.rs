@@ -18,8 +18,8 @@ fn pod_of(text: &str) -> Pod {
 }
 
 /// A slice of the Service with one endpoint `ns/p` in this state.
-fn slice(conditions: Value) -> EndpointSlice {
-    serde_json::from_value(json!({
+fn slice(conditions: Value) -> Slice {
+    let slice = serde_json::from_value(json!({
         "addressType": "IPv4",
         "metadata": { "name": "web-1", "namespace": "ns" },
         "ports": [{ "name": "http", "port": 8080 }, { "name": "x", "port": 81 }, { "name": "gone" }],
@@ -29,8 +29,8 @@ fn slice(conditions: Value) -> EndpointSlice {
             { "addresses": ["10.244.0.9"], "conditions": conditions,
               "targetRef": { "kind": "Pod", "name": "p", "namespace": "ns" } },
         ],
-    }))
-    .expect("a slice")
+    }));
+    Slice::of(&slice.expect("a slice"), &mut Words::default())
 }
 
 /// Translates a pod `ns/p` (YAML), backed by the Service in these conditions.
@@ -248,6 +248,7 @@ fn endpoints_without_a_pod() {
     let slice = read(
         "{addressType: IPv4, metadata: {name: ext-1, namespace: ns}, ports: [{name: a, port: 8080}], endpoints: [{addresses: [192.0.2.1], zone: z1}, {addresses: [10.244.0.9], targetRef: {kind: Pod, name: p}}]}",
     );
+    let slice = Slice::of(&slice, &mut Words::default());
     let (resources, _) = crate::endpoint_slice::endpoint_slice(crate::endpoint_slice::Inputs {
         backing: Backing {
             service: &service,

@@ -7,6 +7,8 @@ use lateen_model::mesh::{Role, Scope};
 use lateen_model::name::Origin;
 use lateen_model::resource::Resource;
 use lateen_model::security::{Credential, Secret};
+use lateen_translate::pod::Words;
+use lateen_translate::slice::Slice;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -125,8 +127,8 @@ fn credential(line: &str) -> Credential {
     }
 }
 
-/// The slice that Kubernetes' controllers would write for a Service.
-pub fn slice(service: &Service, pods: &[Pod]) -> EndpointSlice {
+/// The slice that Kubernetes' controllers would write for a Service, as it is kept.
+pub fn slice(service: &Service, pods: &[Pod]) -> Slice {
     let spec = service.spec.clone().unwrap_or_default();
     let selector = spec.selector.unwrap_or_default();
     let selects = |pod: &&Pod| {
@@ -160,7 +162,8 @@ pub fn slice(service: &Service, pods: &[Pod]) -> EndpointSlice {
         "endpoints": endpoints.collect::<Vec<_>>(),
         "ports": ports.collect::<Vec<_>>(),
     });
-    serde_json::from_value(value).expect("an EndpointSlice")
+    let slice: EndpointSlice = serde_json::from_value(value).expect("an EndpointSlice");
+    Slice::of(&slice, &mut Words::default())
 }
 
 /// What the proxy of a pod knows of itself; gateways are pods with the label `istio`.

@@ -17,7 +17,7 @@ async fn keys_and_credentials_reach_the_store() {
     }));
     let delta = Delta::Set(Id::new("shop", "jwt"), (written, Books::default()));
     let kind = IstioKind::RequestAuthentication;
-    running.send(Event::Istio(kind, delta)).await;
+    running.send(Event::Istio(kind, Box::new(delta))).await;
     let mut wanted = running.views.wanted_keys.clone();
     let asked = wanted.wait_for(|uris| uris.iter().any(|one| &**one == uri));
     asked.await.expect("the engine runs");
