@@ -3,7 +3,7 @@
 use crate::fetch::Fetch;
 use crate::graph::{Node, Slot, table};
 use crate::runs::Runs;
-use crate::table::{Key, Table, Value};
+use crate::table::{Key, Table, Value, pack};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,13 +77,14 @@ impl<K: Key, V: Value, O: Key, P: Value> Derived<K, V, O, P> {
     }
 
     /// Keys of the inputs that have to run.
-    fn due(&mut self, before: &[Slot]) -> BTreeSet<K> {
+    fn due(&mut self, before: &[Slot]) -> Vec<K> {
         let input = table::<K, V>(before, self.input);
         if std::mem::take(&mut self.fresh) {
             return input.rows().keys().cloned().collect();
         }
         let own = input.changes().iter().map(|change| change.key.clone());
-        own.chain(self.runs.concerned(before)).collect()
+        let due: BTreeSet<K> = own.chain(self.runs.concerned(before)).collect();
+        due.into_iter().collect()
     }
 }
 
@@ -150,6 +151,13 @@ impl<K: Key, V: Value, O: Key, P: Value> Node for Derived<K, V, O, P> {
 
     fn settle(&mut self) {
         self.table.settle();
+    }
+
+    fn pack(&mut self) {
+        self.runs.pack();
+        pack(&mut self.outputs);
+        pack(&mut self.claims);
+        self.table.pack();
     }
 
     fn rows(&self) -> &dyn Any {

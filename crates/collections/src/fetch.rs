@@ -2,7 +2,7 @@
 
 use crate::few::Few;
 use crate::graph::{Collection, Index, Slot, index_table, table};
-use crate::table::{Key, Value};
+use crate::table::{Key, Value, pack};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,14 @@ impl<'g> Fetch<'g> {
     /// One entry.
     pub fn get<K: Key, V: Value>(&mut self, of: Collection<K, V>, key: &K) -> Option<&'g V> {
         let run = self.run;
-        self.table_watch::<K, V>(of).keys.add(run, key);
+        let watch = self.table_watch::<K, V>(of);
+        match size_of::<K>() {
+            // There is one key: to ask for it is to ask for all.
+            0 => {
+                watch.whole.insert(run);
+            }
+            _ => watch.keys.add(run, key),
+        }
         table::<K, V>(self.nodes, of.node)
             .find(key)
             .map(|value| &**value)
@@ -95,6 +102,13 @@ impl Watches {
         runs
     }
 
+    /// Gives back room for more.
+    pub(crate) fn pack(&mut self) {
+        for watch in self.by_node.values_mut() {
+            watch.pack();
+        }
+    }
+
     /// Forgets what `run` fetched.
     pub(crate) fn forget(&mut self, run: Run) {
         for watch in self.by_node.values_mut() {
@@ -115,6 +129,8 @@ impl Watches {
 
 /// The watches on one node.
 trait Watch: Any + Send {
+    /// Gives back room for more.
+    fn pack(&mut self);
     fn concerned(&self, nodes: &[Slot], node: usize, runs: &mut BTreeSet<Run>);
     fn forget(&mut self, run: Run);
 }
@@ -172,6 +188,11 @@ impl<K: Key> Asked<K> {
         }
     }
 
+    fn pack(&mut self) {
+        pack(&mut self.by_key);
+        self.by_run.shrink_to_fit();
+    }
+
     fn of(&self, key: &K) -> impl Iterator<Item = Run> {
         let runs = self.by_key.get(key).into_iter();
         runs.flat_map(Few::iter).copied()
@@ -198,6 +219,11 @@ impl<K, V> Default for TableWatch<K, V> {
 }
 
 impl<K: Key, V: Value> Watch for TableWatch<K, V> {
+    fn pack(&mut self) {
+        self.keys.pack();
+        self.whole = std::mem::take(&mut self.whole).into_iter().collect();
+    }
+
     fn concerned(&self, nodes: &[Slot], node: usize, runs: &mut BTreeSet<Run>) {
         let changes = table::<K, V>(nodes, node).changes();
         if changes.is_empty() {
@@ -243,6 +269,10 @@ impl<I, K> Default for IndexWatch<I, K> {
 }
 
 impl<I: Key, K: Key> Watch for IndexWatch<I, K> {
+    fn pack(&mut self) {
+        self.keys.pack();
+    }
+
     fn concerned(&self, nodes: &[Slot], node: usize, runs: &mut BTreeSet<Run>) {
         for key in index_table::<I, K>(nodes, node).touched() {
             runs.extend(self.keys.of(key));

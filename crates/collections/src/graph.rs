@@ -9,6 +9,7 @@ use crate::hold::{Held, Holding};
 use crate::index::IndexTable;
 use crate::join::{Concat, Joined, Union};
 use crate::map::Mapped;
+use crate::source::Source;
 use crate::table::{Change, Key, Table, Value};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -59,6 +60,8 @@ pub(crate) trait Node: Send {
     fn run(&mut self, before: &[Slot]);
     /// The commit is over: forget the changes.
     fn settle(&mut self);
+    /// It ran for the first time, which may have brought most of what it will ever hold: give back room for more.
+    fn pack(&mut self);
     /// Its rows, as `Table<K, V>` or `IndexTable<I, K>`.
     fn rows(&self) -> &dyn Any;
     /// For sources: the node itself, as `Source<K, V>`.
@@ -73,6 +76,18 @@ pub(crate) trait Node: Send {
 pub(crate) struct Slot {
     name: &'static str,
     node: Box<dyn Node>,
+    /// Whether it never ran.
+    is_new: bool,
+}
+
+impl Slot {
+    fn new(name: &'static str, node: impl Node + 'static) -> Self {
+        Self {
+            name,
+            node: Box::new(node),
+            is_new: true,
+        }
+    }
 }
 
 const WRONG_GRAPH: &str = "a handle is used only with the graph that made it";
@@ -223,10 +238,7 @@ impl Graph {
         extract: impl Fn(&K, &V) -> Vec<I> + Send + 'static,
     ) -> Index<I, K, V> {
         let node = crate::index::IndexNode::new(of.node, Box::new(extract));
-        self.nodes.push(Slot {
-            name,
-            node: Box::new(node),
-        });
+        self.nodes.push(Slot::new(name, node));
         Index {
             node: self.nodes.len() - 1,
             of,
@@ -255,6 +267,9 @@ impl Graph {
             let (before, rest) = self.nodes.split_at_mut(at);
             if let Some(slot) = rest.first_mut() {
                 slot.node.run(before);
+                if std::mem::take(&mut slot.is_new) {
+                    slot.node.pack();
+                }
             }
         }
         for observer in &mut self.observers {
@@ -292,10 +307,7 @@ impl Graph {
     }
 
     fn add<K, V>(&mut self, name: &'static str, node: impl Node + 'static) -> Collection<K, V> {
-        self.nodes.push(Slot {
-            name,
-            node: Box::new(node),
-        });
+        self.nodes.push(Slot::new(name, node));
         Collection {
             node: self.nodes.len() - 1,
             kinds: PhantomData,
@@ -312,45 +324,6 @@ impl Graph {
             .and_then(|any| any.downcast_mut())
             .expect("only sources of this graph are set");
         &mut source.staged
-    }
-}
-
-/// A collection that is filled from outside.
-struct Source<K, V> {
-    staged: BTreeMap<K, Option<Arc<V>>>,
-    table: Table<K, V>,
-}
-
-impl<K, V> Default for Source<K, V> {
-    fn default() -> Self {
-        Self {
-            staged: BTreeMap::new(),
-            table: Table::default(),
-        }
-    }
-}
-
-impl<K: Key, V: Value> Node for Source<K, V> {
-    fn run(&mut self, _before: &[Slot]) {
-        for (key, value) in std::mem::take(&mut self.staged) {
-            self.table.put(key, value);
-        }
-    }
-
-    fn settle(&mut self) {
-        self.table.settle();
-    }
-
-    fn rows(&self) -> &dyn Any {
-        &self.table
-    }
-
-    fn source(&mut self) -> Option<&mut dyn Any> {
-        Some(self)
-    }
-
-    fn figures(&self) -> (usize, u64) {
-        (self.table.rows().len(), 0)
     }
 }
 

@@ -63,6 +63,10 @@ impl<K: Key, V: Value, P: Value> Node for Holding<K, V, P> {
         self.table.settle();
     }
 
+    fn pack(&mut self) {
+        self.table.pack();
+    }
+
     fn rows(&self) -> &dyn Any {
         &self.table
     }

@@ -2,7 +2,7 @@
 
 use crate::few::Few;
 use crate::graph::{Node, Slot, table};
-use crate::table::{Key, Value};
+use crate::table::{Key, Value, pack};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct IndexTable<I, K> {
     entries: BTreeMap<I, Few<K>>,
     touched: BTreeSet<I>,
+    /// Whether its first commit is not over yet: whoever looks then runs anyway.
+    is_new: bool,
 }
 
 impl<I: Key, K: Key> IndexTable<I, K> {
@@ -18,7 +20,7 @@ impl<I: Key, K: Key> IndexTable<I, K> {
         self.entries.get(key).into_iter().flat_map(Few::iter)
     }
 
-    /// Index keys whose entries changed, came or went in this commit.
+    /// Index keys whose entries changed, came or went in this commit; none in its first one.
     pub(crate) fn touched(&self) -> &BTreeSet<I> {
         &self.touched
     }
@@ -43,13 +45,16 @@ impl<I: Key, K: Key, V: Value> IndexNode<I, K, V> {
             table: IndexTable {
                 entries: BTreeMap::new(),
                 touched: BTreeSet::new(),
+                is_new: true,
             },
         }
     }
 
     fn add(&mut self, key: &K, value: &V) {
         for at in (self.extract)(key, value) {
-            self.table.touched.insert(at.clone());
+            if !self.table.is_new {
+                self.table.touched.insert(at.clone());
+            }
             match self.table.entries.get_mut(&at) {
                 Some(keys) => {
                     keys.insert(key.clone());
@@ -94,6 +99,11 @@ impl<I: Key, K: Key, V: Value> Node for IndexNode<I, K, V> {
 
     fn settle(&mut self) {
         self.table.touched.clear();
+        self.table.is_new = false;
+    }
+
+    fn pack(&mut self) {
+        pack(&mut self.table.entries);
     }
 
     fn rows(&self) -> &dyn Any {

@@ -39,6 +39,10 @@ impl<K: Key, V: Value> Node for Joined<K, V> {
         self.table.settle();
     }
 
+    fn pack(&mut self) {
+        self.table.pack();
+    }
+
     fn rows(&self) -> &dyn Any {
         &self.table
     }
@@ -99,6 +103,10 @@ impl<K: Key, V: Value> Node for Union<K, V> {
         self.table.settle();
     }
 
+    fn pack(&mut self) {
+        self.table.pack();
+    }
+
     fn rows(&self) -> &dyn Any {
         &self.table
     }
@@ -147,6 +155,10 @@ impl<K: Key, T: Value + Clone> Node for Concat<K, T> {
 
     fn settle(&mut self) {
         self.table.settle();
+    }
+
+    fn pack(&mut self) {
+        self.table.pack();
     }
 
     fn rows(&self) -> &dyn Any {

@@ -25,6 +25,7 @@ mod index;
 mod join;
 mod map;
 mod runs;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;

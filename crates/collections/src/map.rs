@@ -37,13 +37,14 @@ impl<K: Key, V: Value, O: Key, P: Value> Mapped<K, V, O, P> {
     }
 
     /// Keys of the inputs that have to run.
-    fn due(&mut self, before: &[Slot]) -> BTreeSet<K> {
+    fn due(&mut self, before: &[Slot]) -> Vec<K> {
         let input = table::<K, V>(before, self.input);
         if std::mem::take(&mut self.fresh) {
             return input.rows().keys().cloned().collect();
         }
         let own = input.changes().iter().map(|change| change.key.clone());
-        own.chain(self.runs.concerned(before)).collect()
+        let due: BTreeSet<K> = own.chain(self.runs.concerned(before)).collect();
+        due.into_iter().collect()
     }
 }
 
@@ -68,6 +69,11 @@ impl<K: Key, V: Value, O: Key, P: Value> Node for Mapped<K, V, O, P> {
 
     fn settle(&mut self) {
         self.table.settle();
+    }
+
+    fn pack(&mut self) {
+        self.runs.pack();
+        self.table.pack();
     }
 
     fn rows(&self) -> &dyn Any {

@@ -4,7 +4,7 @@
 
 use crate::fetch::{Fetch, Run, Watches};
 use crate::graph::Slot;
-use crate::table::Key;
+use crate::table::{Key, pack};
 use std::collections::BTreeMap;
 
 /// What a derived collection remembers of its runs.
@@ -90,6 +90,13 @@ impl<K: Key> Runs<K> {
     pub(crate) fn concerned(&self, nodes: &[Slot]) -> impl Iterator<Item = K> {
         let runs = self.watches.concerned(nodes).into_iter();
         runs.filter_map(|run| self.keys[run as usize].clone())
+    }
+
+    /// Gives back room for more.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.numbers);
+        self.keys.shrink_to_fit();
+        self.watches.pack();
     }
 
     /// How often a transform ran.

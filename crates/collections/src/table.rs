@@ -26,6 +26,8 @@ pub struct Change<K, V> {
 pub(crate) struct Table<K, V> {
     rows: BTreeMap<K, Arc<V>>,
     changes: Vec<Change<K, V>>,
+    /// Whether its first commit is not over yet.
+    is_new: bool,
 }
 
 impl<K, V> Default for Table<K, V> {
@@ -33,6 +35,7 @@ impl<K, V> Default for Table<K, V> {
         Self {
             rows: BTreeMap::new(),
             changes: Vec::new(),
+            is_new: true,
         }
     }
 }
@@ -48,7 +51,8 @@ impl<K: Key, V: Value> Table<K, V> {
         &self.rows
     }
 
-    /// What this commit changed so far.
+    /// What this commit changed so far; nothing in the first one, in which whoever looks at it is new as well and looks
+    /// at every row.
     pub(crate) fn changes(&self) -> &[Change<K, V>] {
         &self.changes
     }
@@ -62,13 +66,27 @@ impl<K: Key, V: Value> Table<K, V> {
             (None, Some(new)) => self.rows.insert(key.clone(), Arc::clone(new)),
             (Some(_), None) => self.rows.remove(&key),
         };
-        self.changes.push(Change { key, old, new });
+        // A first commit may bring a hundred thousand rows, through every collection.
+        if !self.is_new {
+            self.changes.push(Change { key, old, new });
+        }
+    }
+
+    /// Gives back room for more rows.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.rows);
     }
 
     /// Forgets the changes: the commit is over.
     pub(crate) fn settle(&mut self) {
+        self.is_new = false;
         self.changes.clear();
-        // One large commit (the first) must not keep its buffer for ever.
+        // One large commit must not keep its buffer for ever.
         self.changes.shrink_to(64);
     }
+}
+
+/// Builds a map anew, full: one that was filled in the order of its keys is half empty.
+pub(crate) fn pack<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    *map = std::mem::take(map).into_iter().collect();
 }
