@@ -34,6 +34,24 @@ impl Ask {
     pub(crate) fn names(&self) -> impl Iterator<Item = &Str> {
         self.names.iter()
     }
+
+    /// Whether pods that it is for are gateways.
+    pub(crate) fn is_of_gateway(&self) -> bool {
+        matches!(self.by, By::Gateway(_))
+    }
+
+    /// Tells the pods that it is for; absent: those of every gateway.
+    pub(crate) fn pods(&self) -> Option<impl Fn(&Pod) -> bool + Send + use<>> {
+        let (of, selector) = match &self.by {
+            By::Gateway(selector) => (None, selector.clone()),
+            By::Gateways => return None,
+            By::Workloads(of, selector) => (Some(Str::clone(of)), selector.clone()),
+        };
+        Some(move |pod: &Pod| {
+            let near = of.as_ref().is_none_or(|of| *of == pod.namespace);
+            near && !selector.is_empty() && labels_match(&selector, &pod.labels)
+        })
+    }
 }
 
 /// What a resource asks for; Gateways ask even for nothing, because they tell which pods are gateways.
@@ -78,59 +96,56 @@ fn client_tls(policy: &TrafficPolicy) -> impl Iterator<Item = &ClientTls> {
         })
 }
 
-/// The credentials that a pod needs, and its service account.
-pub(crate) fn of_pod<'a>(
-    pod: &Pod,
-    asks: impl Iterator<Item = &'a Ask> + Clone,
-) -> (BTreeSet<Str>, Str) {
-    let account = match &*pod.service_account {
-        "" => "default".into(),
-        _ => Str::clone(&pod.service_account),
-    };
-    let carries =
-        |selector: &BTreeMap<Str, Str>| !selector.is_empty() && labels_match(selector, &pod.labels);
-    let is_gateway = asks
-        .clone()
-        .any(|ask| matches!(&ask.by, By::Gateway(s) if carries(s)));
-    let meant = asks.filter(|ask| match &ask.by {
-        By::Gateway(selector) => carries(selector),
-        By::Gateways => is_gateway,
-        By::Workloads(of, selector) => *of == pod.namespace && carries(selector),
-    });
-    let names = meant.flat_map(|ask| ask.names.iter().cloned()).collect();
-    (names, account)
-}
-
-/// All needs, from those of single pods.
-pub(crate) fn all<'a>(pods: impl Iterator<Item = (&'a Id, &'a (BTreeSet<Str>, Str))>) -> Needs {
+/// What pods that an object is for need of what it asks for.
+pub(crate) fn of<'a>(ask: &Ask, pods: impl Iterator<Item = (&'a Id, &'a Pod)>) -> Needs {
     let mut needs = Needs::new();
-    for (pod, (names, account)) in pods {
-        for name in names {
+    for (id, pod) in pods {
+        let account = match &*pod.service_account {
+            "" => "default".into(),
+            _ => Str::clone(&pod.service_account),
+        };
+        for name in &ask.names {
             let name = match name.split_once('/') {
                 None => Str::clone(name),
-                Some((of, name)) if *of == *pod.namespace => name.into(),
+                Some((of, name)) if *of == *id.namespace => name.into(),
                 // Nobody reads another namespace's secrets.
                 Some(_) => continue,
             };
             let id = Id {
-                namespace: Str::clone(&pod.namespace),
+                namespace: Str::clone(&id.namespace),
                 name,
             };
-            needs.entry(id).or_default().insert(Str::clone(account));
+            needs.entry(id).or_default().insert(Str::clone(&account));
         }
     }
     needs
 }
 
+/// All needs, from those of single objects.
+pub(crate) fn all<'a>(needs: impl Iterator<Item = &'a Needs>) -> Needs {
+    let mut all = Needs::new();
+    for (id, accounts) in needs.flatten() {
+        let known = all.entry(id.clone()).or_default();
+        known.extend(accounts.iter().cloned());
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lateen_translate::pod::Words;
 
     #[test]
     fn a_secret_may_be_named_with_the_namespace_that_it_is_in_anyway() {
-        let names = ["a", "default/b", "other/c"].map(Str::from);
-        let pod = (Id::new("default", "p"), (names.into(), Str::from("web")));
-        let needs = all([(&pod.0, &pod.1)].into_iter());
+        let ask = Ask {
+            by: By::Gateways,
+            names: ["a", "default/b", "other/c"].map(Str::from).into(),
+        };
+        let pod = serde_json::from_value(serde_json::json!({ "spec": { "containers": [] } }));
+        let pod = Pod::of(&pod.expect("a pod"), &mut Words::default());
+        let needs = of(&ask, [(&Id::new("default", "p"), &pod)].into_iter());
+        let needs = all([&needs].into_iter());
         let ids: Vec<_> = needs.keys().map(|id| &*id.name).collect();
         assert_eq!(ids, ["a", "b"]);
         assert!(needs.keys().all(|id| &*id.namespace == "default"));

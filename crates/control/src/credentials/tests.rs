@@ -7,7 +7,6 @@ use super::needs;
 use crate::source::Id;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use lateen_base::Str;
 use lateen_model::gateway::{Gateway, Server, ServerProtocol};
 use lateen_model::name::Origin;
 use lateen_model::resource::Resource;
@@ -219,22 +218,24 @@ fn gateway(credentials: &[&str]) -> Resource {
 
 #[test]
 fn only_pods_that_a_gateway_selects_need_its_credentials() {
-    let asks = [needs::ask(&gateway(&["shop-cert", "old-cert"])).expect("a gateway asks")];
-    let pod = |namespace: &str, label: &str, account: Option<&str>| -> (Id, (BTreeSet<Str>, Str)) {
+    let ask = needs::ask(&gateway(&["shop-cert", "old-cert"])).expect("a gateway asks");
+    let pod = |namespace: &str, label: &str, account: Option<&str>| {
         let pod = serde_json::from_value(json!({
             "metadata": { "namespace": namespace, "name": "p", "labels": { "istio": label } },
             "spec": { "containers": [], "serviceAccountName": account },
         }))
         .expect("a pod");
         let pod = Pod::of(&pod, &mut Words::default());
-        (Id::new(namespace, "p"), needs::of_pod(&pod, asks.iter()))
+        (Id::new(namespace, "p"), pod)
     };
     let pods = [
         pod("istio-system", "ingressgateway", Some("gw")),
         pod("edge", "ingressgateway", None),
         pod("shop", "other", Some("gw")),
     ];
-    let needs = needs::all(pods.iter().map(|(id, need)| (id, need)));
+    let meant = ask.pods().expect("its own pods");
+    let pods = pods.iter().filter(|(_, pod)| meant(pod));
+    let needs = needs::of(&ask, pods.map(|(id, pod)| (id, pod)));
     let shown: Vec<String> = needs
         .iter()
         .map(|(id, accounts)| format!("{id} {accounts:?}"))

@@ -222,13 +222,33 @@ pub(super) fn needs(
     pods: Collection<Id, Pod>,
     asks: Collection<ObjectId, Ask>,
 ) -> Collection<(), Needs> {
-    let of_pods = graph.map("credentials needed by pod", pods, move |fetch, _, pod| {
-        let asks: Vec<&Ask> = fetch.all(asks).into_iter().map(|(_, ask)| ask).collect();
-        let (names, account) = needs::of_pod(pod, asks.into_iter());
-        (!names.is_empty()).then_some((names, account))
+    // From those who ask to pods: they are few, and without any nothing is kept of a pod.
+    let gateways = graph.derive("pods of gateways", asks, move |fetch, _, ask| {
+        let Some(meant) = ask.pods().filter(|_| ask.is_of_gateway()) else {
+            return Vec::new();
+        };
+        let found = fetch.filter(pods, move |_, pod| meant(pod)).into_iter();
+        found.map(|(id, _)| (id.clone(), ())).collect()
     });
+    let of_objects = graph.map(
+        "credentials needed by object",
+        asks,
+        move |fetch, _, ask| {
+            ask.names().next()?;
+            let found = match ask.pods() {
+                Some(meant) => fetch.filter(pods, move |_, pod| meant(pod)),
+                None => {
+                    let ids = fetch.all(gateways).into_iter();
+                    ids.filter_map(|(id, ())| Some((id, fetch.get(pods, id)?)))
+                        .collect()
+                }
+            };
+            Some(needs::of(ask, found.into_iter()))
+        },
+    );
     graph.single("credentials needed", move |fetch| {
-        Some(needs::all(fetch.all(of_pods).into_iter()))
+        let all = fetch.all(of_objects).into_iter();
+        Some(needs::all(all.map(|(_, needs)| needs)))
     })
 }
 

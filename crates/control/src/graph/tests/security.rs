@@ -130,3 +130,30 @@ fn keys_arrive_later_and_stay_when_a_fetch_fails() {
     let said = world.notices(kind, "jwt");
     assert!(said.contains("the last good keys stay"), "{said}");
 }
+
+#[test]
+fn credentials_are_needed_where_pods_of_gateways_are() {
+    let mut world = World::new();
+    let needed = |world: &mut World| -> Vec<String> {
+        world.graph.commit();
+        let needs = world.graph.needs();
+        needs.keys().map(ToString::to_string).collect()
+    };
+    let tls = json!({ "mode": "MUTUAL", "credentialName": "client" });
+    let rule = json!({ "host": "reviews", "trafficPolicy": { "tls": tls } });
+    world.object(IstioKind::DestinationRule, "out", rule);
+    assert!(needed(&mut world).is_empty(), "nothing is a gateway");
+    let server = json!({
+        "port": { "number": 443, "name": "https", "protocol": "HTTPS" }, "hosts": ["*"],
+        "tls": { "mode": "SIMPLE", "credentialName": "server" },
+    });
+    let gateway = json!({ "selector": { "app": "reviews" }, "servers": [server] });
+    world.object(IstioKind::Gateway, "in", gateway);
+    assert_eq!(needed(&mut world), ["shop/client", "shop/server"]);
+    let pods = world.graph.sources.pods;
+    let gone = Delta::Remove(Id::new("shop", "reviews-1"));
+    world.graph.take(pods, gone);
+    assert!(needed(&mut world).is_empty(), "its last pod is gone");
+    world.pod("reviews-2", "10.0.0.2");
+    assert_eq!(needed(&mut world), ["shop/client", "shop/server"]);
+}
