@@ -4,7 +4,6 @@
 //! streams learn what concerns them; a stream that the log has left behind looks at every slot.
 
 use crate::bits::Bits;
-use crate::codec;
 use crate::encoded::Encoded;
 use bytes::Bytes;
 use lateen_model::decide::reach::Directory;
@@ -23,14 +22,27 @@ pub(crate) type SlotId = u32;
 /// One resource.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub key: Key,
+    /// As it is sent, or was before it was removed.
+    encoded: Arc<Encoded>,
     /// Hash of the bytes: the same content has the same version, also after a restart.
     pub version: u64,
-    /// The encoded resource; empty when it was removed.
-    pub bytes: Bytes,
-    pub audience: Audience,
     /// False: removed, and kept until every stream has told its client.
     pub alive: bool,
+}
+
+impl Slot {
+    pub fn key(&self) -> &Key {
+        self.encoded.key()
+    }
+
+    pub fn audience(&self) -> &Audience {
+        self.encoded.audience()
+    }
+
+    /// The encoded resource; absent: it was removed.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        self.alive.then_some(self.encoded.bytes())
+    }
 }
 
 /// All resources.
@@ -114,7 +126,7 @@ impl Table {
         applied
     }
 
-    fn put(&mut self, resource: &Encoded, generation: u64) -> bool {
+    fn put(&mut self, resource: &Arc<Encoded>, generation: u64) -> bool {
         let key = resource.key().clone();
         let version = version_of(resource.bytes());
         let known = self.by_key.get(&key).copied();
@@ -122,11 +134,9 @@ impl Table {
             return false;
         }
         let slot = Slot {
+            encoded: Arc::clone(resource),
             version,
-            bytes: resource.bytes().clone(),
-            audience: resource.audience().clone(),
             alive: true,
-            key: key.clone(),
         };
         let kind = key.kind;
         let id = match known.or_else(|| self.free.pop()) {
@@ -167,8 +177,8 @@ impl Table {
         }
         let mut directory = Directory::default();
         for (id, slot) in (0..).zip(&self.slots) {
-            let resource = codec::decode(codec::type_url(slot.key.kind), &slot.bytes);
-            if let (true, Ok(resource)) = (slot.alive, resource) {
+            let alive = slot.alive.then_some(&slot.encoded);
+            if let Some(resource) = alive.and_then(|encoded| encoded.decode()) {
                 directory.put(id, &resource);
             }
         }
@@ -189,7 +199,6 @@ impl Table {
             return false;
         }
         slot.alive = false;
-        slot.bytes = Bytes::new();
         if let Some(directory) = &mut self.directory {
             directory.take(id);
         }
@@ -206,10 +215,10 @@ impl Table {
             }
             self.removed.pop_front();
             let slot = &self.slots[id as usize];
-            let kind = slot.key.kind;
+            let kind = slot.key().kind;
             // It may have come back since, or stand in the queue a second time.
-            if !slot.alive && self.by_key.get(&slot.key) == Some(&id) {
-                self.by_key.remove(&slot.key);
+            if !slot.alive && self.by_key.get(slot.key()) == Some(&id) {
+                self.by_key.remove(slot.key());
                 if let Some(ids) = self.by_kind.get_mut(&kind) {
                     ids.remove(id);
                 }

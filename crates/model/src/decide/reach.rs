@@ -74,7 +74,7 @@ impl Directory {
                 links
                     .services
                     .iter()
-                    .any(|key| reach.services.contains(key))
+                    .any(|key| reach.services.contains(&**key))
                     || links
                         .addresses
                         .iter()
@@ -202,7 +202,10 @@ impl<'d> Gathering<'d> {
             return;
         };
         for key in &links.services {
-            let same = |id: &u32| self.service(*id).is_some_and(|service| service.key == *key);
+            let same = |id: &u32| {
+                self.service(*id)
+                    .is_some_and(|service| service.key == **key)
+            };
             let found = self.directory.services_named(&key.hostname).find(same);
             if let Some(id) = found {
                 take(self, id);

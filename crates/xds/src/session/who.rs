@@ -35,7 +35,7 @@ impl Who {
 
     /// Whether what is in a slot is for it.
     pub fn may_have(&self, slot: &Slot) -> bool {
-        is_for(&slot.audience, &self.scope, self.authenticated)
+        is_for(slot.audience(), &self.scope, self.authenticated)
     }
 }
 

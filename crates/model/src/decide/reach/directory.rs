@@ -1,39 +1,45 @@
 //! The index behind [`super::Reach`]: which resource has which names, addresses and references. It decides nothing.
 
-use crate::decide::registry::{destinations, is_for_sidecars, sidecar_scope};
+mod links;
+
+pub(super) use links::{Links, Rule, ServiceLinks};
+
+use crate::decide::registry::sidecar_scope;
 use crate::limit::Limiter;
 use crate::matching::host_covers;
 use crate::mesh::{MeshSettings, Scope, SidecarScope};
-use crate::name::{ServiceKey, Visibility};
+use crate::name::ServiceKey;
 use crate::resource::Resource;
-use crate::service::{Resolution, Service};
 use lateen_base::Str;
+use links::Ids;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Who refers to whom among the resources put in, each under a number of the owner's choice.
 #[derive(Debug, Default)]
 pub struct Directory {
-    noted: BTreeMap<u32, Noted>,
+    /// By number; absent: nothing that is referred to.
+    noted: Vec<Option<Noted>>,
     /// Services and VirtualServices among them.
     importable: BTreeSet<u32>,
     /// Counts changes of who refers to whom.
     revision: u64,
     /// Services by host and by other names.
-    names: HashMap<Str, Vec<u32>>,
+    names: HashMap<Str, Ids>,
     /// Services by address.
-    addresses: HashMap<IpAddr, Vec<u32>>,
+    addresses: HashMap<IpAddr, Ids>,
     /// Services that nobody finds by an address of their own.
     unaddressed: BTreeSet<u32>,
-    by_address: HashMap<IpAddr, Vec<u32>>,
-    by_service: HashMap<ServiceKey, BTreeSet<u32>>,
+    by_address: HashMap<IpAddr, Ids>,
+    by_service: HashMap<Arc<ServiceKey>, BTreeSet<u32>>,
     /// VirtualServices and DestinationRules by exact host.
-    rules: HashMap<Str, Vec<u32>>,
+    rules: HashMap<Str, Ids>,
     /// Those with a wildcard.
     wild: BTreeSet<u32>,
     /// VirtualServices by host that they send to.
-    senders: HashMap<Str, Vec<u32>>,
+    senders: HashMap<Str, Ids>,
     sidecars: BTreeMap<u32, Arc<SidecarScope>>,
     mesh: Option<(u32, MeshSettings)>,
     /// Rate-limit services by the policy that names them.
@@ -47,46 +53,10 @@ struct Noted {
     revision: u64,
 }
 
-/// What is known of one resource.
-#[derive(Debug, PartialEq)]
-pub(super) enum Links {
-    Service(ServiceLinks),
-    Workload(WorkloadLinks),
-    Table(Rule),
-    Policy(Rule),
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) struct ServiceLinks {
-    pub key: ServiceKey,
-    pub visibility: Visibility,
-    names: Vec<Str>,
-    addresses: Vec<IpAddr>,
-    is_unaddressed: bool,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) struct WorkloadLinks {
-    pub addresses: Vec<IpAddr>,
-    pub services: Vec<ServiceKey>,
-}
-
-/// A VirtualService or a DestinationRule.
-#[derive(Debug, PartialEq)]
-pub(super) struct Rule {
-    pub namespace: Str,
-    pub visibility: Visibility,
-    pub hosts: Vec<Str>,
-    /// Hosts that it sends to.
-    pub destinations: Vec<Str>,
-    /// Whether sidecars follow it; gateways alone do otherwise.
-    pub is_for_sidecars: bool,
-}
-
 impl Directory {
     /// Notes a resource under `id`, in place of what was there.
     pub fn put(&mut self, id: u32, resource: &Resource) {
-        let Some(links) = Links::of(resource) else {
+        let Some(mut links) = Links::of(resource) else {
             return self.put_other(id, resource);
         };
         // Most changes leave alone who refers to whom.
@@ -94,10 +64,27 @@ impl Directory {
             return;
         }
         self.take(id);
+        self.share(&mut links);
         self.enter(id, &links);
         self.revision += 1;
         let revision = self.revision;
-        self.noted.insert(id, Noted { links, revision });
+        let at = id as usize;
+        if at >= self.noted.len() {
+            self.noted.resize_with(at + 1, || None);
+        }
+        self.noted[at] = Some(Noted { links, revision });
+    }
+
+    /// Has a workload name its services by the keys that are there already.
+    fn share(&self, links: &mut Links) {
+        let Links::Workload(workload) = links else {
+            return;
+        };
+        for key in &mut workload.services {
+            if let Some((known, _)) = self.by_service.get_key_value(key) {
+                *key = Arc::clone(known);
+            }
+        }
     }
 
     /// What is not referred to, and has a say all the same.
@@ -123,10 +110,10 @@ impl Directory {
         match links {
             Links::Service(service) => {
                 for name in &service.names {
-                    self.names.entry(name.clone()).or_default().push(id);
+                    add_to(&mut self.names, name, id);
                 }
                 for ip in &service.addresses {
-                    self.addresses.entry(*ip).or_default().push(id);
+                    add_to(&mut self.addresses, ip, id);
                 }
                 if service.is_unaddressed {
                     self.unaddressed.insert(id);
@@ -138,7 +125,7 @@ impl Directory {
                     self.by_service.entry(key.clone()).or_default().insert(id);
                 }
                 for ip in &workload.addresses {
-                    self.by_address.entry(*ip).or_default().push(id);
+                    add_to(&mut self.by_address, ip, id);
                 }
             }
             Links::Table(rule) => {
@@ -154,11 +141,11 @@ impl Directory {
             if host.starts_with('*') {
                 self.wild.insert(id);
             } else {
-                self.rules.entry(host.clone()).or_default().push(id);
+                add_to(&mut self.rules, host, id);
             }
         }
         for host in &rule.destinations {
-            self.senders.entry(host.clone()).or_default().push(id);
+            add_to(&mut self.senders, host, id);
         }
     }
 
@@ -168,7 +155,8 @@ impl Directory {
         self.quotas.remove(&id);
         self.mesh.take_if(|(of, _)| *of == id);
         self.importable.remove(&id);
-        match self.noted.remove(&id).map(|noted| noted.links) {
+        let noted = self.noted.get_mut(id as usize).and_then(Option::take);
+        match noted.map(|noted| noted.links) {
             None => {}
             Some(Links::Service(service)) => {
                 self.unaddressed.remove(&id);
@@ -205,12 +193,13 @@ impl Directory {
     }
 
     pub(super) fn links(&self, id: u32) -> Option<&Links> {
-        self.noted.get(&id).map(|noted| &noted.links)
+        let noted = self.noted.get(id as usize)?.as_ref();
+        noted.map(|noted| &noted.links)
     }
 
     /// The links of a resource that are newer than revision `since`.
     pub(super) fn newer(&self, id: u32, since: u64) -> Option<&Links> {
-        let noted = self.noted.get(&id)?;
+        let noted = self.noted.get(id as usize)?.as_ref()?;
         (noted.revision > since).then_some(&noted.links)
     }
 
@@ -231,15 +220,15 @@ impl Directory {
     }
 
     pub(super) fn services_named(&self, name: &str) -> impl Iterator<Item = u32> + use<'_> {
-        self.names.get(name).into_iter().flatten().copied()
+        ids(self.names.get(name))
     }
 
     pub(super) fn services_at(&self, ip: IpAddr) -> impl Iterator<Item = u32> + use<'_> {
-        self.addresses.get(&ip).into_iter().flatten().copied()
+        ids(self.addresses.get(&ip))
     }
 
     pub(super) fn workloads_at(&self, ip: IpAddr) -> impl Iterator<Item = u32> + use<'_> {
-        self.by_address.get(&ip).into_iter().flatten().copied()
+        ids(self.by_address.get(&ip))
     }
 
     pub(super) fn workloads_of(&self, key: &ServiceKey) -> impl Iterator<Item = u32> + use<'_> {
@@ -251,7 +240,7 @@ impl Directory {
         let near = |own: &str| host_covers(own, host) || host_covers(host, own);
         if host.starts_with('*') {
             let all = self.rules.iter().filter(|(own, _)| near(own));
-            let exact = all.flat_map(|(_, ids)| ids.iter().copied());
+            let exact = all.flat_map(|(_, ids)| ids.iter());
             return exact.chain(self.wild.iter().copied()).collect();
         }
         let wild = self
@@ -264,15 +253,14 @@ impl Directory {
                 }
                 _ => false,
             });
-        let exact = self.rules.get(host).into_iter().flatten().copied();
+        let exact = ids(self.rules.get(host));
         exact.chain(wild).collect()
     }
 
     /// VirtualServices that send to `host`.
     pub(super) fn senders(&self, host: &str) -> impl Iterator<Item = (u32, &Rule)> {
-        let ids = self.senders.get(host).into_iter().flatten();
-        ids.filter_map(|id| match self.links(*id) {
-            Some(Links::Table(rule)) => Some((*id, rule)),
+        ids(self.senders.get(host)).filter_map(|id| match self.links(id) {
+            Some(Links::Table(rule)) => Some((id, &**rule)),
             _ => None,
         })
     }
@@ -293,67 +281,23 @@ impl Directory {
     }
 }
 
-impl Links {
-    /// Absent: nothing refers to such a resource.
-    fn of(resource: &Resource) -> Option<Self> {
-        Some(match resource {
-            Resource::Service(service) => Self::Service(ServiceLinks::of(service)),
-            Resource::Workload(workload) => Self::Workload(WorkloadLinks {
-                addresses: workload.addresses.clone(),
-                services: workload.services.keys().cloned().collect(),
-            }),
-            Resource::RouteTable(table) => {
-                let to: BTreeSet<&str> = destinations(table).collect();
-                Self::Table(Rule {
-                    namespace: table.origin.namespace.clone(),
-                    visibility: table.visibility.clone(),
-                    hosts: table.hosts.clone(),
-                    destinations: to.into_iter().map(Str::from).collect(),
-                    is_for_sidecars: is_for_sidecars(table),
-                })
-            }
-            Resource::TrafficPolicy(policy) => Self::Policy(Rule {
-                namespace: policy.origin.namespace.clone(),
-                visibility: policy.visibility.clone(),
-                hosts: vec![policy.host.clone()],
-                destinations: Vec::new(),
-                is_for_sidecars: true,
-            }),
-            _ => return None,
-        })
-    }
+fn ids(found: Option<&Ids>) -> impl Iterator<Item = u32> + use<'_> {
+    found.into_iter().flat_map(Ids::iter)
 }
 
-impl ServiceLinks {
-    fn of(service: &Service) -> Self {
-        let own = std::iter::once(&service.key.hostname);
-        let addresses = service.callable().chain(service.allocated.iter().copied());
-        let addresses: BTreeSet<IpAddr> = addresses.collect();
-        Self {
-            key: service.key.clone(),
-            visibility: service.visibility.clone(),
-            names: own.chain(&service.aliases).cloned().collect(),
-            addresses: addresses.into_iter().collect(),
-            is_unaddressed: is_unaddressed(service),
+fn add_to<K: Hash + Eq + Clone>(map: &mut HashMap<K, Ids>, key: &K, id: u32) {
+    match map.get_mut(key) {
+        Some(ids) => ids.add(id),
+        None => {
+            map.insert(key.clone(), Ids::One(id));
         }
     }
 }
 
-/// Whether connections to a service cannot be recognised by an address of its own: those of a headless Service go to its
-/// workloads' addresses, those of others go anywhere.
-fn is_unaddressed(service: &Service) -> bool {
-    let full = |prefix: u8, ip: IpAddr| prefix >= if ip.is_ipv4() { 32 } else { 128 };
-    let ranges = service.addresses.iter().any(|a| !full(a.prefix, a.ip));
-    let by_workload =
-        &*service.origin.kind == "Service" && service.resolution == Resolution::Static;
-    ranges || (service.addresses.is_empty() && !by_workload)
-}
-
-fn drop_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, Vec<u32>>, key: &K, id: u32) {
-    if let Some(list) = map.get_mut(key) {
-        list.retain(|other| *other != id);
-        if list.is_empty() {
-            map.remove(key);
-        }
+fn drop_from<K: Hash + Eq>(map: &mut HashMap<K, Ids>, key: &K, id: u32) {
+    if let Some(ids) = map.get_mut(key)
+        && ids.remove(id)
+    {
+        map.remove(key);
     }
 }
