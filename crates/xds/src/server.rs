@@ -2,6 +2,7 @@
 //!
 //! What one change costs here grows with the streams that it concerns, and with nothing else.
 
+mod frames;
 mod stream;
 mod streams;
 
@@ -17,13 +18,18 @@ use lateen_proto::discovery::aggregated_discovery_service_server::{
 };
 use lateen_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use parking_lot::{Mutex, RwLock};
+use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
 use stream::{STREAMS_OF_IDENTITY, Stream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 /// Largest request taken. Versions of what a client holds are the largest part of any request.
@@ -90,8 +96,8 @@ impl Store {
         self.apply_encoded(&encoded, removed)
     }
 
-    /// Puts resources in and takes others out, and wakes every stream. What is equal to the stored value changes
-    /// nothing.
+    /// Puts resources in and takes others out, and wakes the streams that this concerns. What is equal to the stored
+    /// value changes nothing.
     pub fn apply_encoded(&self, changed: &[Arc<Encoded>], removed: Vec<Key>) -> Applied {
         let settled = self.inner.streams.lock().settled();
         let applied = {
@@ -102,6 +108,7 @@ impl Store {
         };
         if applied.changed + applied.removed > 0 {
             self.inner.changed.send_replace(applied.generation);
+            self.inner.tell();
             self.inner.note_convergence();
         }
         applied
@@ -144,12 +151,13 @@ impl Store {
         let table = self.inner.table.read();
         let entry = |id| {
             let slot = table.slot(id);
-            let wanted = slot.alive && wanted(&table, id);
-            let resource = wanted.then(|| decode(type_url(kind), &slot.bytes).ok())??;
+            let wanted = wanted(&table, id);
+            let bytes = slot.bytes().filter(|_| wanted)?;
+            let resource = decode(type_url(kind), bytes).ok()?;
             Some(DumpEntry {
-                key: slot.key.clone(),
+                key: slot.key().clone(),
                 version: version_text(slot.version),
-                size: slot.bytes.len(),
+                size: bytes.len(),
                 resource,
             })
         };
@@ -162,8 +170,7 @@ impl Store {
     pub fn resource(&self, key: &Key) -> Option<Resource> {
         let table = self.inner.table.read();
         let slot = table.slot(table.find(key.kind, &key.name)?);
-        let alive = slot.alive.then_some(&slot.bytes)?;
-        decode(type_url(key.kind), alive).ok()
+        decode(type_url(key.kind), slot.bytes()?).ok()
     }
 
     /// The store's generation as it grows; it also wakes when the store becomes ready.
@@ -184,6 +191,12 @@ impl Store {
 }
 
 impl Inner {
+    /// Wakes the streams that may owe their clients something of what changed.
+    fn tell(&self) {
+        let mut streams = self.streams.lock();
+        streams.tell(&self.table.read());
+    }
+
     fn note_convergence(&self) {
         let slowest = self.streams.lock().slowest();
         let lowest = slowest.unwrap_or_else(|| self.table.read().generation());
@@ -232,14 +245,70 @@ impl Gate for Unguarded {
 
 /// The gRPC service that serves `store`'s resources to whom `gate` admits. A proxy whose node says it is in another
 /// namespace or has another service account than it proved is refused.
-pub fn service(store: Store, gate: Arc<dyn Gate>) -> AggregatedDiscoveryServiceServer<Streams> {
-    AggregatedDiscoveryServiceServer::new(Streams { store, gate })
-        .max_decoding_message_size(REQUEST_BYTES)
+pub fn service(store: Store, gate: Arc<dyn Gate>) -> Discovery {
+    Discovery(AggregatedDiscoveryServiceServer::new(Streams {
+        store,
+        gate,
+    }))
 }
 
-/// The discovery service: one task for each stream.
+/// The discovery service. Messages are read and written by [`frames`], the rest of gRPC is tonic's.
+#[derive(Debug, Clone)]
+pub struct Discovery(AggregatedDiscoveryServiceServer<Streams>);
+
+impl NamedService for Discovery {
+    const NAME: &'static str = <AggregatedDiscoveryServiceServer<Streams> as NamedService>::NAME;
+}
+
+impl Service<http::Request<Body>> for Discovery {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let requests = std::mem::take(request.body_mut());
+        let requests = frames::Requests::new(requests, REQUEST_BYTES);
+        request.extensions_mut().insert(Handed::new(requests));
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            let handed = response
+                .extensions_mut()
+                .remove::<Handed<frames::Answers>>();
+            if let Some(answers) = handed.and_then(|handed| handed.take()) {
+                *response.body_mut() = Body::new(answers);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Something that goes past tonic, once.
+struct Handed<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Handed<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().take()
+    }
+}
+
+impl<T> Clone for Handed<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// One task for each stream.
 #[derive(Clone)]
-pub struct Streams {
+struct Streams {
     store: Store,
     gate: Arc<dyn Gate>,
 }
@@ -254,14 +323,20 @@ type Answer = Result<DeltaDiscoveryResponse, Status>;
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Streams {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Answer>;
+    /// Of no use: what is sent goes past it.
+    type DeltaAggregatedResourcesStream = tokio_stream::Empty<Answer>;
 
     async fn delta_aggregated_resources(
         &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
+        mut request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let admitted = self.gate.admit(request.metadata(), request.extensions());
         let identity = admitted.await?;
+        let requests = request
+            .extensions_mut()
+            .remove::<Handed<frames::Requests>>();
+        let requests = requests.and_then(|handed| handed.take());
+        let requests = requests.ok_or_else(|| Status::internal("the request has no body"))?;
         let full = |_| {
             Status::resource_exhausted(format!(
                 "this service account has {STREAMS_OF_IDENTITY} streams open already"
@@ -270,7 +345,10 @@ impl AggregatedDiscoveryService for Streams {
         // A response of each kind and one to lookups fit: sending never waits for a client that follows the protocol.
         let (answers, receiver) = mpsc::channel(Kind::ALL.len() + 2);
         let stream = Stream::open(self.store.inner.clone(), identity, answers).map_err(full)?;
-        tokio::spawn(stream.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        tokio::spawn(stream.run(requests));
+        let mut response = Response::new(tokio_stream::empty());
+        let answers = Handed::new(frames::Answers::new(receiver));
+        response.extensions_mut().insert(answers);
+        Ok(response)
     }
 }

@@ -103,7 +103,7 @@ impl ProxyStatus {
             (Some(reach), Some(directory)) => directory.is_within(reach, id),
             _ => true,
         };
-        within && is_for(&table.slot(id).audience, &self.scope, self.authenticated)
+        within && is_for(table.slot(id).audience(), &self.scope, self.authenticated)
     }
 }
 
@@ -133,7 +133,7 @@ impl View<'_> {
         match (self.reach, self.table.directory()) {
             (Some(reach), Some(directory)) if BY_NEED.contains(&kind) => {
                 let all = directory.all_within(reach).into_iter();
-                all.filter(|id| self.table.slot(*id).key.kind == kind)
+                all.filter(|id| self.table.slot(*id).key().kind == kind)
                     .collect()
             }
             _ => self.table.ids_of(kind).collect(),
@@ -258,19 +258,57 @@ impl Session {
         responses
     }
 
+    /// Takes note of changes without a response, if none of them concerns the client and it is owed nothing; false: the
+    /// session must be [pumped](Self::pump).
+    pub fn pass(&mut self, table: &Table) -> bool {
+        let is_stale = self.is_stale && table.directory().is_some();
+        let knows = table.directory().is_some() || !self.needs_directory();
+        let mut kinds = self.kinds.values();
+        let is_settled = kinds.all(|sub| sub.is_settled() && !sub.is_new());
+        if is_stale || !knows || !is_settled || self.kinds.is_empty() || !table.is_ready() {
+            return false;
+        }
+        let (Some(who), Some(mut changed)) = (&self.who, table.changed_since(self.seen)) else {
+            return false;
+        };
+        let view = View {
+            table,
+            who,
+            reach: self.reach.as_deref(),
+        };
+        let concerns = |id: SlotId| {
+            let kind = table.slot(id).key().kind;
+            let sub = self.kinds.get(&kind);
+            let is_sent = sub.is_some_and(|sub| self.held.contains(id) || sub.wants(&view, id));
+            is_sent || self.moves(table, kind, id)
+        };
+        if changed.any(concerns) {
+            return false;
+        }
+        self.seen = table.generation();
+        self.settled = self.seen;
+        if !self.is_waiting() {
+            self.acked = self.seen;
+        }
+        true
+    }
+
+    /// Whether the change of a slot can change what the client is to be sent beside it.
+    fn moves(&self, table: &Table, kind: Kind, id: SlotId) -> bool {
+        match (&self.reach, table.directory()) {
+            (Some(reach), Some(directory)) => directory.matters(reach, kind, id, self.revision),
+            _ => matches!(kind, Kind::SidecarScope | Kind::MeshSettings),
+        }
+    }
+
     /// Marks what changed since the last look as owed by its kind's subscription. New subscriptions are left out: they
     /// compare themselves with the whole table.
     fn note_changes(&mut self, table: &Table) {
         match table.changed_since(self.seen) {
             Some(changed) => {
                 for id in changed {
-                    let kind = table.slot(id).key.kind;
-                    self.is_stale |= match (&self.reach, table.directory()) {
-                        (Some(reach), Some(directory)) => {
-                            directory.matters(reach, kind, id, self.revision)
-                        }
-                        _ => matches!(kind, Kind::SidecarScope | Kind::MeshSettings),
-                    };
+                    let kind = table.slot(id).key().kind;
+                    self.is_stale |= self.moves(table, kind, id);
                     if let Some(sub) = self.kinds.get_mut(&kind) {
                         sub.owe(id);
                     }
@@ -301,7 +339,7 @@ impl Session {
             sub.is_some_and(|sub| !sub.is_new()).then_some(kind)
         });
         let mut owe = |id: SlotId| {
-            if let Some(sub) = self.kinds.get_mut(&table.slot(id).key.kind) {
+            if let Some(sub) = self.kinds.get_mut(&table.slot(id).key().kind) {
                 sub.owe(id);
             }
         };

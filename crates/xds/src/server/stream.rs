@@ -3,6 +3,8 @@
 //! A stream opens in turn: only so many at once take in what their clients have and send the difference. The others'
 //! requests wait in the kernel, so that a thousand proxies that come back together cost the memory of a few.
 
+use super::frames::Requests;
+use super::streams::Shared;
 use super::{Answer, Inner};
 use crate::server::Identity;
 use crate::session::{Refused, Session};
@@ -11,9 +13,9 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// A client that does not answer for so long is cut off; it will resume where it was.
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,7 +40,7 @@ pub(super) struct TooMany;
 pub(super) struct Stream {
     id: u64,
     inner: Arc<Inner>,
-    session: Arc<Mutex<Session>>,
+    shared: Shared,
     answers: mpsc::Sender<Answer>,
     /// When the client must have answered; absent while nothing waits.
     deadline: Option<Instant>,
@@ -72,19 +74,19 @@ impl Stream {
     ) -> Result<Self, TooMany> {
         let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
         let session = Session::new(identity.clone(), SystemTime::now());
-        let session = Arc::new(Mutex::new(session));
-        let is_added =
-            inner
-                .streams
-                .lock()
-                .add(id, Arc::clone(&session), identity, STREAMS_OF_IDENTITY);
-        if !is_added {
+        let shared = Shared {
+            session: Arc::new(Mutex::new(session)),
+            news: Arc::default(),
+        };
+        let mut streams = inner.streams.lock();
+        if !streams.add(id, shared.clone(), identity, STREAMS_OF_IDENTITY) {
             return Err(TooMany);
         }
+        drop(streams);
         Ok(Self {
             id,
             inner,
-            session,
+            shared,
             answers,
             deadline: None,
             opening: None,
@@ -93,11 +95,11 @@ impl Stream {
     }
 
     /// Works until the client has gone or is refused.
-    pub(super) async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
-        let mut changed = self.inner.changed.subscribe();
-        if !self.admit(&mut changed).await {
+    pub(super) async fn run(mut self, mut requests: Requests) {
+        if !self.admit().await {
             return;
         }
+        let news = Arc::clone(&self.shared.news);
         loop {
             let end = tokio::select! {
                 request = requests.message() => match request {
@@ -108,10 +110,7 @@ impl Stream {
                         return;
                     }
                 },
-                news = changed.changed() => match news {
-                    Ok(()) => Ok(()),
-                    Err(_) => return,
-                },
+                () = news.notified() => Ok(()),
                 () = until(self.deadline) => Err(Status::deadline_exceeded(format!(
                     "no acknowledgement within {} s: connect again",
                     ACK_TIMEOUT.as_secs()
@@ -136,8 +135,9 @@ impl Stream {
     }
 
     /// Waits until there is something to serve and it is this stream's turn; false: the client has gone.
-    async fn admit(&mut self, changed: &mut watch::Receiver<u64>) -> bool {
+    async fn admit(&mut self) -> bool {
         let inner = Arc::clone(&self.inner);
+        let mut changed = inner.changed.subscribe();
         let turn = async {
             while !inner.table.read().is_ready() {
                 if changed.changed().await.is_err() {
@@ -168,7 +168,7 @@ impl Stream {
     fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         self.heard = Instant::now();
         let refusal = request.error_detail.as_ref().map(|e| e.message.clone());
-        let mut session = self.session.lock();
+        let mut session = self.shared.session.lock();
         let is_first = session.acked().is_none();
         let taken = {
             let table = self.inner.table.read();
@@ -205,7 +205,7 @@ impl Stream {
     /// Sees to it that the table knows who refers to whom, where it has to.
     fn make_directory(&self) {
         let is_missing = || self.inner.table.read().directory().is_none();
-        if self.session.lock().needs_directory() && is_missing() {
+        if self.shared.session.lock().needs_directory() && is_missing() {
             self.inner.table.write().make_directory();
         }
     }
@@ -214,7 +214,7 @@ impl Stream {
     async fn send(&mut self) -> Result<(), mpsc::error::SendError<Answer>> {
         self.make_directory();
         let (responses, is_waiting, acked, settled) = {
-            let mut session = self.session.lock();
+            let mut session = self.shared.session.lock();
             let table = self.inner.table.read();
             let responses = session.pump(&table, SystemTime::now());
             let (acked, settled) = (session.acked(), session.settled());

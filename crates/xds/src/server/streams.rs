@@ -2,22 +2,35 @@
 
 use crate::server::Identity;
 use crate::session::Session;
+use crate::table::Table;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// All streams. It is asked and changed at every message, so nothing here looks at each but what must.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     all: HashMap<u64, State>,
-    /// How many subscribed streams have acknowledged everything up to which generation.
-    acked: BTreeMap<u64, usize>,
+    acked: Acked,
+}
+
+/// How many subscribed streams have acknowledged everything up to which generation.
+#[derive(Debug, Default)]
+struct Acked(BTreeMap<u64, usize>);
+
+/// What a stream shares with the list.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub session: Arc<Mutex<Session>>,
+    /// Told when something changed that may concern the session.
+    pub news: Arc<Notify>,
 }
 
 /// One stream.
 #[derive(Debug)]
 struct State {
-    session: Arc<Mutex<Session>>,
+    shared: Shared,
     /// Who proved to have opened it; absent on a plaintext connection.
     identity: Option<Identity>,
     /// Whose it says it is; absent before its first request.
@@ -32,7 +45,7 @@ impl Streams {
     pub(super) fn add(
         &mut self,
         id: u64,
-        session: Arc<Mutex<Session>>,
+        shared: Shared,
         identity: Option<Identity>,
         most: usize,
     ) -> bool {
@@ -43,7 +56,7 @@ impl Streams {
             }
         }
         let state = State {
-            session,
+            shared,
             identity,
             node_id: None,
             acked: None,
@@ -68,42 +81,37 @@ impl Streams {
 
     /// Notes how far a stream has come.
     pub(super) fn note(&mut self, id: u64, acked: Option<u64>, settled: u64) {
-        let Some(state) = self.all.get_mut(&id) else {
-            return;
-        };
-        state.settled = settled;
-        let old = std::mem::replace(&mut state.acked, acked);
-        if old == acked {
-            return;
+        if let Some(state) = self.all.get_mut(&id) {
+            state.note(&mut self.acked, acked, settled);
         }
-        if let Some(new) = acked {
-            *self.acked.entry(new).or_default() += 1;
+    }
+
+    /// Wakes the streams that a change of `table` may concern. For the others it is noted here that they have seen it:
+    /// to wake a thousand tasks for every endpoint that comes or goes is most of what it costs.
+    pub(super) fn tell(&mut self, table: &Table) {
+        for state in self.all.values_mut() {
+            // Whoever works on its session now looks at the table before or after the change: it must look again.
+            let passed = state.shared.session.try_lock().and_then(|mut session| {
+                let passed = session.pass(table);
+                passed.then(|| (session.acked(), session.settled()))
+            });
+            match passed {
+                Some((acked, settled)) => state.note(&mut self.acked, acked, settled),
+                None => state.shared.news.notify_one(),
+            }
         }
-        self.uncount(old);
     }
 
     /// Forgets a stream that ended.
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(state) = self.all.remove(&id) {
-            self.uncount(state.acked);
-        }
-    }
-
-    fn uncount(&mut self, acked: Option<u64>) {
-        let Some(generation) = acked else {
-            return;
-        };
-        if let Some(count) = self.acked.get_mut(&generation) {
-            *count -= 1;
-            if *count == 0 {
-                self.acked.remove(&generation);
-            }
+            self.acked.remove(state.acked);
         }
     }
 
     /// The generation that every subscribed stream has acknowledged; absent when there is none.
     pub(super) fn slowest(&self) -> Option<u64> {
-        self.acked.keys().next().copied()
+        self.acked.0.keys().next().copied()
     }
 
     /// The generation up to which no subscribed stream needs removed resources any more.
@@ -116,6 +124,36 @@ impl Streams {
     /// Every session, to be asked without holding the list.
     pub(super) fn sessions(&self) -> Vec<Arc<Mutex<Session>>> {
         let all = self.all.values();
-        all.map(|state| Arc::clone(&state.session)).collect()
+        all.map(|state| Arc::clone(&state.shared.session)).collect()
+    }
+}
+
+impl State {
+    fn note(&mut self, all: &mut Acked, acked: Option<u64>, settled: u64) {
+        // It never goes back: others may have noted more meanwhile.
+        self.settled = settled.max(self.settled);
+        let acked = acked.max(self.acked);
+        let old = std::mem::replace(&mut self.acked, acked);
+        if old == acked {
+            return;
+        }
+        if let Some(new) = acked {
+            *all.0.entry(new).or_default() += 1;
+        }
+        all.remove(old);
+    }
+}
+
+impl Acked {
+    fn remove(&mut self, acked: Option<u64>) {
+        let Some(generation) = acked else {
+            return;
+        };
+        if let Some(count) = self.0.get_mut(&generation) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&generation);
+            }
+        }
     }
 }

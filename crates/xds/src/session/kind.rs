@@ -5,6 +5,7 @@ use super::{Refused, View};
 use crate::bits::Bits;
 use crate::codec::type_url;
 use crate::table::{SlotId, Table, version_text};
+use bytes::Bytes;
 use lateen_model::resource::Kind;
 use lateen_proto::discovery::{Any, DeltaDiscoveryResponse, Resource as Wire, Status};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -157,12 +158,13 @@ impl Subscription {
         }
     }
 
-    fn wants(&self, view: &View<'_>, id: SlotId) -> bool {
+    /// Whether the client is to have what is in a slot.
+    pub fn wants(&self, view: &View<'_>, id: SlotId) -> bool {
         let slot = view.table.slot(id);
         let named = self
             .only
             .as_ref()
-            .is_none_or(|only| only.contains(&*slot.key.name));
+            .is_none_or(|only| only.contains(&*slot.key().name));
         named && view.has(id)
     }
 
@@ -184,26 +186,28 @@ impl Subscription {
         let mut size = 0;
         while let Some(id) = self.owed.first().copied() {
             let slot = table.slot(id);
-            let cost = slot.bytes.len() + 2 * slot.key.name.len() + 100;
+            let bytes = slot.bytes();
+            let name = &slot.key().name;
+            let cost = bytes.map_or(0, Bytes::len) + 2 * name.len() + 100;
             let full = size + cost > MESSAGE_BYTES || removed.len() >= MESSAGE_NAMES;
             if full && (size > 0 || !removed.is_empty()) {
                 break;
             }
             self.owed.pop_first();
-            if self.wants(view, id) {
+            if let Some(bytes) = bytes.filter(|_| self.wants(view, id)) {
                 self.hold(held, id);
                 size += cost;
                 resources.push(Wire {
                     version: version_text(slot.version),
-                    name: slot.key.name.to_string(),
+                    name: name.to_string(),
                     resource: Some(Any {
                         type_url: type_url(kind).to_owned(),
-                        value: slot.bytes.clone(),
+                        value: bytes.clone(),
                     }),
                 });
             } else if held.contains(id) {
                 self.drop_held(held, id);
-                removed.push(slot.key.name.to_string());
+                removed.push(name.to_string());
             }
         }
         let more = !self.owed.is_empty() || !self.gone.is_empty();

@@ -64,7 +64,9 @@ impl Pair {
 
     /// What the control plane sends now, as one line for each response that is not empty.
     fn sent(&mut self) -> Vec<String> {
+        let passed = self.session.pass(&self.table);
         let responses = self.session.pump(&self.table, SystemTime::UNIX_EPOCH);
+        assert!(!passed || responses.is_empty(), "{responses:?}");
         let lines = responses.iter().filter_map(line).collect();
         self.under_way.extend(responses);
         lines

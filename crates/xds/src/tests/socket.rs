@@ -209,6 +209,31 @@ async fn follow_lose_resume() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_for_others_counts_as_seen_without_a_word() {
+    let store = Store::new();
+    store.apply(vec![table("a/x", "h", None)], vec![]);
+    store.mark_ready();
+    let served = serve(&store, "127.0.0.1:0").await;
+    let mut updates = client(served.address, None);
+    until_synced(&mut updates).await;
+    let mut converged = store.converged();
+    let pushes = || store.proxies()[0].kinds[&Kind::RouteTable].pushes;
+    let before = pushes();
+    let for_others = |host: &str| vec![table("b/x", host, Some("others"))];
+    for host in ["1", "2", "3"] {
+        let applied = store.apply(for_others(host), vec![]);
+        let all_have = |g: &u64| *g >= applied.generation;
+        converged.wait_for(all_have).await.expect("the store lives");
+    }
+    assert_eq!(pushes(), before);
+    store.apply(vec![table("a/x", "new", None)], vec![key("b/x")]);
+    let Some(Update::Changed { changed, .. }) = updates.recv().await else {
+        panic!("an update");
+    };
+    assert_eq!(changed, [table("a/x", "new", None)]);
+}
+
+#[tokio::test]
 async fn the_cache_serves_before_and_without_the_control_plane() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("cache");

@@ -309,3 +309,47 @@ fn bad_lookups_are_refused() {
     let text = refused.expect_err("no lookup").to_string();
     assert!(text.contains("\"host/a b\" is no lookup"), "{text}");
 }
+
+#[test]
+fn changes_of_what_a_client_does_not_use_pass_it_by() {
+    let mut pair = Pair::on_demand();
+    pair.connect();
+    pair.settle();
+    pair.ask(&format!("host/{}", host("a")));
+    pair.settle();
+    let passes = |pair: &mut Pair, changed: Resource| {
+        pair.apply(vec![changed], &[]);
+        let passed = pair.session.pass(&pair.table);
+        let generation = pair.table.generation();
+        assert_eq!(passed, pair.session.acked() == Some(generation));
+        assert_eq!(passed, pair.settle().is_empty());
+        passed
+    };
+    assert!(passes(&mut pair, pod("b", 12, Health::Unready)));
+    assert!(!passes(&mut pair, pod("a", 11, Health::Unready)));
+    assert!(!passes(&mut pair, pod("a", 13, Health::Ready)));
+    assert!(!passes(&mut pair, table("default/c", &host("a"), None)));
+    pair.apply(vec![], &["default/c"]);
+    assert!(!pair.session.pass(&pair.table), "it has what is gone");
+    assert_eq!(pair.settle(), ["RouteTable -default/c"]);
+}
+
+#[test]
+fn nothing_passes_a_client_that_is_owed_something() {
+    let mut pair = Pair::on_demand();
+    pair.connect();
+    assert!(!pair.session.pass(&pair.table), "it has nothing yet");
+    pair.settle();
+    pair.ask(&format!("host/{}", host("a")));
+    pair.apply(vec![pod("b", 12, Health::Unready)], &[]);
+    assert!(!pair.session.pass(&pair.table), "it has just asked");
+    assert!(!pair.sent().is_empty());
+    // Under way is what it asked for: a change of something else may pass, but it has acknowledged nothing.
+    let before = pair.session.acked();
+    pair.apply(vec![pod("b", 12, Health::Ready)], &[]);
+    pair.session.pass(&pair.table);
+    assert_eq!(pair.session.acked(), before);
+    pair.answered();
+    pair.settle();
+    assert_eq!(pair.session.acked(), Some(pair.table.generation()));
+}
