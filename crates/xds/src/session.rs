@@ -221,7 +221,7 @@ impl Session {
             who,
             reach: self.reach.as_deref(),
         };
-        for (kind, sub) in &mut self.kinds {
+        for (kind, sub) in self.kinds.iter_mut().filter(|(_, sub)| sub.is_new()) {
             sub.compare(&view, *kind, &mut self.held);
         }
         let mut responses = Vec::new();

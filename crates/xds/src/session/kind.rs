@@ -175,6 +175,10 @@ impl Subscription {
         kind: Kind,
         held: &mut Bits,
     ) -> Option<DeltaDiscoveryResponse> {
+        // Of a dozen kinds most have nothing to say, at every message.
+        if self.is_settled() {
+            return None;
+        }
         let table = view.table;
         let mut resources = Vec::new();
         let mut removed = Vec::new();
