@@ -249,7 +249,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
                 ConnectionPlan::Tcp(plan) | ConnectionPlan::Detect(plan) => Some(plan),
                 ConnectionPlan::Http | ConnectionPlan::Sni(_) | ConnectionPlan::Tls(_) => None,
             };
-            let found = match first_words(&conn, &mut stream, ahead, &mut dialed).await {
+            let found = match Box::pin(first_words(&conn, &mut stream, ahead, &mut dialed)).await {
                 Ok(found) => found,
                 Err(error) => return tracing::debug!("{} left: {error}", conn.facts.source),
             };
@@ -260,7 +260,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
                 // TLS of the application's own is none of ours, also where the port is declared HTTP.
                 Found::Client(Guess::Tls(hello)) => {
                     let plan = conn.passed(hello).await;
-                    tcp::serve(conn, stream, plan, dialed).await;
+                    Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
                 }
                 found => follow(conn, stream, plan, Some(found), dialed).await,
             }
@@ -271,7 +271,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
 /// Ends the mesh's TLS; what is inside is decided then.
 async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) {
     let watch = stream.watch();
-    match tls::end_mesh(&conn.worker.shared, stream).await {
+    match Box::pin(tls::end_mesh(&conn.worker.shared, stream)).await {
         Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
         Ok(ended) => {
             let stream = conn.ended(ended);
@@ -302,12 +302,12 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
     conn.peer.server_name = decide::host::canonical(&conn.server_name).as_ref().into();
     let watch = stream.watch();
     match decided {
-        GatewayTls::Passthrough(plan) => tcp::serve(conn, stream, plan, None).await,
+        GatewayTls::Passthrough(plan) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
         GatewayTls::Refuse(fault) => tcp::refuse(&conn, &stream, &fault),
         GatewayTls::Terminate { key, server, then } => {
             let edge = (&key, &server, then);
             let ended = tls::end_gateway(&shared, stream, edge, &conn.facts, sni.as_deref());
-            match ended.await {
+            match Box::pin(ended).await {
                 Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
                 Ok(ended) => {
                     let stream = conn.ended(ended);
@@ -325,6 +325,9 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
 }
 
 /// Serves a connection by its plan. `found` is what its first bytes were, where somebody has looked already.
+///
+/// What a connection does for long is boxed where it begins, what it does once as well: an idle connection holds what it
+/// waits in, not the largest of all that it has done.
 async fn follow(
     conn: Conn,
     stream: Stream,
@@ -334,10 +337,10 @@ async fn follow(
 ) {
     match plan {
         ConnectionPlan::Http => serve_http(conn, stream, found).await,
-        ConnectionPlan::Tcp(plan) => tcp::serve(conn, stream, plan, dialed).await,
+        ConnectionPlan::Tcp(plan) => Box::pin(tcp::serve(conn, stream, plan, dialed)).await,
         ConnectionPlan::Detect(plan) => detect(conn, stream, plan, found, dialed).await,
-        ConnectionPlan::Sni(plan) => serve_tls(conn, stream, plan, false).await,
-        ConnectionPlan::Tls(plan) => serve_tls(conn, stream, plan, true).await,
+        ConnectionPlan::Sni(plan) => Box::pin(serve_tls(conn, stream, plan, false)).await,
+        ConnectionPlan::Tls(plan) => Box::pin(serve_tls(conn, stream, plan, true)).await,
     }
 }
 
@@ -382,7 +385,7 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
 async fn serve_http(conn: Conn, mut stream: Stream, found: Early) {
     let found = match found {
         Some(found) => Ok(found),
-        None => first_words(&conn, &mut stream, None, &mut None).await,
+        None => Box::pin(first_words(&conn, &mut stream, None, &mut None)).await,
     };
     let version = match found {
         Ok(Found::Client(Guess::Http2)) => Version::Http2,
@@ -390,7 +393,7 @@ async fn serve_http(conn: Conn, mut stream: Stream, found: Early) {
         // What is not HTTP is refused by the HTTP engine, in HTTP's words.
         _ => Version::Http1,
     };
-    http(conn, stream, version).await;
+    Box::pin(http(conn, stream, version)).await;
 }
 
 /// The port is declared TLS: the server name decides; at some gateways TLS may end here.
@@ -404,9 +407,9 @@ async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool
         Ok(Some(hello)) if ends => end_gateway(conn, stream, hello).await,
         Ok(Some(hello)) => {
             let plan = conn.passed(hello).await;
-            tcp::serve(conn, stream, plan, None).await;
+            Box::pin(tcp::serve(conn, stream, plan, None)).await;
         }
-        Ok(None) => tcp::serve(conn, stream, plan, None).await,
+        Ok(None) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
         Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
     }
 }
@@ -421,7 +424,7 @@ async fn detect(
 ) {
     let found = match found {
         Some(found) => Ok(found),
-        None => first_words(&conn, &mut stream, Some(&plan), &mut dialed).await,
+        None => Box::pin(first_words(&conn, &mut stream, Some(&plan), &mut dialed)).await,
     };
     match found {
         Ok(Found::Client(guess @ (Guess::Http1 | Guess::Http2))) => {
@@ -431,18 +434,18 @@ async fn detect(
                 Version::Http1
             };
             if let Some(spare) = dialed.filter(|_| version == Version::Http1) {
-                conn.worker.upstream.offer(spare).await;
+                Box::pin(conn.worker.upstream.offer(spare)).await;
             }
-            http(conn, stream, version).await;
+            Box::pin(http(conn, stream, version)).await;
         }
         Ok(Found::Client(Guess::Tls(hello))) => {
             let plan = conn.passed(hello).await;
-            tcp::serve(conn, stream, plan, dialed).await;
+            Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
         }
         Ok(Found::Client(_) | Found::Bytes | Found::Left) => {
-            tcp::serve(conn, stream, plan, dialed).await;
+            Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
         }
-        Ok(Found::Gone) => tcp::serve(conn, stream, plan, None).await,
+        Ok(Found::Gone) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
         Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
     }
 }

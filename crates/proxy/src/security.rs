@@ -98,7 +98,7 @@ pub(crate) async fn ask(conn: &Conn, record: &Record) -> Result<Vec<Str>, Refuse
     };
     let mut agreed = Vec::new();
     for question in &questions {
-        external::admit(conn, question)
+        Box::pin(external::admit(conn, question))
             .await
             .map_err(|fault| Refused {
                 termination: match fault.reason {

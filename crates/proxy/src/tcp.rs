@@ -62,9 +62,7 @@ pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed:
                 Some(dialed) => Ok(dialed),
                 None => {
                     let upstream = &conn.worker.upstream;
-                    upstream
-                        .dial(&cluster, &conn.facts, &conn.server_name)
-                        .await
+                    Box::pin(upstream.dial(&cluster, &conn.facts, &conn.server_name)).await
                 }
             };
             match dialed {
