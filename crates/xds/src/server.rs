@@ -252,7 +252,7 @@ pub fn service(store: Store, gate: Arc<dyn Gate>) -> Discovery {
     }))
 }
 
-/// The discovery service. Messages are read and written by [`frames`], the rest of gRPC is tonic's.
+/// The discovery service. Messages are read and written by `frames`, the rest of gRPC is tonic's.
 #[derive(Debug, Clone)]
 pub struct Discovery(AggregatedDiscoveryServiceServer<Streams>);
 
