@@ -284,6 +284,27 @@ fn messages_have_the_form_that_the_client_understands() {
     );
 }
 
+#[test]
+fn head_is_told_of_the_body_that_get_would_have() {
+    run(async {
+        let (mut client, server) = pair().await;
+        tokio::task::spawn_local(async move {
+            let respond =
+                |_: Request<Incoming>, _: Busy| async { Response::new(Body::full("hello")) };
+            let stream = Stream::new(server, Bytes::new());
+            let limits = Limits::default();
+            let forever = std::future::pending();
+            let _ = serve(stream, Version::Http1, &limits, forever, respond).await;
+        });
+        let head = b"HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let expected = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n";
+        assert_eq!(answer, expected);
+    });
+}
+
 /// An application that answers each connection's request with these bytes, and says what it was sent.
 fn application(
     answers: &'static [&'static str],

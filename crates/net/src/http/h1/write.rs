@@ -62,6 +62,15 @@ pub(super) fn response(
         out.extend_from_slice(b"\r\n");
     }
     let encoder = match (bodiless, told, form.length) {
+        // A body of our own that HEAD asks about; one of no known bytes says nothing.
+        (true, None, Some(length))
+            if length > 0 && !switched && !is_bodiless(&Method::GET, status) =>
+        {
+            out.extend_from_slice(b"content-length: ");
+            number(out, length);
+            out.extend_from_slice(b"\r\n");
+            Encoder::Nothing
+        }
         (true, ..) => Encoder::Nothing,
         (false, Some(length), _) => Encoder::sized(length),
         (false, None, Some(length)) => {
