@@ -6,7 +6,8 @@
 //!
 //! Bounds that are no setting stand where they hold: on a line of a head that is put together from parts (256 KiB), a
 //! chunk's extensions (1 KiB), empty lines before a request (2) and interim responses in a row (64) in `framing`; on
-//! bytes that are held back behind an upgrade (64 KiB) in `guard`; on the rest of a body that nobody waits for (16 KiB a
+//! bytes that are held back behind an upgrade (64 KiB) in `guard`; on trailers of HTTP/1 (16 KiB, 100 fields), on a
+//! target (65,534 bytes) and on a body that is read only for what follows it (64 KiB) in `h1`; on the rest of a body that nobody waits for (16 KiB a
 //! stream) in `flow`. In the proxy: bytes of a request kept for another try (64 KiB) in `upstream::replay`, connections
 //! of its own servers (64 each, 10 s idle) in `admin`, time for a TLS handshake in `tls`, descriptors and memory in
 //! `overload`, series of metrics in `lateen_telemetry::metrics`.
@@ -44,8 +45,6 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// How long a connection that is copied byte for byte may carry nothing (Envoy, Istio: one hour).
     pub tcp_idle_time: Duration,
-    /// Most bytes read ahead from an HTTP/1 connection.
-    pub read_ahead: usize,
     /// Streams that a client resets in a second, when they are half of those it opens or more (Envoy: 500 resets within
     /// a second of opening, when they are half of all).
     pub resets: u32,
@@ -81,7 +80,6 @@ impl Default for Limits {
             send_buffer: 64 * 1024,
             body_bytes: None,
             tcp_idle_time: Duration::from_secs(3600),
-            read_ahead: 128 * 1024,
             resets: 200,
             all_resets: 1000,
             local_resets: 1024,

@@ -249,16 +249,10 @@ impl Session {
         let Engine::Records(records) = &mut self.engine else {
             return (0, 0);
         };
-        match records.open_into(bytes, into, &mut self.plain, &mut self.outgoing) {
-            Ok((used, filled, end)) => {
-                self.end = self.end.take().or(end);
-                (used, filled)
-            }
-            Err(error) => {
-                self.end = Some(End::Broken(error));
-                (bytes.len(), 0)
-            }
-        }
+        let (used, filled, end) =
+            records.open_into(bytes, into, &mut self.plain, &mut self.outgoing);
+        self.end = self.end.take().or(end);
+        (used, filled)
     }
 
     /// Reads from the socket once and decrypts into `sink`, keeping what it does not take. Says how much it took, which

@@ -3,7 +3,7 @@
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::wire::{Polled, Shared};
-use crate::http::{Body, BodyError, EngineError};
+use crate::http::{Body, BodyError, EngineError, Incoming};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use std::pin::Pin;
@@ -17,20 +17,29 @@ pub(crate) struct Inbound {
     done: bool,
 }
 
-impl Inbound {
-    /// The body that follows on `wire`.
-    pub(super) fn new(wire: &Shared, body: Decoder) -> Self {
-        Self {
-            wire: Shared::clone(wire),
-            hint: match body {
-                Decoder::Sized(length) => Some(length),
-                Decoder::Done => Some(0),
-                Decoder::Chunks(_) | Decoder::UntilEnd => None,
-            },
-            done: body == Decoder::Done,
-        }
-    }
+/// The body that follows on `wire`.
+pub(super) fn incoming(wire: &Shared, body: Decoder) -> Incoming {
+    let hint = match body {
+        Decoder::Done => return Incoming::empty(),
+        Decoder::Sized(length) => Some(length),
+        Decoder::Chunks(_) | Decoder::UntilEnd => None,
+    };
+    Incoming::one(Inbound {
+        wire: Shared::clone(wire),
+        hint,
+        done: false,
+    })
+}
 
+/// Bytes of a body that is to be sent; absent: not known.
+pub(super) fn length(body: &Body) -> Option<u64> {
+    match body.is_end_stream() {
+        true => Some(0),
+        false => body.size_hint().exact(),
+    }
+}
+
+impl Inbound {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         if self.done {
             return Poll::Ready(None);

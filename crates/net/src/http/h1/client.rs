@@ -1,7 +1,7 @@
 //! The calling end: one request after the other, driven by whoever waits for the response. Only a request whose body is
 //! not sent when the response comes gets a task of its own.
 
-use super::body::{Inbound, Outbound};
+use super::body::{Outbound, incoming, length};
 use super::decoder::Decoder;
 use super::head::{self, Answered};
 use super::wire::{HeadError, Shared, Wire};
@@ -10,7 +10,6 @@ use crate::http::guard::{Control, Guarded};
 use crate::http::upgrade::{self, Upgraded};
 use crate::http::{EngineError, Incoming, Limits, Outgoing, SendFailure};
 use http::{Method, Response};
-use http_body::Body as _;
 use std::any::Any;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -85,11 +84,7 @@ impl One {
             // Until the response is over: a future that is dropped leaves it so.
             wire.closed = true;
             wire.out.begin();
-            let length = match request.body.is_end_stream() {
-                true => Some(0),
-                false => request.body.size_hint().exact(),
-            };
-            write::request(wire.out.small(), &request, length)
+            write::request(wire.out.small(), &request, length(&request.body))
         };
         let mut sending = Some(Outbound::new(request.body, encoder));
         let answered = poll_fn(|cx| self.poll_answer(cx, &mut sending, method)).await;
@@ -162,11 +157,7 @@ impl One {
             tokio::task::spawn_local(go_on(Rc::clone(&self.wire), outbound));
         }
         drop(wire);
-        let incoming = match body {
-            Decoder::Done => Incoming::empty(),
-            body => Incoming::one(Inbound::new(&self.wire, body)),
-        };
-        Response::from_parts(parts, incoming)
+        Response::from_parts(parts, incoming(&self.wire, body))
     }
 }
 

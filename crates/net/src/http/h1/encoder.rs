@@ -17,7 +17,7 @@ use tokio::io::AsyncWrite as _;
 const SMALL: usize = 4 * 1024;
 /// Bytes that gather before they are written.
 const FULL: usize = 16 * 1024;
-/// Buffers that a worker keeps for the next message, and their largest size.
+/// Buffers that a worker keeps for the next message; larger ones than twice [`FULL`] are not kept.
 const SPARE: usize = 8;
 
 thread_local! {

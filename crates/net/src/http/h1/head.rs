@@ -118,10 +118,7 @@ pub(super) fn request(read: &mut BytesMut, limits: &Limits) -> Result<Option<Ask
         let Some((length, method, target, is_11)) = parsed else {
             return Ok(None);
         };
-        if length > limits.head_bytes as usize {
-            return Err(Bad::Large);
-        }
-        let head = cut(read, length);
+        let head = cut(read, length, limits)?;
         let uri = Uri::from_maybe_shared(head.slice(target.0..target.1))
             .map_err(|_| Bad::Syntax("a request target"))?;
         let fields = fields(&head, places)?;
@@ -192,10 +189,7 @@ pub(super) fn response(
         let Some((length, status, reason, is_11)) = parsed else {
             return Ok(None);
         };
-        if length > limits.head_bytes as usize {
-            return Err(Bad::Large);
-        }
-        let head = cut(read, length);
+        let head = cut(read, length, limits)?;
         let mut fields = fields(&head, places)?;
         if let Some(reason) = reason {
             fields.extensions.insert(Reason(reason));
@@ -211,8 +205,7 @@ fn answered(
     fields: Fields,
 ) -> Result<Answered, Bad> {
     let headers = &fields.headers;
-    let switched = status == StatusCode::SWITCHING_PROTOCOLS
-        || *method == Method::CONNECT && status.is_success();
+    let switched = switches(method, status);
     // RFC 9112 §6.3.
     let body = if switched || is_bodiless(method, status) {
         Decoder::Done
@@ -236,6 +229,11 @@ fn answered(
         keep_alive,
         switched,
     })
+}
+
+/// Whether a response changes the protocol of its connection (RFC 9110 §9.3.6, §15.2.2).
+pub(super) fn switches(method: &Method, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || *method == Method::CONNECT && status.is_success()
 }
 
 /// Whether a response has no body whatever its headers say (RFC 9110 §6.4.1).
@@ -290,13 +288,16 @@ fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
-fn cut(read: &mut BytesMut, length: usize) -> Bytes {
-    if read.len() == length {
+fn cut(read: &mut BytesMut, length: usize, limits: &Limits) -> Result<Bytes, Bad> {
+    if length > limits.head_bytes as usize {
+        return Err(Bad::Large);
+    }
+    Ok(if read.len() == length {
         // Alone it needs no count of who shares it yet.
         std::mem::take(read).freeze()
     } else {
         read.split_to(length).freeze()
-    }
+    })
 }
 
 fn fields(head: &Bytes, places: &[Place]) -> Result<Fields, Bad> {

@@ -4,9 +4,8 @@
 //! head -> respond (meanwhile: has the client left?) -> response -> rest of the request's body -> head …
 //! ```
 
-use super::body::{Inbound, Outbound};
+use super::body::{Outbound, incoming, length};
 use super::decoder::Decoder;
-use super::encoder::Encoder;
 use super::head::{self, Asked, Bad};
 use super::wire::{HeadError, Shared, Wire};
 use super::write::{self, Form};
@@ -14,9 +13,7 @@ use crate::http::guard::Guarded;
 use crate::http::server::{Activity, Busy, Told};
 use crate::http::upgrade::{self, Upgraded};
 use crate::http::{Body, EngineError, Incoming, Limits};
-use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::Body as _;
+use http::{Method, Request, Response, Version};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -100,9 +97,6 @@ impl<'a> Server<'a> {
     async fn refuse(&self, bad: Bad) -> Result<(), EngineError> {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = bad.status();
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         let (parts, body) = response.into_parts();
         let form = Form {
             method: &Method::GET,
@@ -131,7 +125,9 @@ impl<'a> Server<'a> {
             .upgrades
             .then(|| upgrade::claim(&mut asked.parts.extensions));
         let said = Said::of(&asked);
-        let incoming = self.incoming(&asked);
+        let (body, expects) = (asked.body, asked.expects);
+        self.wire.borrow_mut().begin_body(body, expects);
+        let incoming = incoming(&self.wire, body);
         let request = Request::from_parts(asked.parts, incoming);
         let (number, busy) = self.activity.begin();
         // Large, and not there between requests.
@@ -145,36 +141,23 @@ impl<'a> Server<'a> {
         let mut response = response?;
         let is_connect = said.method == Method::CONNECT;
         self.activity.answered(number, is_connect, &mut response);
-        let (mut outbound, goes_on, switched) = self.begin_response(&said, response);
-        poll_fn(|cx| match outbound.poll(&self.wire, cx) {
+        let mut begun = self.begin_response(&said, response);
+        poll_fn(|cx| match begun.outbound.poll(&self.wire, cx) {
             Poll::Pending => self.wire.borrow_mut().poll_gone(cx).map(Err),
             done => done,
         })
         .await?;
-        drop(outbound);
-        if switched {
+        if begun.switched {
             return Ok(self.hand_over(hand));
         }
-        if !goes_on || !self.finish_request(&said).await {
+        if !begun.goes_on || !self.finish_request(begun.unheard).await {
             return Ok(Next::Close);
         }
         Ok(Next::Request)
     }
 
-    fn incoming(&self, asked: &Asked) -> Incoming {
-        let mut wire = self.wire.borrow_mut();
-        wire.begin_body(asked.body, asked.expects);
-        match asked.body {
-            Decoder::Done => Incoming::empty(),
-            body => {
-                drop(wire);
-                Incoming::one(Inbound::new(&self.wire, body))
-            }
-        }
-    }
-
-    /// Puts the response's head in the outbox. Says whether the connection goes on after it, and in another protocol.
-    fn begin_response(&self, said: &Said, response: Response<Body>) -> (Outbound, bool, bool) {
+    /// Puts the response's head in the outbox.
+    fn begin_response(&self, said: &Said, response: Response<Body>) -> Begun {
         let (parts, body) = response.into_parts();
         let ends = self.told.draining.get() || self.told.idle.get();
         let form = Form {
@@ -182,25 +165,21 @@ impl<'a> Server<'a> {
             is_10: said.is_10,
             keep_alive: said.keep_alive && !ends,
             takes_trailers: said.takes_trailers,
-            length: match body.is_end_stream() {
-                true => Some(0),
-                false => body.size_hint().exact(),
-            },
+            length: length(&body),
         };
-        let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS
-            || said.method == Method::CONNECT && parts.status.is_success();
+        let switched = head::switches(&said.method, parts.status);
         let mut wire = self.wire.borrow_mut();
         // It has waited in vain: leave after a response would look like one to the next request.
-        said.unheard.set(wire.expects);
-        wire.expects = false;
+        let unheard = std::mem::take(&mut wire.expects);
         let (encoder, goes_on) = write::response(wire.out.small(), &parts, &form);
         drop(wire);
         head::recycle(parts.headers, parts.extensions);
-        let encoder = match switched {
-            true => Encoder::Nothing,
-            false => encoder,
-        };
-        (Outbound::new(body, encoder), goes_on, switched)
+        Begun {
+            outbound: Outbound::new(body, encoder),
+            goes_on,
+            switched,
+            unheard,
+        }
     }
 
     fn hand_over(&self, hand: Option<oneshot::Sender<Upgraded>>) -> Next {
@@ -215,7 +194,7 @@ impl<'a> Server<'a> {
     }
 
     /// Gets at the end of the request's body, if that is near; says whether it did.
-    async fn finish_request(&self, said: &Said) -> bool {
+    async fn finish_request(&self, unheard: bool) -> bool {
         // Somebody may still be reading it.
         poll_fn(|cx| {
             let mut wire = self.wire.borrow_mut();
@@ -226,7 +205,7 @@ impl<'a> Server<'a> {
             Poll::Pending
         })
         .await;
-        if said.unheard.get() {
+        if unheard {
             // Nobody knows whether the body comes now.
             return self.wire.borrow().decoder == Decoder::Done;
         }
@@ -254,8 +233,17 @@ struct Said {
     is_10: bool,
     keep_alive: bool,
     takes_trailers: bool,
-    /// It waited for leave to send its body and did not get it.
-    unheard: std::cell::Cell<bool>,
+}
+
+/// A response on its way out.
+struct Begun {
+    outbound: Outbound,
+    /// The connection goes on after it.
+    goes_on: bool,
+    /// In another protocol.
+    switched: bool,
+    /// The client waited for leave to send its body and did not get it.
+    unheard: bool,
 }
 
 impl Said {
@@ -265,7 +253,6 @@ impl Said {
             is_10: asked.parts.version == Version::HTTP_10,
             keep_alive: asked.keep_alive,
             takes_trailers: asked.takes_trailers,
-            unheard: std::cell::Cell::new(false),
         }
     }
 }

@@ -107,12 +107,6 @@ impl Wire {
         !self.read.is_empty()
     }
 
-    fn io(&mut self) -> io::Result<&mut Guarded> {
-        self.io
-            .as_mut()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
     /// Reads a head with `parse`, which looks at what was read; absent: the peer has ended before it.
     pub(super) fn poll_head<T>(
         &mut self,
@@ -283,11 +277,10 @@ impl Wire {
 
     /// Ends our half.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let io = match self.io() {
-            Ok(io) => io,
-            Err(_) => return Poll::Ready(Ok(())),
-        };
-        Pin::new(io).poll_shutdown(cx)
+        match &mut self.io {
+            Some(io) => Pin::new(io).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Whether bytes were dropped that the peer did not take.

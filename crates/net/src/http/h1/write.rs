@@ -1,11 +1,11 @@
 //! Heads of HTTP/1 messages, to bytes: with the lengths that their bodies have, in the spelling of whoever sent them.
 
 use super::encoder::Encoder;
-use super::head::{has_token, is_bodiless};
+use super::head::{has_token, is_bodiless, switches};
 use super::spelling::{Reason, Spelling};
 use crate::http::Outgoing;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, response};
+use http::{HeaderName, HeaderValue, Method, Uri, response};
 
 /// What decides about the form of a response.
 pub(super) struct Form<'a> {
@@ -26,8 +26,7 @@ pub(super) fn response(
     form: &Form<'_>,
 ) -> (Encoder, bool) {
     let status = parts.status;
-    let switched = status == StatusCode::SWITCHING_PROTOCOLS
-        || *form.method == Method::CONNECT && status.is_success();
+    let switched = switches(form.method, status);
     let bodiless = switched || is_bodiless(form.method, status);
     let headers = &parts.headers;
     let closes = has_token(headers, &CONNECTION, "close");

@@ -47,6 +47,8 @@ pub(super) struct Records {
     message: Vec<u8>,
     /// Changes of keys in a row that the peer asked for.
     updates: u8,
+    /// It waits for new keys of ours; one change answers all that it asked for until we send (RFC 8446 §4.6.3).
+    owes_keys: bool,
 }
 
 /// What rustls keeps.
@@ -122,6 +124,7 @@ impl Records {
             secrets: kept,
             message: Vec::new(),
             updates: 0,
+            owes_keys: false,
         })
     }
 
@@ -141,7 +144,7 @@ impl Records {
             let done = length.and_then(|length| {
                 let record = &mut bytes[used..used + length];
                 used += length;
-                match self.open_one(record, outgoing)? {
+                match self.open_one(record)? {
                     Opened::Data(plain) => deliver(plain),
                     Opened::Other => {}
                     Opened::End => return Ok(true),
@@ -161,17 +164,15 @@ impl Records {
     }
 
     /// As [`Records::open`], with plaintext put to the beginning of `into` for as long as whole records find room there, and
-    /// into `plain` behind that. Says how many bytes of `into` are filled as well.
-    ///
-    /// # Errors
-    /// As [`Records::open`].
+    /// into `plain` behind that. Says how many bytes of `bytes` are done with, how many of `into` are filled, and how it
+    /// ended, if it did: what came before an end counts, a bad one as well.
     pub(super) fn open_into(
         &mut self,
         bytes: &mut [u8],
         into: &mut [u8],
         plain: &mut Rest,
         outgoing: &mut Rest,
-    ) -> Result<(usize, usize, Option<End>), Error> {
+    ) -> (usize, usize, Option<End>) {
         let (mut used, mut filled) = (0, 0);
         while let Some(Ok(length)) = whole(&bytes[used..]) {
             let room = &mut into[filled..];
@@ -182,21 +183,23 @@ impl Records {
             let (head, body) = bytes[used..used + length].split_at(HEAD);
             let (body, tag) = body.split_at(body.len() - TAG);
             let room = &mut room[..body.len()];
-            let done = self.open_apart((head, body, tag), room, outgoing);
+            let done = self.open_apart((head, body, tag), room);
             used += length;
             match done {
                 Ok(Opened::Data(data)) => filled += data.len(),
                 Ok(Opened::Other) => {}
-                Ok(Opened::End) => return Ok((used, filled, Some(End::Said))),
+                Ok(Opened::End) => return (used, filled, Some(End::Said)),
                 Err(error) => {
                     self.accuse(&error, outgoing);
-                    return Err(error);
+                    return (used, filled, Some(End::Broken(error)));
                 }
             }
         }
         let mut deliver = |bytes: &[u8]| plain.push(bytes);
-        let (more, end) = self.open(&mut bytes[used..], &mut deliver, outgoing)?;
-        Ok((used + more, filled, end))
+        match self.open(&mut bytes[used..], &mut deliver, outgoing) {
+            Ok((more, end)) => (used + more, filled, end),
+            Err(error) => (bytes.len(), filled, Some(End::Broken(error))),
+        }
     }
 
     /// Decrypts a record (head, body, tag) to somewhere else.
@@ -204,28 +207,23 @@ impl Records {
         &mut self,
         (head, body, tag): (&[u8], &[u8], &[u8]),
         into: &'b mut [u8],
-        outgoing: &mut Rest,
     ) -> Result<Opened<'b>, Error> {
         let nonce = self.opening.nonce()?;
         let key = &self.opening.key;
         key.open_separate_gather(nonce, Aad::from(head), body, tag, into)
             .map_err(|_| Error::DecryptError)?;
-        self.meaning(into, outgoing)
+        self.meaning(into)
     }
 
-    fn open_one<'b>(
-        &mut self,
-        record: &'b mut [u8],
-        outgoing: &mut Rest,
-    ) -> Result<Opened<'b>, Error> {
+    fn open_one<'b>(&mut self, record: &'b mut [u8]) -> Result<Opened<'b>, Error> {
         let (head, body) = record.split_at_mut(HEAD);
         let nonce = self.opening.nonce()?;
         let key = &self.opening.key;
         let opened = key.open_in_place(nonce, Aad::from(&*head), body);
-        self.meaning(opened.map_err(|_| Error::DecryptError)?, outgoing)
+        self.meaning(opened.map_err(|_| Error::DecryptError)?)
     }
 
-    fn meaning<'b>(&mut self, plain: &'b [u8], outgoing: &mut Rest) -> Result<Opened<'b>, Error> {
+    fn meaning<'b>(&mut self, plain: &'b [u8]) -> Result<Opened<'b>, Error> {
         // Padding is zeros behind the type.
         let end = plain.iter().rposition(|byte| *byte != 0);
         let end = end.ok_or(PeerMisbehaved::IllegalTlsInnerPlaintext)?;
@@ -242,9 +240,11 @@ impl Records {
                 Ok(Opened::Data(plain))
             }
             ALERT => alert(plain),
+            // There are no empty parts of such messages (RFC 8446 §5.1).
+            HANDSHAKE if plain.is_empty() => Err(unexpected(kind)),
             HANDSHAKE => {
                 self.message.extend_from_slice(plain);
-                self.messages(outgoing)?;
+                self.messages()?;
                 Ok(Opened::Other)
             }
             _ => Err(unexpected(kind)),
@@ -252,7 +252,7 @@ impl Records {
     }
 
     /// Follows what TLS itself says after the handshake (RFC 8446 §4.6).
-    fn messages(&mut self, outgoing: &mut Rest) -> Result<(), Error> {
+    fn messages(&mut self) -> Result<(), Error> {
         while let [kind, a, b, c, rest @ ..] = &self.message[..] {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
             if length > MESSAGE {
@@ -274,7 +274,7 @@ impl Records {
                         return Err(PeerMisbehaved::KeyEpochWithPendingFragment.into());
                     }
                     self.message.clear();
-                    return self.updated(asked, outgoing);
+                    return self.updated(asked);
                 }
                 _ => return Err(unexpected(HANDSHAKE)),
             }
@@ -287,7 +287,7 @@ impl Records {
     }
 
     /// The peer has new keys; `asked`: it wants us to have some as well.
-    fn updated(&mut self, asked: bool, outgoing: &mut Rest) -> Result<(), Error> {
+    fn updated(&mut self, asked: bool) -> Result<(), Error> {
         self.updates += 1;
         if self.updates > UPDATES {
             return Err(PeerMisbehaved::TooManyKeyUpdateRequests.into());
@@ -296,9 +296,7 @@ impl Records {
             Secrets::Client(kept) => kept.update_rx_secret(),
             Secrets::Server(kept) => kept.update_rx_secret(),
         }?)?;
-        if asked {
-            self.renew(&mut outgoing.bytes)?;
-        }
+        self.owes_keys |= asked;
         Ok(())
     }
 
@@ -343,8 +341,9 @@ impl Records {
     }
 
     fn data(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
-        if self.sealing.sequence >= REKEY {
+        if self.owes_keys || self.sealing.sequence >= REKEY {
             self.renew(out)?;
+            self.owes_keys = false;
         }
         self.record(DATA, parts, out)
     }
