@@ -1,7 +1,8 @@
 #!/bin/bash
 # Lateen as a peer of the proxy benchmark (its README tells the contract): two gateways on the loopback, client and
 # server side, configured by Istio YAML from files. LATEEN_BIN is the program, PB_POLICIES the number of
-# AuthorizationPolicies in force at the server side.
+# AuthorizationPolicies in force at the server side. A second client side, which resumes no TLS session, has OUT_CONN.
+# Variants: accesslog, plaintext (TCP without TLS).
 set -euo pipefail
 HOST=${PB_HOST:-backend.default.svc.cluster.local}
 BIN=${LATEEN_BIN:?set LATEEN_BIN to a release build of lateen}
@@ -46,21 +47,28 @@ kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
 data:
   mesh: |
-    accessLogFile: "$([[ ,${PB_VARIANT:-}, == *,accesslog,* ]] && echo /dev/stdout || true)"
+    accessLogFile: "$(has accesslog && echo /dev/stdout || true)"
 X
+}
+has() { [[ ,${PB_VARIANT:-}, == *,$1,* ]]; }
+whole() {
+  mesh; head_of_gateway; server "$PB_PORT_OUT_CONN" HTTP
+  head_of_routes; echo "  http:"; http_route "$PB_PORT_OUT_CONN" "once.$HOST" 8082
+  entry once "once.$HOST" 8082 HTTP "$PB_PORT_IN_H1"; secured once "once.$HOST"; echo "    connectionPool: {http: {maxRequestsPerConnection: 1}}"
 }
 client() {
   mesh; head_of_gateway; server "$PB_PORT_OUT_H1" HTTP; server "$PB_PORT_OUT_H2" HTTP; server "$PB_PORT_OUT_CONNR" HTTP; server "$PB_PORT_OUT_TCP" TCP
   head_of_routes; echo "  http:"; http_route "$PB_PORT_OUT_H1" "$HOST" 8080; http_route "$PB_PORT_OUT_H2" "h2.$HOST" 8081; http_route "$PB_PORT_OUT_CONNR" "once.$HOST" 8082
   echo "  tcp:"; echo "    - match: [{port: $PB_PORT_OUT_TCP}]"; echo "      route: [{destination: {host: tcp.$HOST, port: {number: 9000}}}]"
   entry h1 "$HOST" 8080 HTTP "$PB_PORT_IN_H1"; entry h2 "h2.$HOST" 8081 HTTP2 "$PB_PORT_IN_H2"; entry once "once.$HOST" 8082 HTTP "$PB_PORT_IN_H1"; entry tcp "tcp.$HOST" 9000 TCP "$PB_PORT_IN_TCP"
-  secured h1 "$HOST"; secured h2 "h2.$HOST"; secured tcp "tcp.$HOST"
+  secured h1 "$HOST"; secured h2 "h2.$HOST"; has plaintext || secured tcp "tcp.$HOST"
   # A new connection for each request.
   secured once "once.$HOST"; echo "    connectionPool: {http: {maxRequestsPerConnection: 1}}"
   for ((i = 0; i < ${PB_NCONF:-0}; i++)); do entry "svc-$i" "svc-$i.ns-$((i % 50)).svc.cluster.local" 8080 HTTP "$PB_PORT_IN_H1"; done
 }
 inside() {
-  mesh; head_of_gateway; for at in "$PB_PORT_IN_H1 HTTPS" "$PB_PORT_IN_H2 HTTPS" "$PB_PORT_IN_TCP TLS"; do server $at "{mode: ISTIO_MUTUAL}"; done
+  mesh; head_of_gateway; for at in "$PB_PORT_IN_H1 HTTPS" "$PB_PORT_IN_H2 HTTPS"; do server $at "{mode: ISTIO_MUTUAL}"; done
+  if has plaintext; then server "$PB_PORT_IN_TCP" TCP; else server "$PB_PORT_IN_TCP" TLS "{mode: ISTIO_MUTUAL}"; fi
   head_of_routes; echo "  http:"; http_route "$PB_PORT_IN_H1" plain.local 8080; http_route "$PB_PORT_IN_H2" plain2.local 8081
   echo "  tcp:"; echo "    - match: [{port: $PB_PORT_IN_TCP}]"; echo "      route: [{destination: {host: plaintcp.local, port: {number: 9000}}}]"
   entry plain plain.local 8080 HTTP "$PB_PORT_BACKEND_H1"; entry plain2 plain2.local 8081 HTTP2 "$PB_PORT_BACKEND_H2"; entry plaintcp plaintcp.local 9000 TCP "$PB_PORT_BACKEND_TCP"
@@ -83,8 +91,11 @@ kind: AuthorizationPolicy
 metadata: {name: allow-client, namespace: default}
 spec:
   selector: {matchLabels: {app: bench}}
-  rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]}]
+  rules:
+    - from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]
 X
+  # Without TLS nobody is known; bytes to that port are let in all the same.
+  ! has plaintext || echo "    - to: [{operation: {ports: ['$PB_PORT_IN_TCP']}}]"
 }
 gateway() {
   mesh; head_of_gateway; server "$PB_PORT_GW_H1" HTTP; server "$PB_PORT_GW_H2" HTTP; server "$PB_PORT_GW_GRPC" HTTP
@@ -104,8 +115,10 @@ one() {
 case $1 in
   start) : > "$PB_RUN/pids"
          if [ "$PB_SCENARIO" = pair ]; then one client client client "$PB_PORT_ADMIN1"; one server inside server "$PB_PORT_ADMIN2"
+           # For one case only: without it where something else is measured.
+           has plaintext || [ "${PB_NCONF:-0}" != 0 ] || LATEEN_TLS_SESSIONS=0 one whole whole client 0
          else one gateway gateway gateway "$PB_PORT_ADMIN1"; fi ;;
   stop)  while read -r _ p; do kill "$p" 2>/dev/null || true; done < "$PB_RUN/pids" ;;
-  caps)  echo "out_h1 out_h2 out_connr out_tcp in_h1 gw_h1 gw_h2 gw_grpc gw_tls" ;;
+  caps)  echo "out_h1 out_h2 out_conn out_connr out_tcp in_h1 gw_h1 gw_h2 gw_grpc gw_tls" ;;
   version) "$BIN" version ;;
 esac

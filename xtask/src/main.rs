@@ -1,8 +1,9 @@
-//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|instructions|bench|bless|codegen`. CI calls only `ci`.
+//! Development tasks: `cargo xtask ci|tidy|test|e2e|soak|fuzz|instructions|bench|dist|bless|codegen`. CI calls only `ci`.
 
 mod bench;
 mod ci;
 mod codegen;
+mod dist;
 mod fuzz;
 mod instructions;
 mod tidy;
@@ -19,6 +20,7 @@ fn main() -> Result<()> {
         "soak" => ci::soak(),
         "fuzz" => fuzz(),
         "bench" => bench::run(std::env::args().skip(2)),
+        "dist" => dist::run().map(drop),
         "bless" => ci::bless(),
         "instructions" => instructions::run(std::env::args().skip(2)),
         "codegen" => codegen::run(std::path::Path::new(".")),
@@ -62,6 +64,7 @@ cargo xtask <task>
            counts become the bounds
   bench    bench data-plane: measures the data plane beside Envoy, nginx and HAProxy (HARNESS: their benchmark)
            bench control-plane [--services N --endpoints M --proxies P …]: measures the control plane
+  dist     builds the program as it is packaged, optimized with a profile of its own hot paths (needs llvm-profdata)
   bless    rewrites expected outputs of tests
   codegen  regenerates crates/proto/src/gen from the .proto files
 ";

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use lateen_control::config::Ports;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Runs a control plane until the process is ended.
@@ -38,7 +39,16 @@ pub fn run(host: &Host) -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
+    let ended = CancellationToken::new();
+    let stop = ended.clone();
+    runtime.spawn(async move {
+        let asked = signal(SignalKind::terminate());
+        if let Ok(mut asked) = asked {
+            asked.recv().await;
+            stop.cancel();
+        }
+    });
     runtime
-        .block_on(lateen_control::run(config, CancellationToken::new()))
+        .block_on(lateen_control::run(config, ended))
         .context("the control plane cannot run")
 }

@@ -2,6 +2,8 @@
 
 use crate::arguments::Run;
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -126,6 +128,15 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // In order first: what it has noted of itself is written at its end (`cargo xtask dist`).
+        let id = Pid::from_raw(self.child.id().cast_signed());
+        let _ = kill(id, Signal::SIGTERM);
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -3,6 +3,7 @@
 //! instructions` compares both with what they may be.
 
 mod allocations;
+mod features;
 mod mesh;
 mod pair;
 mod pure;
@@ -11,7 +12,7 @@ mod streams;
 use std::process::ExitCode;
 
 /// What can be run, each with how many times are enough for one count.
-const CASES: [(&str, Case); 8] = [
+const CASES: [(&str, Case); 9] = [
     ("route", pure::route),
     ("policy", pure::policy),
     ("decode", pure::decode),
@@ -20,6 +21,7 @@ const CASES: [(&str, Case); 8] = [
     ("request", pair::http1),
     ("request-h2", streams::http2),
     ("request-balanced", pair::balanced),
+    ("features", features::features),
 ];
 
 /// Does its work so many times and says how many allocations that took.

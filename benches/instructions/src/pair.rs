@@ -18,7 +18,7 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nServer: app\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
 
 /// Where the client's connections were going before they were captured.
-const ADDRESS: [u8; 4] = [10, 96, 0, 1];
+pub(crate) const ADDRESS: [u8; 4] = [10, 96, 0, 1];
 
 /// Two sidecars.
 pub(crate) struct Pair {
@@ -27,9 +27,20 @@ pub(crate) struct Pair {
     _proxies: Vec<Running>,
 }
 
-struct Running {
+/// A proxy of this process. Dropping it ends it.
+pub(crate) struct Running {
     proxy: Proxy,
     _certificate: watch::Sender<lateen_identity::source::State>,
+}
+
+impl Running {
+    pub(crate) fn inbound(&self) -> SocketAddr {
+        self.proxy.addresses().inbound.expect("a sidecar's port")
+    }
+
+    pub(crate) fn outbound(&self) -> SocketAddr {
+        self.proxy.addresses().outbound.expect("a sidecar's port")
+    }
 }
 
 impl Pair {
@@ -44,12 +55,10 @@ impl Pair {
         ];
         config.resources = Some(resources);
         let server = run(config, &ca, "a");
-        let inbound = server.proxy.addresses().inbound.expect("a sidecar's port");
-        let mut config = config_of_client(&ca, protocol, inbound);
-        config.concurrency = 1;
+        let config = config_of_client(&ca, protocol, server.inbound());
         let client = run(config, &ca, "sleep");
         Self {
-            entry: client.proxy.addresses().outbound.expect("a sidecar's port"),
+            entry: client.outbound(),
             _proxies: vec![client, server],
         }
     }
@@ -67,7 +76,7 @@ fn config_of_client(ca: &Ca, protocol: Protocol, inbound: SocketAddr) -> Config 
     config
 }
 
-fn config(role: Role, account: &str, address: &str, was_going: SocketAddr) -> Config {
+pub(crate) fn config(role: Role, account: &str, address: &str, was_going: SocketAddr) -> Config {
     let mut config = Config::new(mesh::scope(role, account, address));
     config.destinations = Destinations::Fixed(was_going);
     config.ports = Ports {
@@ -87,7 +96,7 @@ fn config(role: Role, account: &str, address: &str, was_going: SocketAddr) -> Co
     config
 }
 
-fn run(mut config: Config, ca: &Ca, account: &str) -> Running {
+pub(crate) fn run(mut config: Config, ca: &Ca, account: &str) -> Running {
     let (_certificate, given) = watch::channel(ca.state(account));
     config.identity = Some(Identity {
         certificates: Certificates::Given(given),
@@ -193,8 +202,7 @@ pub(crate) fn balanced(times: u64) -> u64 {
     }
     config.resources = Some(resources);
     let proxy = run(config, &ca, "sleep");
-    let entry = proxy.proxy.addresses().outbound.expect("a sidecar's port");
-    let mut stream = TcpStream::connect(entry).expect("connected");
+    let mut stream = TcpStream::connect(proxy.outbound()).expect("connected");
     counted(times, || ask(&mut stream))
 }
 

@@ -42,6 +42,9 @@ pub struct Config {
     /// Most connections at once, of which an eighth is kept for a sidecar's own application; what comes beyond is reset.
     /// Absent: half of the descriptors that the process may have, as each may need another one upstream.
     pub connections: Option<usize>,
+    /// Sessions of mutual TLS that are remembered, so that the next connection needs no whole handshake; 0: none is
+    /// resumed. Absent: as many as [`lateen_identity::tls::MeshTls`] says.
+    pub tls_sessions: Option<usize>,
     /// Memory from which on new work is refused.
     pub memory: MemoryBound,
     /// How the destination of captured connections is found.
@@ -73,6 +76,7 @@ impl Config {
             app_probes: AppProbes::default(),
             limits: Limits::default(),
             connections: None,
+            tls_sessions: None,
             memory: MemoryBound::Container,
             destinations: Destinations::Kernel,
             dns: None,

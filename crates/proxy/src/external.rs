@@ -338,6 +338,7 @@ impl Way {
         let retries = Arc::new(RetryPolicy::none());
         let plan = ForwardPlan::to(Arc::clone(&self.cluster), retries);
         let body = Replay::full(body);
+        let deadline = Bound::after(&body, self.patience);
         // A check goes out, whichever way the request goes.
         let facts = ConnectionFacts {
             direction: Direction::Outbound,
@@ -347,13 +348,13 @@ impl Way {
             plan: &plan,
             facts: &facts,
             version: if grpc { Version::Http2 } else { Version::Http1 },
-            head,
-            deadline: Some(Bound::after(&body, self.patience)),
-            body,
+            head: &head,
+            body: &body,
+            deadline: Some(&deadline),
             grpc,
             upgrade: false,
         };
-        match self.worker.upstream.send(order).await {
+        match self.worker.upstream.send(&order).await {
             Ok(sent) => Ok((sent.response, sent.lease)),
             Err(failed) => Err(Unavailable(crate::fault::cause(&failed))),
         }

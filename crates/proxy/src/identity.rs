@@ -226,7 +226,8 @@ impl Keeper {
         for notice in notices {
             tracing::warn!("{notice}");
         }
-        let tls = match MeshTls::new(&svid, &bundles, made_of.min) {
+        let sessions = shared.tls_sessions;
+        let tls = match MeshTls::remembering(&svid, &bundles, made_of.min, sessions) {
             Ok(tls) => tls,
             Err(error) => {
                 tracing::warn!(

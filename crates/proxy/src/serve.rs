@@ -70,15 +70,17 @@ pub(crate) async fn answer(
             match authorize::check(asked).await {
                 Err(refusal) => turn_away(&conn, &mut cx, open, &refusal),
                 Ok(passed) => {
-                    let call = Call {
+                    let mut call = Call {
                         conn: &conn,
                         version,
                         client: upgraded,
                         authority: &authority,
                         remote,
                         passed,
+                        head: &mut head,
+                        body: &body,
                     };
-                    call.route(&mut cx, open, head, body).await
+                    call.route(&mut cx, open).await
                 }
             }
         }

@@ -34,6 +34,8 @@ pub(crate) struct Live {
 pub(crate) struct Shared {
     pub(crate) scope: Scope,
     pub(crate) limits: Limits,
+    /// Sessions of mutual TLS that are remembered; absent: the default.
+    pub(crate) tls_sessions: Option<usize>,
     pub(crate) overload: Overload,
     pub(crate) ports: Ports,
     /// Where the proxy itself listens: nobody is called there.

@@ -84,6 +84,7 @@ impl Proxy {
         let plan = Plan::open(&config)?;
         let shared = Arc::new(Shared {
             limits: config.limits,
+            tls_sessions: config.tls_sessions,
             overload: Overload::new(&config),
             ports: config.ports,
             own: Own::new(&plan.addresses, &config.scope.addresses),

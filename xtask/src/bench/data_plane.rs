@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What we add to the benchmark.
+const PEERS: &str = "benches/peers";
+/// Cases that are measured with an access log, too.
+const LOGGED: [&str; 2] = ["h1-c16", "h1-c64"];
 /// Where results are kept.
 const RESULTS: &str = "benches/results";
 
@@ -95,10 +99,7 @@ fn binary() -> Result<PathBuf> {
             .canonicalize()
             .with_context(|| format!("LATEEN_BIN: {} is not there", path.display()));
     }
-    let arguments = ["build", "--profile", "dist", "--package", "lateen-cli"];
-    let done = Command::new(env!("CARGO")).args(arguments).status()?;
-    ensure!(done.success(), "cargo {} failed", arguments.join(" "));
-    Ok(crate::ci::target_directory()?.join("dist/lateen"))
+    crate::dist::run()
 }
 
 /// The benchmark in a folder of its own, with us among its peers: it writes beside itself.
@@ -110,22 +111,20 @@ fn copied(harness: &Path) -> Result<PathBuf> {
     for (folder, mode) in [("peers", "+x"), ("backend", "+x")] {
         command("chmod", &["-R", mode, &text(&work.join(folder))?])?;
     }
-    std::fs::copy("benches/peers/lateen.sh", work.join("peers/lateen.sh"))
-        .context("run this from the project's root")?;
+    for peer in std::fs::read_dir(PEERS).context("run this from the project's root")? {
+        let peer = peer?;
+        std::fs::copy(peer.path(), work.join("peers").join(peer.file_name()))?;
+    }
     Ok(work)
 }
 
 fn measured(wish: &Wish, binary: &Path, work: &Path) -> Result<Vec<Value>> {
     let out = work.join("out.jsonl");
-    let only: Vec<String> = wish
-        .only
-        .split(',')
-        .map(|peer| format!("{peer}-w1"))
-        .collect();
-    let run = |arguments: &[&str]| {
+    let run = |suffixes: [&str; 2], arguments: &[&str]| {
+        let only = entries(&wish.only, suffixes);
         let mut python = Command::new("python3");
         python.arg("bench.py").args(arguments);
-        python.args(["--only", &only.join(","), "--out"]).arg(&out);
+        python.args(["--only", &only, "--out"]).arg(&out);
         let done = python.current_dir(work).env("LATEEN_BIN", binary).status();
         ensure!(
             done.context("cannot start python3")?.success(),
@@ -135,23 +134,37 @@ fn measured(wish: &Wish, binary: &Path, work: &Path) -> Result<Vec<Value>> {
         Ok(())
     };
     let (reps, secs) = (wish.reps.to_string(), wish.secs.to_string());
-    run(&[
-        "run",
-        "--plan",
-        "all",
-        "--cases",
-        &wish.cases,
-        "--reps",
-        &reps,
-        "--secs",
-        &secs,
-    ])?;
+    let wanted: Vec<&str> = wish.cases.split(',').collect();
+    let logged: Vec<&str> = LOGGED.into_iter().filter(|c| wanted.contains(c)).collect();
+    let plain = wanted.iter().copied().find(|case| *case == "tcp");
+    for (plan, suffixes, cases) in [
+        ("all", ["-w1"; 2], wish.cases.clone()),
+        ("pair", ["-accesslog-w1", "-log-w1"], logged.join(",")),
+        (
+            "pair",
+            ["-plain-w1"; 2],
+            plain.unwrap_or_default().to_owned(),
+        ),
+    ] {
+        if !cases.is_empty() {
+            let fixed = ["run", "--plan", plan, "--cases", &cases];
+            let times = ["--reps", &reps, "--secs", &secs];
+            run(suffixes, &[fixed.as_slice(), &times].concat())?;
+        }
+    }
     if wish.memory {
-        run(&["memory", "--reps", "1"])?;
+        run(["-w1"; 2], &["memory", "--reps", &reps])?;
     }
     let lines = std::fs::read_to_string(&out).context("the benchmark wrote nothing")?;
     let lines = lines.lines().map(serde_json::from_str);
     Ok(lines.collect::<Result<_, _>>()?)
+}
+
+/// The benchmark's names of these peers with a suffix: the first one of those that it knows itself, the second one of ours.
+fn entries(peers: &str, suffixes: [&str; 2]) -> String {
+    let named = |peer| format!("{peer}{}", suffixes[usize::from(peer == "lateen")]);
+    let all: Vec<String> = peers.split(',').map(named).collect();
+    all.join(",")
 }
 
 /// What was measured.

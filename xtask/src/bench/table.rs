@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Cases with a target, in the table's order.
-pub(super) const CASES: [&str; 13] = [
+pub(super) const CASES: [&str; 14] = [
     "h1-c16",
     "h1-c64",
     "h1-c256",
@@ -13,6 +13,7 @@ pub(super) const CASES: [&str; 13] = [
     "h2-c16m32",
     "grpc-c8m16",
     "body-1m",
+    "conn-full",
     "conn-resume",
     "hs-full",
     "hs-resume",
@@ -29,14 +30,15 @@ pub(super) fn summary(lines: &[Value]) -> Vec<Value> {
     let mut cells: BTreeMap<(String, usize, String), Vec<&Value>> = BTreeMap::new();
     for line in lines {
         let failed = line.get("failed").is_some();
-        let name = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        let scenario = line["scenario"].as_str().unwrap_or_default().to_owned();
+        let (peer, variant) = entry(line["entry"].as_str().unwrap_or_default());
         if line["nconf"].is_u64() && !failed {
-            let case = format!("memory-{}", line["nconf"]);
-            let key = (name("scenario"), CASES.len(), case + " " + &name("entry"));
+            let cell = format!("memory-{} {peer}", line["nconf"]);
+            let key = (scenario, CASES.len(), cell);
             cells.entry(key).or_default().push(line);
         } else if let (Some(case), false) = (line["case"].as_str(), failed) {
             let at = CASES.iter().position(|c| *c == case).unwrap_or(CASES.len());
-            let key = (name("scenario"), at, format!("{case} {}", name("entry")));
+            let key = (scenario, at, format!("{case}{variant} {peer}"));
             cells.entry(key).or_default().push(line);
         }
     }
@@ -46,12 +48,24 @@ pub(super) fn summary(lines: &[Value]) -> Vec<Value> {
         .collect()
 }
 
+/// The peer that the benchmark calls `name`, and what is special about it, for the name of its cases.
+fn entry(name: &str) -> (&str, &'static str) {
+    let name = name.strip_suffix("-w1").unwrap_or(name);
+    let (peer, variant) = name.split_once('-').unwrap_or((name, ""));
+    let variant = match variant {
+        "accesslog" | "log" => "+log",
+        "plain" => "+plain",
+        _ => "",
+    };
+    (peer, variant)
+}
+
 fn medians(scenario: &str, cell: &str, runs: &[&Value]) -> Value {
-    let (case, entry) = cell.split_once(' ').unwrap_or((cell, ""));
+    let (case, peer) = cell.split_once(' ').unwrap_or((cell, ""));
     let mut out = Map::new();
     out.insert("scenario".to_owned(), json!(scenario));
     out.insert("case".to_owned(), json!(case));
-    out.insert("peer".to_owned(), json!(entry.split('-').next()));
+    out.insert("peer".to_owned(), json!(peer));
     out.insert("runs".to_owned(), json!(runs.len()));
     let errors: i64 = runs.iter().filter_map(|run| run["errors"].as_i64()).sum();
     out.insert("errors".to_owned(), json!(errors));
@@ -93,7 +107,7 @@ pub(super) fn markdown(kept: &Value) -> String {
     let (about, meta) = (&kept["about"], &kept["harness"]);
     let mut out = String::from(
         "# The data plane beside its peers\n\nWritten by `cargo xtask bench data-plane`; the same figures as JSON are in \
-         data-plane.json. CPU is user and system time of all proxies of a row, per 10,000 requests or per GB; medians. \
+         data-plane.json. `+log`: with an access log; `+plain`: without TLS. CPU is user and system time of all proxies of a row, per 10,000 requests or per GB; medians. \
          Compare within a row only: the machine's pace changes from run to run.\n\n",
     );
     let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
@@ -126,7 +140,7 @@ pub(super) fn markdown(kept: &Value) -> String {
 /// What CPU is told for: bytes where bytes are the work, else requests.
 fn unit(row: &Value) -> &'static str {
     match row["case"].as_str() {
-        Some("body-1m" | "tcp") => "cpu_per_gb",
+        Some("body-1m" | "tcp" | "tcp+plain") => "cpu_per_gb",
         _ => "cpu_per_10k",
     }
 }

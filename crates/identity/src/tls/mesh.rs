@@ -27,7 +27,7 @@ const SERVER: [&str; 6] = [
     "h2",
     "http/1.1",
 ];
-/// Sessions that a client remembers.
+/// Sessions that a client remembers where nothing else is said.
 const SESSIONS: usize = 1024;
 
 /// What a client of the mesh is about to speak, so that the server knows before the first byte (Istio's ALPN scheme).
@@ -49,6 +49,7 @@ pub struct MeshTls {
     own: Arc<Fixed>,
     verifier: Arc<MemberVerifier>,
     min: TlsVersion,
+    sessions: usize,
     id: SpiffeId,
 }
 
@@ -61,6 +62,19 @@ impl MeshTls {
         svid: &Svid,
         bundles: &TrustBundles,
         min: TlsVersion,
+    ) -> Result<Arc<Self>, TlsError> {
+        Self::remembering(svid, bundles, min, None)
+    }
+
+    /// The same, where a client remembers so many sessions; with 0 every handshake is a whole one. Absent: 1,024.
+    ///
+    /// # Errors
+    /// The certificate's key cannot be used.
+    pub fn remembering(
+        svid: &Svid,
+        bundles: &TrustBundles,
+        min: TlsVersion,
+        sessions: Option<usize>,
     ) -> Result<Arc<Self>, TlsError> {
         let own = Arc::new(Fixed(svid.certified()?));
         let verifier = Arc::new(MemberVerifier::required(bundles.clone()));
@@ -80,6 +94,7 @@ impl MeshTls {
             own,
             verifier,
             min,
+            sessions: sessions.unwrap_or(SESSIONS),
             id: svid.id.clone(),
         }))
     }
@@ -117,7 +132,10 @@ impl MeshTls {
             .with_custom_certificate_verifier(self.verifier.clone())
             .with_client_cert_resolver(self.own.clone());
         client.alpn_protocols = protocols(names);
-        client.resumption = Resumption::in_memory_sessions(SESSIONS);
+        client.resumption = match self.sessions {
+            0 => Resumption::disabled(),
+            sessions => Resumption::in_memory_sessions(sessions),
+        };
         client.enable_secret_extraction = true;
         client
     }

@@ -168,6 +168,15 @@ async fn sessions_are_resumed_within_the_same_settings_only() {
         !resumed(&renewed, &reviews).await,
         "the client has new settings"
     );
+    let bundles = bundles(&[("cluster.local", &ca)]);
+    let svid = svid(&ca, &sleep_id(), HOUR);
+    let forgetful = MeshTls::remembering(&svid, &bundles, TlsVersion::V1_2, Some(0));
+    let forgetful = forgetful.expect("settings");
+    assert!(!resumed(&forgetful, &reviews).await);
+    assert!(
+        !resumed(&forgetful, &reviews).await,
+        "the client remembers none"
+    );
 }
 
 #[tokio::test]

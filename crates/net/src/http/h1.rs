@@ -18,9 +18,10 @@ mod write;
 
 use http::request;
 
-/// Keeps the memory of a request's head for the next message of this worker.
-pub fn recycle(head: request::Parts) {
-    head::recycle(head.headers, head.extensions);
+/// Keeps the memory of a request's headers for the next message of this worker; the head has none left.
+pub fn recycle(head: &mut request::Parts) {
+    let headers = std::mem::take(&mut head.headers);
+    head::recycle(headers, std::mem::take(&mut head.extensions));
 }
 
 /// How many requests are in `bytes` (see [`super::fuzz::requests`]).

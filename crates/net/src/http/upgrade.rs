@@ -16,12 +16,13 @@ use tokio::sync::oneshot;
 #[error("the connection speaks no other protocol")]
 pub struct NoUpgrade;
 
-/// Resolves to the connection once the response that changes its protocol is out.
-#[derive(Debug)]
+/// Resolves to the connection once the response that changes its protocol is out; the default never does.
+#[derive(Debug, Default)]
 pub struct OnUpgrade(Source);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Source {
+    #[default]
     Never,
     One(oneshot::Receiver<Upgraded>),
     Other(hyper::upgrade::OnUpgrade),

@@ -21,7 +21,7 @@ use lateen_model::decide::plan::{
 };
 use lateen_model::decide::snapshot::Snapshot;
 use lateen_model::decide::{self, demand};
-use lateen_net::http::{Body, NoUpgrade, OnUpgrade, Upgraded, Version, tunnel, upgrade};
+use lateen_net::http::{Body, NoUpgrade, OnUpgrade, Upgraded, Version, recycle, tunnel, upgrade};
 use lateen_net::original::canonical;
 use lateen_telemetry::record::Record;
 use std::net::IpAddr;
@@ -37,17 +37,14 @@ pub(super) struct Call<'a> {
     /// The client's address as trusted proxies tell it.
     pub(super) remote: IpAddr,
     pub(super) passed: Passed,
+    /// The request's head. Everything is borrowed: futures hold what they are given, one within the other.
+    pub(super) head: &'a mut request::Parts,
+    pub(super) body: &'a Replay,
 }
 
 impl Call<'_> {
     /// Follows the plan for the request.
-    pub(super) async fn route(
-        self,
-        cx: &mut Context,
-        open: Open,
-        mut head: request::Parts,
-        body: Replay,
-    ) -> Response<Body> {
+    pub(super) async fn route(&mut self, cx: &mut Context, open: Open) -> Response<Body> {
         let conn = self.conn;
         let port = conn.facts.destination.port();
         let named = |snapshot: &Snapshot| demand::of_authority(snapshot, port, self.authority);
@@ -57,16 +54,16 @@ impl Call<'_> {
         let plan = {
             let live = conn.worker.shared.live.load();
             let seen = RequestHead {
-                headers: self.passed.routing.as_ref().unwrap_or(&head.headers),
+                headers: self.passed.routing.as_ref().unwrap_or(&self.head.headers),
                 token: self.passed.token.as_deref(),
-                ..head::seen(&head, self.authority, scheme(conn))
+                ..head::seen(self.head, self.authority, scheme(conn))
             };
             let dice = fastrand::u64(..);
             decide::request(&live.snapshot, &conn.facts, &conn.peer, &seen, dice)
         };
         let counting = Counting {
             conn,
-            head: &head,
+            head: self.head,
             authority: self.authority,
             scheme: scheme(conn),
             remote: self.remote,
@@ -76,22 +73,21 @@ impl Call<'_> {
             Ok(said) => said,
             Err(refusal) => return turn_away(conn, cx, open, &refusal),
         };
-        said.on_request(&mut head.headers);
-        let mut answer = self.follow(cx, open, plan, (head, body)).await;
+        said.on_request(&mut self.head.headers);
+        let mut answer = self.follow(cx, open, plan).await;
         said.on_response(answer.headers_mut());
         answer
     }
 
     async fn follow(
-        self,
+        &mut self,
         cx: &mut Context,
         mut open: Open,
         plan: RequestPlan,
-        (head, body): (request::Parts, Replay),
     ) -> Response<Body> {
         let conn = self.conn;
-        if let Some(policy) = plan.route().and_then(|route| route.policy.clone())
-            && let Some(answer) = self.before(cx, &mut open, &policy, &head).await
+        if let Some(policy) = plan.route().and_then(|route| route.policy.as_ref())
+            && let Some(answer) = self.before(cx, &mut open, policy).await
         {
             open.record.route = plan.route().map(|r| r.name.clone()).unwrap_or_default();
             if let Some(cluster) = plan.cluster() {
@@ -101,14 +97,14 @@ impl Call<'_> {
             return finish_own(cx, open, &[], answer);
         }
         match plan {
-            RequestPlan::Forward(plan) => self.forward(cx, open, &plan, (head, body)).await,
+            RequestPlan::Forward(plan) => self.forward(cx, open, &plan).await,
             RequestPlan::Redirect {
                 redirect,
                 route,
                 response_edits,
             } => {
-                quote(&mut open, &response_edits, &head.headers);
-                let seen = head::seen(&head, self.authority, scheme(conn));
+                quote(&mut open, &response_edits, &self.head.headers);
+                let seen = head::seen(self.head, self.authority, scheme(conn));
                 let answer = reply::redirect(&seen, &redirect).map(|()| Body::Empty);
                 direct(conn, cx, open, (&route, &response_edits), answer)
             }
@@ -118,7 +114,7 @@ impl Call<'_> {
                 route,
                 response_edits,
             } => {
-                quote(&mut open, &response_edits, &head.headers);
+                quote(&mut open, &response_edits, &self.head.headers);
                 let answer = if open.grpc {
                     fault::told(status, &String::from_utf8_lossy(&body), true)
                 } else {
@@ -143,7 +139,6 @@ impl Call<'_> {
         cx: &mut Context,
         open: &mut Open,
         policy: &Arc<RoutePolicy>,
-        head: &request::Parts,
     ) -> Option<Response<Body>> {
         if let Some(fault) = &policy.fault
             && let Some(status) = Box::pin(faults::inject(fault, open)).await
@@ -151,7 +146,7 @@ impl Call<'_> {
             return Some(faults::answer(status, open));
         }
         let rules = policy.cors.as_ref()?;
-        match cors::judge(rules, &head.method, &head.headers) {
+        match cors::judge(rules, &self.head.method, &self.head.headers) {
             cors::Verdict::Pass => None,
             cors::Verdict::Mark(origin) => {
                 let policy = Arc::clone(policy);
@@ -163,15 +158,15 @@ impl Call<'_> {
     }
 
     async fn forward(
-        self,
+        &mut self,
         cx: &mut Context,
         mut open: Open,
         plan: &ForwardPlan,
-        (mut head, body): (request::Parts, Replay),
     ) -> Response<Body> {
-        let conn = self.conn;
+        let (conn, body) = (self.conn, self.body);
         self.describe(&mut open, plan);
-        if let Err(fault) = rewrite(&mut open, plan, &mut head) {
+        let head = &mut *self.head;
+        if let Err(fault) = rewrite(&mut open, plan, head) {
             return refuse(conn, cx, open, &fault, None);
         }
         edits::apply(&plan.request_edits, &mut head.headers, |headers| {
@@ -180,10 +175,9 @@ impl Call<'_> {
         capture_request(&mut open, &head.headers);
         quote(&mut open, &plan.response_edits, &head.headers);
         let is_connect = head.method == Method::CONNECT;
-        let copied = (&head, &body, open.grpc);
+        let copied = (&*head, body, open.grpc);
         mirror::send(conn, &plan.mirrors, copied, plan.timeout);
-        let deadline = plan.timeout.map(|limit| Bound::after(&body, limit));
-        let sending = body.clone();
+        let deadline = plan.timeout.map(|limit| Bound::after(body, limit));
         let order = Order {
             plan,
             facts: &conn.facts,
@@ -192,10 +186,10 @@ impl Call<'_> {
             body,
             grpc: open.grpc,
             upgrade: cx.upgrade || is_connect,
-            deadline: deadline.clone(),
+            deadline: deadline.as_ref(),
         };
-        match conn.worker.upstream.send(order).await {
-            Err(failed) if failed.client_gone && sending.is_too_large() => {
+        match conn.worker.upstream.send(&order).await {
+            Err(failed) if failed.client_gone && body.is_too_large() => {
                 refuse(conn, cx, open, &too_large(), None)
             }
             Err(failed) => self.failed(cx, open, plan, &failed),
@@ -210,6 +204,8 @@ impl Call<'_> {
                 self.failed(cx, open, plan, &failed)
             }
             Ok(mut sent) => {
+                // Nobody sends it again.
+                recycle(self.head);
                 note(conn, &mut open, &sent);
                 cx.upstream_time = Some(sent.time);
                 self.passed.finish(sent.response.headers_mut());
@@ -260,7 +256,7 @@ impl Call<'_> {
 
     /// The protocol changes: from here on bytes are copied.
     fn switch(
-        self,
+        &mut self,
         cx: &mut Context,
         mut open: Open,
         plan: &ForwardPlan,
@@ -268,9 +264,9 @@ impl Call<'_> {
     ) -> Response<Body> {
         let server = upgrade(sent.response.extensions_mut());
         let lease = sent.lease;
-        let client = self.client;
+        let client = std::mem::take(&mut self.client);
         let worker = Rc::clone(&self.conn.worker);
-        let held = self.passed.tunnel.map(Review::Tunnel);
+        let held = self.passed.tunnel.take().map(Review::Tunnel);
         let held = held.and_then(|review| self.conn.hold(review));
         let answer = respond(cx, &mut open, &plan.response_edits, sent.response);
         tokio::task::spawn_local(async move {

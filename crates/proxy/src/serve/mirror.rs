@@ -82,14 +82,14 @@ impl Copy {
                 http::Version::HTTP_2 => Version::Http2,
                 _ => Version::Http1,
             },
-            head: self.head.clone(),
-            body,
+            head: &self.head,
+            body: &body,
             grpc: self.grpc,
             upgrade: false,
             deadline: None,
         };
         let done = async {
-            match self.worker.upstream.send(order).await {
+            match self.worker.upstream.send(&order).await {
                 Ok(sent) => {
                     let mut body = sent.response.into_body();
                     while let Some(Ok(_)) = body.frame().await {}

@@ -16,8 +16,9 @@ use lateen_model::decide::cluster::Cluster;
 use lateen_model::decide::plan::{ConnectionFacts, Direction, FaultReason, ForwardPlan};
 use lateen_model::service::Protocol;
 use lateen_model::workload::Workload;
-use lateen_net::http::{EngineError, Incoming, Outgoing, Version, recycle};
+use lateen_net::http::{EngineError, Incoming, Outgoing, Version};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,14 +40,14 @@ pub(crate) struct Order<'a> {
     /// What the client speaks.
     pub(crate) version: Version,
     /// The request's head, filtered and rewritten; `Host` is present.
-    pub(crate) head: request::Parts,
-    pub(crate) body: Replay,
+    pub(crate) head: &'a request::Parts,
+    pub(crate) body: &'a Replay,
     /// Whether it is gRPC, which needs HTTP/2 all the way.
     pub(crate) grpc: bool,
     /// Whether it asks to change the protocol, which only HTTP/1 can.
     pub(crate) upgrade: bool,
     /// By when there must be an answer.
-    pub(crate) deadline: Option<Bound>,
+    pub(crate) deadline: Option<&'a Bound>,
 }
 
 /// A response, and what it holds on to.
@@ -72,17 +73,17 @@ impl Order<'_> {
 
 impl Upstream {
     /// Sends a request to its cluster.
-    pub(crate) async fn send(&self, order: Order<'_>) -> Result<Sent, Failed> {
+    pub(crate) async fn send(&self, order: &Order<'_>) -> Result<Sent, Failed> {
         let mut cluster = Arc::clone(&order.plan.cluster);
         let mut course = Course::new(&order.plan.retries);
         let idempotent = Request::is_idempotent(&order.head.method);
-        let (hash, cookie) = hash::of_request(&cluster.balancer, &order.head, order.facts);
+        let (hash, cookie) = hash::of_request(&cluster.balancer, order.head, order.facts);
         let mut retrying: Option<Slot> = None;
         loop {
-            let picked = self.next(&cluster, &order, &mut course, hash).await;
+            let picked = self.next(&cluster, order, &mut course, hash).await;
             let picked = picked.ok_or_else(|| Failed::new(FaultReason::NoEndpoint))?;
             course.attempts += 1;
-            let mut done = self.try_once(&order, &cluster, &course, &picked).await;
+            let mut done = self.try_once(order, &cluster, &course, &picked).await;
             if let Some(outcome) = outcome(&done) {
                 self.note(&cluster, picked.address, outcome);
             }
@@ -98,10 +99,9 @@ impl Upstream {
                 inbound: order.inbound(),
                 body_sent: order.body.was_sent(),
             };
-            let (trouble, sent) = match judge(&order, &course, done) {
+            let (trouble, sent) = match judge(order, &course, done) {
                 Judged::Good(sent) => {
                     order.body.seal();
-                    recycle(order.head);
                     return Ok(sent);
                 }
                 Judged::Bad(trouble, sent) => (trouble, sent),
@@ -136,9 +136,8 @@ impl Upstream {
             if hash::sticks(&cluster.balancer, &trouble) {
                 course.tried.clear();
             }
-            match (next, sent) {
-                (Next::Again(pause), _) if pause.is_zero() => {}
-                (Next::Again(pause), _) => Box::pin(tokio::time::sleep(pause)).await,
+            let pause = match (next, sent) {
+                (Next::Again(pause), _) => pause,
                 (Next::Over, Some(sent)) => {
                     order.body.seal();
                     return Ok(Sent { overflowed, ..sent });
@@ -146,6 +145,10 @@ impl Upstream {
                 (Next::Over, None) => {
                     return Err(course.failed(trouble, &picked).overflowed(overflowed));
                 }
+            };
+            drop((picked, trouble));
+            if !pause.is_zero() {
+                Box::pin(tokio::time::sleep(pause)).await;
             }
         }
     }
@@ -192,7 +195,7 @@ impl Upstream {
             fresh: course.fresh,
             state: state.as_ref(),
         };
-        let all = order.deadline.as_ref();
+        let all = order.deadline;
         let mut connection = match self.pool.kept(&place, &wish) {
             Some(kept) => kept,
             None => {
@@ -217,7 +220,7 @@ impl Upstream {
         // What this connection is, not what the client called its own.
         let is_tls = matches!(place.security, Security::Origin { .. });
         let request = Outgoing {
-            head: &order.head,
+            head: order.head,
             set: &headers[..count],
             scheme: if is_tls { Scheme::HTTPS } else { Scheme::HTTP },
             body: order.body.body(),
@@ -225,11 +228,14 @@ impl Upstream {
         let local = connection.local;
         let began = Instant::now();
         let limit = order.plan.retries.per_try_timeout;
-        let one = limit.map(|limit| Bound::after(&order.body, limit));
-        let sending = connection.sender.send(request);
-        let response = within(one.as_ref(), all, sending)
-            .await
-            .inspect_err(|_| self.note(cluster, picked.address, Outcome::Late))?;
+        let one = limit.map(|limit| Bound::after(order.body, limit));
+        let response = {
+            // In place: what waits for it holds a reference.
+            let sending = pin!(connection.sender.send(request));
+            within(one.as_ref(), all, sending).await
+        };
+        let response =
+            response.inspect_err(|_| self.note(cluster, picked.address, Outcome::Late))?;
         let response = response.map_err(|failure| Trouble::Ended {
             reused: connection.reused,
             untouched: failure.unsent
@@ -397,9 +403,9 @@ fn told(order: &Order<'_>, attempt: u32) -> ([(HeaderName, HeaderValue); 2], usi
 
 // What a try may take: its own bound, or what is left for the whole exchange.
 fn limit(order: &Order<'_>, attempt: u32) -> Option<Duration> {
-    let left = match (order.plan.timeout, &order.deadline) {
+    let left = match (order.plan.timeout, order.deadline) {
         (Some(all), _) if attempt == 1 => Some(all),
-        (_, until) => until.as_ref().map(Bound::left),
+        (_, until) => until.map(Bound::left),
     };
     let each = order.plan.retries.per_try_timeout;
     left.into_iter().chain(each).min()
