@@ -224,7 +224,11 @@ impl Shared {
 
     /// Writes ciphertext, or plaintext where there is no TLS, and notes whether the peer takes it.
     pub(crate) fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let done = self.tcp.try_write_vectored(bufs);
+        // What is in one piece is sent by the shorter way through the kernel.
+        let done = match bufs {
+            [one] => self.tcp.try_write(one),
+            bufs => self.tcp.try_write_vectored(bufs),
+        };
         match &done {
             Ok(n) => {
                 self.written.fetch_add(*n as u64, Ordering::Relaxed);

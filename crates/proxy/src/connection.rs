@@ -38,6 +38,7 @@ use lateen_net::seldom::Seldom;
 use lateen_net::stream::{Stream, Watch};
 use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,11 +64,23 @@ pub(crate) struct Conn {
     pub(crate) client: OnceCell<Rc<Client>>,
 }
 
+/// What is left to do with a connection once it is known what it is: what it does for long. Absent: nothing.
+pub(crate) type Rest = Option<Pin<Box<dyn Future<Output = ()>>>>;
+
 /// Serves one connection to its end.
 pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, remote: SocketAddr) {
+    // Finding out is large and soon over: an idle connection holds no memory for it.
+    let rest = Box::pin(begin(worker, entry, stream, remote)).await;
+    if let Some(rest) = rest {
+        rest.await;
+    }
+}
+
+/// Finds out what a connection is.
+async fn begin(worker: Rc<Worker>, entry: Entry, stream: TcpStream, remote: SocketAddr) -> Rest {
     let Some(facts) = facts(&worker, entry, &stream, canonical(remote)) else {
         reset_on_close(&stream);
-        return;
+        return None;
     };
     let local = facts_local(&facts, &stream);
     let mut facts = facts;
@@ -77,7 +90,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
             Ok(source) => facts.source = source.map_or(facts.source, canonical),
             Err(reason) => {
                 worker.warn(&format!("{}: {reason}: closed", facts.source.ip()));
-                return;
+                return None;
             }
         }
     }
@@ -100,7 +113,7 @@ pub(crate) async fn run(worker: Rc<Worker>, entry: Entry, stream: TcpStream, rem
                 // Whoever speaks HTTP is told why.
                 Err(fault) => ConnectionPlan::Detect(TcpPlan::Refuse(fault)),
             };
-            follow(conn, stream, plan, None, None).await;
+            follow(conn, stream, plan, None, None).await
         }
     }
 }
@@ -215,7 +228,7 @@ impl Conn {
 type Early = Option<Found>;
 
 /// From the mesh to the application: PeerAuthentication says whether mutual TLS must, may or cannot be.
-async fn inbound(mut conn: Conn, mut stream: Stream) {
+async fn inbound(mut conn: Conn, mut stream: Stream) -> Rest {
     conn.meet().await;
     let wanted = {
         let live = conn.worker.shared.live.load();
@@ -224,7 +237,7 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
     match wanted.mode {
         MtlsMode::Disable => {
             let plan = conn.plan();
-            follow(conn, stream, plan, None, None).await;
+            follow(conn, stream, plan, None, None).await
         }
         MtlsMode::Strict => match hello(&mut stream, tls::PATIENCE).await {
             Ok(Some(_)) => end_mesh(conn, stream, None).await,
@@ -239,8 +252,9 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
                     ),
                 };
                 tcp::refuse(&conn, &stream, &fault);
+                None
             }
-            Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
+            Err(error) => left(&conn, &error),
         },
         MtlsMode::Permissive => {
             let plan = conn.plan();
@@ -251,16 +265,16 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
             };
             let found = match Box::pin(first_words(&conn, &mut stream, ahead, &mut dialed)).await {
                 Ok(found) => found,
-                Err(error) => return tracing::debug!("{} left: {error}", conn.facts.source),
+                Err(error) => return left(&conn, &error),
             };
             match found {
                 Found::Client(Guess::Tls(hello)) if tls::is_mesh(&hello) => {
-                    end_mesh(conn, stream, dialed).await;
+                    end_mesh(conn, stream, dialed).await
                 }
                 // TLS of the application's own is none of ours, also where the port is declared HTTP.
                 Found::Client(Guess::Tls(hello)) => {
                     let plan = conn.passed(hello).await;
-                    Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
+                    Box::pin(tcp::serve(conn, stream, plan, dialed)).await
                 }
                 found => follow(conn, stream, plan, Some(found), dialed).await,
             }
@@ -268,11 +282,19 @@ async fn inbound(mut conn: Conn, mut stream: Stream) {
     }
 }
 
+fn left(conn: &Conn, error: &std::io::Error) -> Rest {
+    tracing::debug!("{} left: {error}", conn.facts.source);
+    None
+}
+
 /// Ends the mesh's TLS; what is inside is decided then.
-async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) {
+async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) -> Rest {
     let watch = stream.watch();
     match Box::pin(tls::end_mesh(&conn.worker.shared, stream)).await {
-        Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
+        Err(refusal) => {
+            tcp::refuse_politely(&conn, &watch, &refusal).await;
+            None
+        }
         Ok(ended) => {
             let stream = conn.ended(ended);
             let plan = {
@@ -280,13 +302,13 @@ async fn end_mesh(mut conn: Conn, stream: Stream, dialed: Option<Dialed>) {
                 let snapshot = &live.snapshot;
                 decide::secured(snapshot, &conn.facts, &conn.peer.alpn, fastrand::u64(..))
             };
-            follow(conn, stream, plan, None, dialed).await;
+            follow(conn, stream, plan, None, dialed).await
         }
     }
 }
 
 /// A gateway's TLS: the server name decides who ends it.
-async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
+async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) -> Rest {
     let sni = hello.server_name;
     let shared = Arc::clone(&conn.worker.shared);
     let decided = {
@@ -303,12 +325,18 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
     let watch = stream.watch();
     match decided {
         GatewayTls::Passthrough(plan) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
-        GatewayTls::Refuse(fault) => tcp::refuse(&conn, &stream, &fault),
+        GatewayTls::Refuse(fault) => {
+            tcp::refuse(&conn, &stream, &fault);
+            None
+        }
         GatewayTls::Terminate { key, server, then } => {
             let edge = (&key, &server, then);
             let ended = tls::end_gateway(&shared, stream, edge, &conn.facts, sni.as_deref());
             match Box::pin(ended).await {
-                Err(refusal) => tcp::refuse_politely(&conn, &watch, &refusal).await,
+                Err(refusal) => {
+                    tcp::refuse_politely(&conn, &watch, &refusal).await;
+                    None
+                }
                 Ok(ended) => {
                     let stream = conn.ended(ended);
                     let plan = {
@@ -317,24 +345,21 @@ async fn end_gateway(mut conn: Conn, stream: Stream, hello: ClientHello) {
                         let dice = fastrand::u64(..);
                         decide::gateway_decrypted(snapshot, &conn.facts, sni.as_deref(), dice)
                     };
-                    Box::pin(follow(conn, stream, plan, None, None)).await;
+                    Box::pin(follow(conn, stream, plan, None, None)).await
                 }
             }
         }
     }
 }
 
-/// Serves a connection by its plan. `found` is what its first bytes were, where somebody has looked already.
-///
-/// What a connection does for long is boxed where it begins, what it does once as well: an idle connection holds what it
-/// waits in, not the largest of all that it has done.
+/// Follows a connection's plan. `found` is what its first bytes were, where somebody has looked already.
 async fn follow(
     conn: Conn,
     stream: Stream,
     plan: ConnectionPlan,
     found: Early,
     dialed: Option<Dialed>,
-) {
+) -> Rest {
     match plan {
         ConnectionPlan::Http => serve_http(conn, stream, found).await,
         ConnectionPlan::Tcp(plan) => Box::pin(tcp::serve(conn, stream, plan, dialed)).await,
@@ -344,25 +369,19 @@ async fn follow(
     }
 }
 
-async fn http(conn: Conn, stream: Stream, version: Version) {
-    let shared = conn.worker.shared.clone();
-    let direction = conn.facts.direction;
-    let drain = async move {
-        match direction {
-            // Applications may need their way out until their very end.
-            Direction::Outbound => std::future::pending().await,
-            Direction::Inbound | Direction::Gateway => shared.drain.reached(Stage::Draining).await,
-        }
-    };
-    let limits = conn.worker.shared.limits;
-    let review = Review::Http(conn.facts, conn.peer.clone());
-    let held = conn.hold(review);
-    let worker = Rc::clone(&conn.worker);
-    let source = conn.facts.source.ip();
-    let watch = conn.watch.clone();
-    let conn = Rc::new(conn);
-    let respond = move |request, busy| serve::answer(Rc::clone(&conn), version, request, busy);
-    let served = lateen_net::http::serve(stream, version, &limits, drain, respond);
+/// Serves requests. Small, as idle connections wait in it: what is large is behind pointers.
+async fn http(conn: Rc<Conn>, stream: Stream, version: Version) {
+    let held = conn.hold(Review::Http(conn.facts, conn.peer.clone()));
+    let answering = Rc::clone(&conn);
+    let respond = move |request, busy| serve::answer(Rc::clone(&answering), version, request, busy);
+    let limits = &conn.worker.shared.limits;
+    let mut served = pin!(lateen_net::http::serve(
+        stream,
+        version,
+        limits,
+        drain(&conn),
+        respond
+    ));
     tokio::select! {
         // Who may not come in any more is not served first.
         biased;
@@ -370,34 +389,46 @@ async fn http(conn: Conn, stream: Stream, version: Version) {
             Some(held) => held.cut().await,
             None => std::future::pending().await,
         } }) => {
-            worker.say(&fault, || crate::fault::sentence(&fault, None));
-            reset_on_close(watch.tcp());
+            conn.worker.say(&fault, || crate::fault::sentence(&fault, None));
+            reset_on_close(conn.watch.tcp());
         }
-        done = served => {
+        done = served.as_mut() => {
             if let Err(error) = done {
-                worker.note_end(&error, source);
+                conn.worker.note_end(&error, conn.facts.source.ip());
             }
         }
     }
 }
 
+/// Waits until the connection is to end with what is under way.
+fn drain(conn: &Conn) -> Pin<Box<dyn Future<Output = ()>>> {
+    match conn.facts.direction {
+        // Applications may need their way out until their very end.
+        Direction::Outbound => Box::pin(std::future::pending()),
+        Direction::Inbound | Direction::Gateway => {
+            let shared = Arc::clone(&conn.worker.shared);
+            Box::pin(async move { shared.drain.reached(Stage::Draining).await })
+        }
+    }
+}
+
 /// The port is declared HTTP: only the version is open.
-async fn serve_http(conn: Conn, mut stream: Stream, found: Early) {
+async fn serve_http(conn: Conn, mut stream: Stream, found: Early) -> Rest {
     let found = match found {
         Some(found) => Ok(found),
         None => Box::pin(first_words(&conn, &mut stream, None, &mut None)).await,
     };
     let version = match found {
         Ok(Found::Client(Guess::Http2)) => Version::Http2,
-        Ok(Found::Left) => return,
+        Ok(Found::Left) => return None,
         // What is not HTTP is refused by the HTTP engine, in HTTP's words.
         _ => Version::Http1,
     };
-    Box::pin(http(conn, stream, version)).await;
+    Some(Box::pin(http(Rc::new(conn), stream, version)))
 }
 
 /// The port is declared TLS: the server name decides; at some gateways TLS may end here.
-async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool) {
+async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool) -> Rest {
     // Our own application may take its time.
     let limit = match conn.facts.direction {
         Direction::Outbound => Duration::MAX,
@@ -407,10 +438,10 @@ async fn serve_tls(mut conn: Conn, mut stream: Stream, plan: TcpPlan, ends: bool
         Ok(Some(hello)) if ends => end_gateway(conn, stream, hello).await,
         Ok(Some(hello)) => {
             let plan = conn.passed(hello).await;
-            Box::pin(tcp::serve(conn, stream, plan, None)).await;
+            Box::pin(tcp::serve(conn, stream, plan, None)).await
         }
         Ok(None) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
-        Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
+        Err(error) => left(&conn, &error),
     }
 }
 
@@ -421,7 +452,7 @@ async fn detect(
     plan: TcpPlan,
     found: Early,
     mut dialed: Option<Dialed>,
-) {
+) -> Rest {
     let found = match found {
         Some(found) => Ok(found),
         None => Box::pin(first_words(&conn, &mut stream, Some(&plan), &mut dialed)).await,
@@ -436,16 +467,16 @@ async fn detect(
             if let Some(spare) = dialed.filter(|_| version == Version::Http1) {
                 Box::pin(conn.worker.upstream.offer(spare)).await;
             }
-            Box::pin(http(conn, stream, version)).await;
+            Some(Box::pin(http(Rc::new(conn), stream, version)))
         }
         Ok(Found::Client(Guess::Tls(hello))) => {
             let plan = conn.passed(hello).await;
-            Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
+            Box::pin(tcp::serve(conn, stream, plan, dialed)).await
         }
         Ok(Found::Client(_) | Found::Bytes | Found::Left) => {
-            Box::pin(tcp::serve(conn, stream, plan, dialed)).await;
+            Box::pin(tcp::serve(conn, stream, plan, dialed)).await
         }
         Ok(Found::Gone) => Box::pin(tcp::serve(conn, stream, plan, None)).await,
-        Err(error) => tracing::debug!("{} left: {error}", conn.facts.source),
+        Err(error) => left(&conn, &error),
     }
 }

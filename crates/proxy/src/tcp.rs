@@ -1,6 +1,6 @@
 //! Connections that are copied byte for byte: admitted, called, counted, and accounted for at their end.
 
-use crate::connection::Conn;
+use crate::connection::{Conn, Rest};
 use crate::exchange::{Kind, Ledger, Open};
 use crate::fault;
 use crate::live::{Held, Review};
@@ -12,13 +12,14 @@ use lateen_model::decide::plan::{Fault, FaultReason, TcpPlan};
 use lateen_model::name::Origin;
 use lateen_net::copy::{Counts, streams};
 use lateen_net::original::canonical;
+use lateen_net::seldom::Seldom;
 use lateen_net::stream::{Stream, Watch};
 use lateen_telemetry::metrics::TcpSeen;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// How often a connection that goes on adds its bytes to the metrics (Istio: 15 s).
 const REPORT: Duration = Duration::from_secs(15);
@@ -26,22 +27,28 @@ const REPORT: Duration = Duration::from_secs(15);
 /// How long a client that was refused may take to read the alert that says why.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Serves a connection by `plan`. `dialed` may be a connection that was opened while the client was still silent.
-pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed: Option<Dialed>) {
+/// Serves a connection by `plan`, as far as there being something to copy, which is what is left. `dialed` may be a
+/// connection that was opened while the client was still silent.
+pub(crate) async fn serve(
+    conn: Conn,
+    client: Stream,
+    plan: TcpPlan,
+    dialed: Option<Dialed>,
+) -> Rest {
     let mut open = begin(&conn);
     let asked = match security::ask(&conn, &open.record).await {
         Ok(asked) => asked,
         Err(refused) => {
             deny(&conn, &mut open, &refused.fault, refused.termination);
             client.reset_on_close();
-            return;
+            return None;
         }
     };
     let held = conn.hold(Review::Tcp(conn.facts, conn.peer.clone(), asked));
     if let Some(fault) = held.as_ref().and_then(Held::why) {
         cut(&conn, &mut open, &fault);
         client.reset_on_close();
-        return;
+        return None;
     }
     match plan {
         TcpPlan::Refuse(fault) => {
@@ -54,6 +61,7 @@ pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed:
                 open.record.flags = "UH".into();
             }
             client.reset_on_close();
+            None
         }
         TcpPlan::Forward { cluster, origin } => {
             describe(&conn, &mut open, &cluster);
@@ -66,10 +74,20 @@ pub(crate) async fn serve(conn: Conn, mut client: Stream, plan: TcpPlan, dialed:
                 }
             };
             match dialed {
-                Ok(dialed) => copy(&conn, &mut open, (&mut client, held.as_ref()), dialed).await,
+                Ok(dialed) => {
+                    let both = Box::new(Both {
+                        conn,
+                        open,
+                        client,
+                        held,
+                        dialed,
+                    });
+                    Some(Box::pin(copy(both)))
+                }
                 Err(failed) => {
                     unreachable(&conn, &mut open, &cluster, origin, &failed);
                     client.reset_on_close();
+                    None
                 }
             }
         }
@@ -149,12 +167,24 @@ fn unreachable(
     conn.label_upstream(open, failed.workload.as_ref(), None);
 }
 
-async fn copy(
-    conn: &Conn,
-    open: &mut Open,
-    (client, held): (&mut Stream, Option<&Held>),
-    mut dialed: Dialed,
-) {
+/// A connection and the one that it is copied to.
+struct Both {
+    conn: Conn,
+    open: Open,
+    client: Stream,
+    held: Option<Held>,
+    dialed: Dialed,
+}
+
+/// Copies until there is an end. Small, as idle connections wait in it.
+async fn copy(mut both: Box<Both>) {
+    let Both {
+        conn,
+        open,
+        client,
+        held,
+        dialed,
+    } = &mut *both;
     let address = dialed.address();
     open.record.upstream_host = Some(address);
     open.record.upstream_local = dialed.stream.local_addr().ok().map(canonical);
@@ -162,12 +192,12 @@ async fn copy(
     let counts = Counts::default();
     let ledger = open.ledger();
     report(open, &ledger, &counts);
-    let cut = async {
+    let cut = Seldom::new(async {
         match held {
             Some(held) => held.cut().await,
             None => std::future::pending().await,
         }
-    };
+    });
     let pool = &dialed.cluster.settings.pool;
     let idle = match pool.tcp_idle_timeout {
         Some(time) if time.is_zero() => Duration::MAX,
@@ -175,18 +205,18 @@ async fn copy(
         None => conn.worker.shared.limits.tcp_idle_time,
     };
     let mut idle = Idle::new(idle);
-    let life = pool.max_connection_duration.unwrap_or(Duration::MAX);
+    let life = pool.max_connection_duration;
+    let mut over = life.map(|life| Box::pin(tokio::time::sleep(life)));
     let done = {
         let mut copying = pin!(streams(client, &mut dialed.stream, &counts));
         let mut cut = pin!(cut);
-        let mut over = pin!(tokio::time::sleep(life));
         loop {
             tokio::select! {
                 // Who may not come in any more is not heard first.
                 biased;
                 fault = cut.as_mut() => break Err(fault),
                 done = copying.as_mut() => break Ok(done),
-                () = over.as_mut() => {
+                () = passed(&mut over) => {
                     open.record.flags = "DT".into();
                     open.record.termination = "max_connection_duration".into();
                     break Ok(Ok(()));
@@ -212,6 +242,13 @@ async fn copy(
     }
     open.record.received = counts.forward.get();
     open.record.sent = counts.back.get();
+}
+
+async fn passed(time: &mut Option<Pin<Box<Sleep>>>) {
+    match time {
+        Some(time) => time.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Accounts for a connection that would not be let in any more.

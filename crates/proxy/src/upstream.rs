@@ -46,7 +46,7 @@ use lateen_model::workload::Workload;
 use limits::{Slot, State};
 use loads::Loads;
 use outlier::{Ejected, Outcome};
-use pool::{Connection, Place, Pool};
+use pool::{Connection, Pool};
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -97,22 +97,19 @@ pub(crate) struct Lease {
     _load: Load,
     /// Its place among the cluster's requests.
     _counted: Option<Slot>,
-    place: Place,
-    connection: Option<Connection>,
+    connection: Box<Connection>,
     pool: Rc<Pool>,
 }
 
 impl Lease {
     /// How the endpoint is called.
     pub(crate) fn security(&self) -> &Security {
-        &self.place.security
+        self.connection.security()
     }
 
     /// The response is over: the connection may serve another.
-    pub(crate) fn finish(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.give_back(self.place, connection);
-        }
+    pub(crate) fn finish(self) {
+        self.pool.give_back(self.connection);
     }
 }
 

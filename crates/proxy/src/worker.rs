@@ -200,8 +200,7 @@ async fn accept(worker: Rc<Worker>, entry: Entry, listener: TcpListener) {
                     }
                 };
                 listen::tune(&stream);
-                // Once in memory: each future around it would have room for it again.
-                let served = Box::pin(connection::run(Rc::clone(&worker), entry, stream, remote));
+                let served = connection::run(Rc::clone(&worker), entry, stream, remote);
                 tokio::task::spawn_local(async move {
                     let _place = place;
                     panics::caught(served).await;

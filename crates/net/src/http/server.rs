@@ -95,7 +95,8 @@ impl Drop for Busy {
 }
 
 /// Serves `stream` until the client ends it, `drain` resolves and the requests under way are answered, or it idles
-/// too long. `respond` gets each request with its [`Busy`] mark. Must run where local tasks can be spawned.
+/// too long. `respond` gets each request with its [`Busy`] mark. Must run where local tasks can be spawned. An idle
+/// connection waits in this future: give it a `drain` that is behind a pointer.
 ///
 /// # Errors
 /// The client sent something that is not HTTP or beyond `limits`, or the connection broke.
@@ -123,16 +124,17 @@ where
         flows: Flows::default(),
     });
     let told = Told::default();
-    let ends = Seldom::new(ends(&activity, *limits, drain, &told));
+    let mut ends = Seldom::new(ends(&activity, limits, drain, &told));
     let served = match version {
         Version::Http1 => {
             let server = Server::new(guarded, limits, &told, &activity);
-            unless(ends, server.serve(respond)).await
+            unless(&mut ends, pin!(server.serve(respond))).await
         }
         Version::Http2 => {
             let service = answering(Rc::clone(&activity), limits.headers, respond);
             let builder = http2(limits, activity.flows.clone());
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
+            // Much larger than the other engine.
+            let mut connection = Box::pin(builder.serve_connection(TokioIo::new(guarded), service));
             let mut ending = false;
             let engine = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
@@ -145,7 +147,7 @@ where
                 connection.as_mut().graceful_shutdown();
                 connection.as_mut().poll(cx)
             });
-            unless(ends, async { Ok(engine.await?) }).await
+            unless(&mut ends, pin!(async { Ok(engine.await?) })).await
         }
     };
     finish(&activity, served).await
@@ -153,13 +155,12 @@ where
 
 /// What the engine comes to, unless the connection must end before.
 async fn unless(
-    mut ends: Seldom<impl Future<Output = ()>>,
-    engine: impl Future<Output = Result<(), EngineError>>,
+    ends: &mut Seldom<impl Future<Output = ()>>,
+    mut engine: Pin<&mut impl Future<Output = Result<(), EngineError>>>,
 ) -> Result<(), EngineError> {
-    let mut engine = pin!(engine);
     poll_fn(|cx| {
         // What ends a connection is not one of its requests: it is asked only when it has something to say.
-        if Pin::new(&mut ends).poll(cx).is_ready() {
+        if Pin::new(&mut *ends).poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         engine.as_mut().poll(cx)
@@ -178,19 +179,14 @@ pub(super) struct Told {
 }
 
 /// Resolves when the connection must end at once; before that it may say that it is to end in order.
-async fn ends(
-    activity: &Rc<Activity>,
-    limits: Limits,
-    drain: impl Future<Output = ()>,
-    told: &Told,
-) {
+async fn ends(activity: &Activity, limits: &Limits, drain: impl Future<Output = ()>, told: &Told) {
     let drain = async {
         drain.await;
         told.draining.set(true);
         std::future::pending::<()>().await;
     };
     let idled = async {
-        match watch_idle(Rc::clone(activity), limits).await {
+        match watch_idle(activity, limits).await {
             Idle::Long => {
                 told.idle.set(true);
                 // An idle client that does not even take its farewell.
@@ -298,14 +294,15 @@ enum Idle {
     Bad(Violation),
 }
 
-async fn watch_idle(activity: Rc<Activity>, limits: Limits) -> Idle {
+async fn watch_idle(activity: &Activity, limits: &Limits) -> Idle {
     let (mut head, mut written) = (Since::default(), Since::default());
     loop {
-        let limits = limits.hurried();
-        let tick = limits
-            .head_time
-            .min(limits.idle_time)
-            .min(limits.stall_time);
+        // Only these are kept while it waits.
+        let (head_time, idle_time, stall_time) = {
+            let limits = limits.hurried();
+            (limits.head_time, limits.idle_time, limits.stall_time)
+        };
+        let tick = head_time.min(idle_time).min(stall_time);
         tokio::select! {
             () = tokio::time::sleep(tick) => {}
             () = pressure::changed() => continue,
@@ -314,15 +311,15 @@ async fn watch_idle(activity: Rc<Activity>, limits: Limits) -> Idle {
         let is_busy = activity.requests.get() > 0;
         // One HTTP/2 head that does not end stops all streams; an HTTP/1 head may wait for the answer before it.
         let waits = activity.version == Version::Http2 || !is_busy;
-        if head.unchanged(control.open_head().filter(|_| waits)) >= limits.head_time {
+        if head.unchanged(control.open_head().filter(|_| waits)) >= head_time {
             return Idle::Bad(Violation::SlowHead);
         }
         let unsent = watch.is_blocked().then(|| watch.bytes_written());
-        if written.unchanged(unsent) >= limits.stall_time {
+        if written.unchanged(unsent) >= stall_time {
             return Idle::Bad(Violation::Stalled);
         }
-        activity.flows.give_up(limits.stall_time);
-        if !is_busy && activity.idle_since.get().elapsed() >= limits.idle_time {
+        activity.flows.give_up(stall_time);
+        if !is_busy && activity.idle_since.get().elapsed() >= idle_time {
             return Idle::Long;
         }
     }

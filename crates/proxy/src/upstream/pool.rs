@@ -30,21 +30,22 @@ use streams::Streams;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Idle connections kept per endpoint.
-const MOST: usize = 64;
+/// Idle connections kept per endpoint. With fewer than there are requests at once, many that end in one turn of the event
+/// loop would end connections that the next requests need.
+const MOST: usize = 1024;
 
 /// A worker's connections.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     watchlist: Rc<Watchlist>,
     idle: RefCell<Map<Place, Vec<Kept>>>,
-    waiting: RefCell<Map<Place, VecDeque<oneshot::Sender<Connection>>>>,
+    waiting: RefCell<Map<Place, VecDeque<oneshot::Sender<Box<Connection>>>>>,
     streams: RefCell<Map<Place, Rc<Streams>>>,
 }
 
 /// An idle connection.
 struct Kept {
-    connection: Connection,
+    connection: Box<Connection>,
     _watch: Option<IdleWatch>,
 }
 
@@ -71,7 +72,7 @@ impl Pool {
     }
 
     /// A kept connection that can take a request at once; none when there is none, or a fresh one is wanted.
-    pub(super) fn kept(&self, place: &Place, wish: &Wish<'_>) -> Option<Connection> {
+    pub(super) fn kept(&self, place: &Place, wish: &Wish<'_>) -> Option<Box<Connection>> {
         match wish.version {
             Version::Http1 => self.take_idle(place).filter(|_| !wish.fresh),
             Version::Http2 => self.shared(place, wish),
@@ -86,7 +87,7 @@ impl Pool {
         self: &Rc<Self>,
         place: &Place,
         wish: &Wish<'_>,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Box<Connection>, ConnectError> {
         match wish.version {
             Version::Http1 => self.http1(place, wish).await,
             Version::Http2 => Box::pin(self.http2(place, wish)).await,
@@ -97,7 +98,7 @@ impl Pool {
         self: &Rc<Self>,
         place: &Place,
         wish: &Wish<'_>,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Box<Connection>, ConnectError> {
         let Some(state) = wish.state else {
             return self.open(place, wish, None).await;
         };
@@ -117,7 +118,7 @@ impl Pool {
         place: &Place,
         wish: &Wish<'_>,
         slot: Option<Slot>,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Box<Connection>, ConnectError> {
         let purpose = match wish.version {
             Version::Http1 => Purpose::Http1,
             Version::Http2 => Purpose::Http2,
@@ -132,7 +133,7 @@ impl Pool {
         connected: Connected,
         version: Version,
         slot: Option<Slot>,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Box<Connection>, ConnectError> {
         let (stream, held) = connected.watched(&self.shared, &self.watchlist)?;
         let (watch, held) = (stream.watch(), held.map(Rc::new));
         let slot = slot.map(Rc::new);
@@ -144,7 +145,8 @@ impl Pool {
         let sender = open_on(stream, version, &self.shared.limits, terms)
             .await
             .map_err(|error| ConnectError::Http(error.to_string()))?;
-        Ok(Connection {
+        Ok(Box::new(Connection {
+            place: Rc::new(place.clone()),
             sender,
             local: watch.tcp().local_addr().ok(),
             watch,
@@ -154,10 +156,10 @@ impl Pool {
             held,
             slot,
             _stream: None,
-        })
+        }))
     }
 
-    fn take_idle(&self, place: &Place) -> Option<Connection> {
+    fn take_idle(&self, place: &Place) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(place)?;
         // The most recently used is the least likely to have been closed.
@@ -170,28 +172,25 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1 connection whose response is over; HTTP/2 ones are kept already.
-    pub(super) fn give_back(self: &Rc<Self>, place: Place, connection: Connection) {
+    pub(super) fn give_back(self: &Rc<Self>, mut connection: Box<Connection>) {
         if matches!(connection.sender, Sender::Http2(_)) {
             return;
         }
-        let connection = Connection {
-            reused: true,
-            used: Instant::now(),
-            ..connection
-        };
+        connection.reused = true;
+        connection.used = Instant::now();
         connection.life.serve();
-        if !connection.life.goes_on(&place) {
+        if !connection.life.goes_on(&connection.place) {
             return;
         }
         if connection.sender.is_ready() {
-            return self.keep(place, connection);
+            return self.keep(connection);
         }
         // The request's body may still be on its way, or the engine has not noticed the end yet.
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let mut connection = connection;
             if let Ok(true) = tokio::time::timeout(IDLE, connection.sender.ready()).await {
-                pool.keep(place, connection);
+                pool.keep(connection);
             }
         });
     }
@@ -204,11 +203,12 @@ impl Pool {
         };
         let wrapped = self.wrap(&place, connected, Version::Http1, slot).await;
         if let Ok(connection) = wrapped {
-            self.keep(place, connection);
+            self.keep(connection);
         }
     }
 
-    fn keep(self: &Rc<Self>, place: Place, connection: Connection) {
+    fn keep(self: &Rc<Self>, connection: Box<Connection>) {
+        let place = Rc::clone(&connection.place);
         // A certificate may have been renewed while the request was under way.
         let stale = matches!(place.security, Security::Mesh { .. })
             && place.generation != self.shared.generation();
@@ -222,35 +222,34 @@ impl Pool {
         let life = Rc::clone(&connection.life);
         let watch = place.is_watched().then(|| {
             let (pool, life) = (Rc::downgrade(self), Rc::clone(&life));
-            let at = place.clone();
+            let at = Rc::clone(&place);
             IdleWatch::begin(&place, &connection, move || drop_idle(&pool, &at, &life))
         });
         let wanted = state.is_some_and(|state| state.is_wanted());
-        let at = wanted.then(|| place.clone());
         let kept = Kept {
             connection,
             _watch: watch,
         };
-        self.put(place, kept);
+        self.put(&place, kept);
         // Who began to wait before this one could be lent would wait for ever.
-        if let Some(place) = at {
+        if wanted {
             drop_idle(&Rc::downgrade(self), &place, &life);
         }
     }
 
-    fn put(&self, place: Place, one: Kept) {
+    fn put(&self, place: &Place, one: Kept) {
         let mut idle = self.idle.borrow_mut();
-        match idle.get_mut(&place) {
+        match idle.get_mut(place) {
             Some(kept) if kept.len() >= MOST => {}
             Some(kept) => kept.push(one),
             None => {
-                idle.insert(place, vec![one]);
+                idle.insert(place.clone(), vec![one]);
             }
         }
     }
 
     /// Gives the connection to who waits longest for one to this place; it comes back when nobody does.
-    fn hand_over(&self, place: &Place, mut connection: Connection) -> Option<Connection> {
+    fn hand_over(&self, place: &Place, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
             return Some(connection);
@@ -268,7 +267,7 @@ impl Pool {
         Some(connection)
     }
 
-    fn queue(&self, place: &Place) -> oneshot::Receiver<Connection> {
+    fn queue(&self, place: &Place) -> oneshot::Receiver<Box<Connection>> {
         let (hand, handed) = oneshot::channel();
         let mut waiting = self.waiting.borrow_mut();
         let queue = waiting.entry(place.clone()).or_default();

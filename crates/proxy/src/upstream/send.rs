@@ -213,7 +213,7 @@ impl Upstream {
         let most = cluster.settings.pool.max_requests;
         let counted = state.map(|state| state.begin(Kind::Request, most));
         let Some(counted) = counted.map_or(Some(None), |slot| slot.map(Some)) else {
-            self.pool.give_back(place, connection);
+            self.pool.give_back(connection);
             return Err(Trouble::Overflow);
         };
         let (headers, count) = told(order, course.attempts);
@@ -248,8 +248,7 @@ impl Upstream {
             lease: Lease {
                 _load: load,
                 _counted: counted,
-                place,
-                connection: Some(connection),
+                connection,
                 pool: Rc::clone(&self.pool),
             },
             address: picked.address,

@@ -65,7 +65,8 @@ impl<'a> Server<'a> {
     {
         loop {
             let next = match poll_fn(|cx| self.poll_asked(cx)).await {
-                Ok(Some(asked)) => self.exchange(asked, &respond).await?,
+                // Not there between requests.
+                Ok(Some(asked)) => Box::pin(self.exchange(asked, &respond)).await?,
                 Ok(None) => Next::Close,
                 Err(HeadError::Ended(error)) => return Err(error),
                 Err(HeadError::Bad(bad)) => {
@@ -130,15 +131,15 @@ impl<'a> Server<'a> {
         let incoming = incoming(&self.wire, body);
         let request = Request::from_parts(asked.parts, incoming);
         let (number, busy) = self.activity.begin();
-        // Large, and not there between requests.
-        let mut answer = Box::pin(respond(request, busy));
-        let response = poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Ok(response)),
-            Poll::Pending => self.wire.borrow_mut().poll_gone(cx).map(Err),
-        })
-        .await;
-        drop(answer);
-        let mut response = response?;
+        let mut response = {
+            // Large, and not there while the response is sent.
+            let mut answer = Box::pin(respond(request, busy));
+            poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => self.wire.borrow_mut().poll_gone(cx).map(Err),
+            })
+            .await?
+        };
         let is_connect = said.method == Method::CONNECT;
         self.activity.answered(number, is_connect, &mut response);
         let mut begun = self.begin_response(&said, response);

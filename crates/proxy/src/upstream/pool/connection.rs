@@ -3,6 +3,7 @@
 use super::Place;
 use crate::live::Held;
 use crate::upstream::limits::{Slot, State};
+use crate::upstream::secure::Security;
 use lateen_net::http::Sender;
 use lateen_net::stream::Watch;
 use std::cell::Cell;
@@ -17,8 +18,10 @@ use tokio::time::Instant;
 /// A connection used within this time is not asked again whether it still lives.
 const FRESH: Duration = Duration::from_millis(5);
 
-/// A connection to an endpoint.
+/// A connection to an endpoint. It goes from hand to hand, boxed.
 pub(crate) struct Connection {
+    /// Where it leads, and for whom it may be used.
+    pub(super) place: Rc<Place>,
     pub(crate) sender: Sender,
     pub(crate) watch: Watch,
     /// Our address; absent: the connection had ended when it was asked for.
@@ -67,9 +70,15 @@ impl Connection {
         self.sender.is_ready() && (self.used.elapsed() < FRESH || !self.watch.is_spent())
     }
 
-    pub(super) fn share(&self) -> Option<Self> {
+    /// How the endpoint is called.
+    pub(crate) fn security(&self) -> &Security {
+        &self.place.security
+    }
+
+    pub(super) fn share(&self) -> Option<Box<Self>> {
         let sender = self.sender.share()?;
-        Some(Self {
+        Some(Box::new(Self {
+            place: Rc::clone(&self.place),
             sender,
             watch: self.watch.clone(),
             local: self.local,
@@ -79,7 +88,7 @@ impl Connection {
             held: self.held.clone(),
             slot: self.slot.clone(),
             _stream: None,
-        })
+        }))
     }
 
     /// The state of the cluster that counts it.

@@ -20,13 +20,13 @@ pub(super) struct Streams {
 }
 
 struct Shared {
-    connection: Connection,
+    connection: Box<Connection>,
     idle: Option<IdleWatch>,
 }
 
 impl Pool {
     /// A kept connection that can take one more stream; where a fresh one is wanted, those that are kept are let go.
-    pub(super) fn shared(&self, place: &Place, wish: &Wish<'_>) -> Option<Connection> {
+    pub(super) fn shared(&self, place: &Place, wish: &Wish<'_>) -> Option<Box<Connection>> {
         let streams = self.streams_of(place);
         if wish.fresh {
             streams.connections.take();
@@ -40,7 +40,7 @@ impl Pool {
         self: &Rc<Self>,
         place: &Place,
         wish: &Wish<'_>,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Box<Connection>, ConnectError> {
         let streams = self.streams_of(place);
         let most = place.pool().and_then(|pool| pool.max_connections);
         let _pending = wish.state.map(|state| pending(place, state)).transpose()?;
@@ -72,15 +72,13 @@ impl Pool {
                 return Ok(connection);
             };
             connection.used = Instant::now();
-            let mine = streams.begin(place, mine);
+            let mut mine = streams.begin(place, mine);
+            mine.reused = false;
             streams.connections.borrow_mut().push(Shared {
                 connection,
                 idle: None,
             });
-            return Ok(Connection {
-                reused: false,
-                ..mine
-            });
+            return Ok(mine);
         }
     }
 
@@ -95,7 +93,7 @@ impl Pool {
 
 impl Streams {
     /// A handle to a connection that can take one more stream.
-    fn share(self: &Rc<Self>, place: &Place) -> Option<Connection> {
+    fn share(self: &Rc<Self>, place: &Place) -> Option<Box<Connection>> {
         let mut connections = self.connections.borrow_mut();
         // What is used up ends with its last stream.
         connections.retain(|c| c.connection.sender.is_ready() && c.connection.life.goes_on(place));
@@ -112,7 +110,7 @@ impl Streams {
     }
 
     /// Counts a stream where that matters.
-    fn begin(self: &Rc<Self>, place: &Place, connection: Connection) -> Connection {
+    fn begin(self: &Rc<Self>, place: &Place, mut connection: Box<Connection>) -> Box<Connection> {
         connection.life.serve();
         if place.terms.is_none() {
             return connection;
@@ -127,11 +125,8 @@ impl Streams {
                 }
             })
         };
-        let _stream = Some(StreamUse::begin(life, over));
-        Connection {
-            _stream,
-            ..connection
-        }
+        connection._stream = Some(StreamUse::begin(life, over));
+        connection
     }
 
     /// A stream is over; the connection may be idle now.
