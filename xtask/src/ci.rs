@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Seconds that each fuzz target runs.
-const FUZZ: u32 = 30;
+const FUZZ: u32 = 15;
 
 /// Everything: formatting, tidy, lints, tests, docs, fuzz targets, instruction counts, end-to-end.
 ///

@@ -47,12 +47,13 @@ pub struct Counts {
 pub async fn streams(first: &mut Stream, second: &mut Stream, counts: &Counts) -> io::Result<()> {
     let (said, answered) = (first.take_prefix(), second.take_prefix());
     let (one, two) = (first.shared(), second.shared());
+    // What does not happen all the time is boxed where it begins: many connections wait in this future.
     let forward = async {
-        pass(two, &said, &counts.forward).await?;
+        Box::pin(pass(two, &said, &counts.forward)).await?;
         carry_on(one, two, &counts.forward).await
     };
     let back = async {
-        pass(one, &answered, &counts.back).await?;
+        Box::pin(pass(one, &answered, &counts.back)).await?;
         carry_on(two, one, &counts.back).await
     };
     let done = futures::future::try_join(forward, back).await;
@@ -81,15 +82,15 @@ async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<(
             }
             // Not for what TLS has to say: what comes is decrypted where it is wanted.
             Step::Nothing => from.tcp().readable().await?,
-            Step::Left(rest) => pass(to, &rest, count).await?,
+            Step::Left(rest) => Box::pin(pass(to, &rest, count)).await?,
             Step::End => {
-                to.finish().await;
+                Box::pin(to.finish()).await;
                 return Ok(());
             }
         }
     }
     match Pipe::new() {
-        Ok(pipe) => pipe.splice(from.tcp(), to.tcp(), count).await,
+        Ok(pipe) => Box::pin(pipe.splice(from.tcp(), to.tcp(), count)).await,
         // Out of descriptors: slower, but no reason to fail.
         Err(_) => Box::pin(carry_on(from, to, count)).await,
     }

@@ -3,6 +3,7 @@
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -54,6 +55,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // Accepted sockets have what the listening one has (Linux): five calls less for each.
+    tune(&socket);
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -70,18 +73,38 @@ pub fn listen_everywhere(port: u16) -> Result<Vec<TcpListener>, ListenError> {
     Ok(std::iter::once(v4).chain(v6.ok()).collect())
 }
 
-/// Sets what every proxied connection has: no Nagle delay, and keepalive probes after three minutes of silence.
-/// Failures are ignored: the connection works without.
-pub fn tune(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
+/// Sets what every proxied connection has, on it or on the socket that it is accepted from: no Nagle delay, and keepalive
+/// probes after three minutes of silence. Failures are ignored: the connection works without.
+pub fn tune<S: AsFd>(socket: &S) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_secs(180))
         .with_interval(Duration::from_secs(60))
         .with_retries(3);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+    let _ = socket.set_tcp_keepalive(&probes);
 }
 
 /// Makes the closing of `stream` a reset, so that the peer sees an error and not an orderly end.
 pub fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_connections_do_not_delay_and_are_probed() {
+        let listener = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).expect("a port");
+        listener.set_nonblocking(false).expect("a socket");
+        let address = listener.local_addr().expect("its address");
+        let _client = std::net::TcpStream::connect(address).expect("connected");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().expect("an option"));
+        assert!(socket.keepalive().expect("an option"));
+        let time = socket.tcp_keepalive_time().expect("an option");
+        assert_eq!(time, Duration::from_secs(180));
+    }
 }

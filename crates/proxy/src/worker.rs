@@ -199,7 +199,6 @@ async fn accept(worker: Rc<Worker>, entry: Entry, listener: TcpListener) {
                         continue;
                     }
                 };
-                listen::tune(&stream);
                 let served = connection::run(Rc::clone(&worker), entry, stream, remote);
                 tokio::task::spawn_local(async move {
                     let _place = place;
