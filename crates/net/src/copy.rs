@@ -97,6 +97,18 @@ async fn carry_on(from: &Shared, to: &Shared, count: &Cell<u64>) -> io::Result<(
 }
 
 fn hop(from: &Shared, to: &Shared, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<Step> {
+    if from.is_plain() {
+        match to.take_from(from) {
+            Ok(None) => {}
+            Ok(Some(0)) => return Ok(Step::End),
+            Ok(Some(n)) => {
+                count.set(count.get() + n as u64);
+                return Ok(Step::Moved);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Nothing),
+            Err(error) => return Err(error),
+        }
+    }
     let room = if from.is_plain() { MOST } else { SCRATCH };
     let got = match from.try_read(&mut buffer[..room]) {
         Ok(0) => return Ok(Step::End),

@@ -7,7 +7,7 @@ use crate::listen::reset_on_close;
 use bytes::{Buf, Bytes, BytesMut};
 use session::{Session, Sink};
 use socket2::SockRef;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
@@ -211,6 +211,24 @@ impl Shared {
         let got = self.tcp.try_read(buf)?;
         self.took(got, buf.len());
         Ok(got)
+    }
+
+    fn recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room = bufs.iter().map(|buf| buf.len()).sum();
+        let got = self.tcp.try_read_vectored(bufs)?;
+        self.took(got, room);
+        self.read.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+
+    /// Passes on what `from`, which is plain, has to say, without a copy: it is read to where it is encrypted. Says how much
+    /// that was (0: `from` has ended). Absent, and nothing was read: it has to be read and written.
+    pub(crate) fn take_from(&self, from: &Self) -> io::Result<Option<usize>> {
+        let Some(mut session) = self.session() else {
+            return Ok(None);
+        };
+        let mut fill = |rooms: &mut [IoSliceMut<'_>]| from.recv_vectored(rooms);
+        session.pass(&mut fill, &mut |b| self.send(&[IoSlice::new(b)]))
     }
 
     // A read that leaves room has emptied the socket: the next one waits for news of it instead of asking in vain. What

@@ -12,7 +12,7 @@ use rustls::ProtocolVersion;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Deref;
 use step::{Act, Step, handle};
 
@@ -29,6 +29,7 @@ const OVERHEAD: usize = 4 * 1024;
 thread_local! {
     static INCOMING: RefCell<Vec<u8>> = RefCell::new(vec![0; PARTIAL + READ]);
     static OUTGOING: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE + OVERHEAD]);
+    static SLOTS: RefCell<Vec<u8>> = RefCell::new(records::slots());
     static SEALED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(WRITE + OVERHEAD));
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -94,6 +95,8 @@ struct Rest {
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> usize;
 /// Reads from the socket as `recv(2)` does.
 pub(crate) type Recv<'a> = &'a mut dyn FnMut(&mut [u8]) -> io::Result<usize>;
+/// Reads plaintext into these places, one after the other, as `readv(2)` does.
+pub(crate) type Fill<'a> = &'a mut dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>;
 /// Writes to the socket as `send(2)` does.
 pub(crate) type Send<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<usize>;
 
@@ -424,6 +427,27 @@ impl Session {
             let done = write(records, sealed).map_err(invalid)?;
             self.emit(sealed, send)?;
             Ok(done)
+        })
+    }
+
+    /// Has plaintext read to where it is encrypted, and gives it to the socket; says how much that was (0: `fill` has come to
+    /// an end). Absent, and nothing was read: this session's records are not made here, or bytes of before wait for the socket.
+    pub(crate) fn pass(&mut self, fill: Fill<'_>, send: Send<'_>) -> io::Result<Option<usize>> {
+        if !self.try_flush(send)? || self.failure().is_some() {
+            return Ok(None);
+        }
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        SLOTS.with_borrow_mut(|slots| {
+            let Engine::Records(records) = &mut self.engine else {
+                return Ok(None);
+            };
+            let got = fill(&mut records::rooms(slots))?;
+            let mut news = Vec::new();
+            records.refresh(&mut news).map_err(invalid)?;
+            let end = records.seal_slots(slots, got).map_err(invalid)?;
+            self.emit(&news, send)?;
+            self.emit(&slots[..end], send)?;
+            Ok(Some(got))
         })
     }
 

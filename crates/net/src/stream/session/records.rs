@@ -10,7 +10,7 @@ use rustls::server::ServerConnectionData;
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved,
 };
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 
 /// A record's head: type, version, length.
 const HEAD: usize = 5;
@@ -19,6 +19,8 @@ const TAG: usize = 16;
 pub(super) const PLAIN: usize = 1 << 14;
 /// A record with as much plaintext as it may have, without padding.
 pub(super) const FULL: usize = HEAD + PLAIN + 1 + TAG;
+/// Records that are filled and sent at once.
+const SLOTS: usize = 8;
 /// Most bytes behind a head (RFC 8446 §5.2).
 const LARGEST: usize = PLAIN + 256;
 /// Records after which we take new keys: far below what AES-GCM allows (RFC 8446 §5.5: 2^24.5).
@@ -341,11 +343,42 @@ impl Records {
     }
 
     fn data(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
+        self.refresh(out)?;
+        self.record(DATA, parts, out)
+    }
+
+    /// Takes new keys where they are due, and tells so in `out`.
+    pub(super) fn refresh(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         if self.owes_keys || self.sealing.sequence >= REKEY {
             self.renew(out)?;
             self.owes_keys = false;
         }
-        self.record(DATA, parts, out)
+        Ok(())
+    }
+
+    /// Encrypts `length` bytes of plaintext where they are, in the rooms of `slots` ([`rooms`]) from the first on. Says how
+    /// many bytes of `slots` are records now.
+    ///
+    /// # Errors
+    /// As [`Records::seal`].
+    pub(super) fn seal_slots(&mut self, slots: &mut [u8], length: usize) -> Result<usize, Error> {
+        let (mut left, mut end) = (length, 0);
+        for slot in slots.chunks_exact_mut(FULL) {
+            if left == 0 {
+                break;
+            }
+            let plain = left.min(PLAIN);
+            let (head, rest) = slot.split_at_mut(HEAD);
+            let (inner, tag) = rest.split_at_mut(plain + 1);
+            head.copy_from_slice(&header(plain + 1 + TAG));
+            inner[plain] = DATA;
+            let nonce = self.sealing.nonce()?;
+            let key = &self.sealing.key;
+            let made = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), inner);
+            tag[..TAG].copy_from_slice(made.map_err(|_| Error::EncryptError)?.as_ref());
+            (left, end) = (left - plain, end + HEAD + plain + 1 + TAG);
+        }
+        Ok(end)
     }
 
     /// Appends the orderly end.
@@ -358,9 +391,7 @@ impl Records {
 
     fn record(&mut self, kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>() + 1 + TAG;
-        // Its length is at most PLAIN and the rest.
-        let [high, low] = (length as u16).to_be_bytes();
-        let head = [DATA, 3, 3, high, low];
+        let head = header(length);
         out.extend_from_slice(&head);
         let start = out.len();
         for part in parts {
@@ -386,6 +417,26 @@ impl Records {
         // There is no other way to tell it.
         let _ = self.record(ALERT, &[&[FATAL, description.into()]], &mut outgoing.bytes);
     }
+}
+
+/// The head of a record that has `length` bytes behind it: at most PLAIN and what belongs to it.
+fn header(length: usize) -> [u8; HEAD] {
+    let [high, low] = (length as u16).to_be_bytes();
+    [DATA, 3, 3, high, low]
+}
+
+/// Memory for records that are filled before they are encrypted.
+pub(super) fn slots() -> Vec<u8> {
+    vec![0; SLOTS * FULL]
+}
+
+/// Where plaintext goes in [`slots`].
+pub(super) fn rooms(slots: &mut [u8]) -> [IoSliceMut<'_>; SLOTS] {
+    let mut each = slots.chunks_exact_mut(FULL);
+    std::array::from_fn(|_| {
+        let slot = each.next().unwrap_or_default();
+        IoSliceMut::new(slot.get_mut(HEAD..HEAD + PLAIN).unwrap_or_default())
+    })
 }
 
 /// Whether this is at most a part of one record, none of which has been looked at.
