@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! HARNESS=/path/to/bench cargo xtask bench data-plane [--reps 3] [--secs 5] [--cases a,b] [--only envoy,lateen]
+//! …                                          --from FILE: the table of what `bench.py --out FILE` has measured
 //! ```
 
 use super::table;
@@ -30,6 +31,8 @@ struct Wish {
     only: String,
     /// Whether memory and start-up are measured, too.
     memory: bool,
+    /// Lines of the benchmark that were measured before; nothing is measured then.
+    from: Option<PathBuf>,
 }
 
 /// Runs `bench data-plane` with these arguments.
@@ -39,12 +42,18 @@ struct Wish {
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let wish = wish(arguments)?;
     let binary = binary()?;
-    let work = copied(&wish.harness)?;
-    let lines = measured(&wish, &binary, &work);
-    let lines = lines.and_then(|lines| Ok((lines, described(&binary)?)));
-    let removed = std::fs::remove_dir_all(&work);
-    let (lines, about) = lines?;
-    removed.with_context(|| format!("cannot remove {}", work.display()))?;
+    let lines = match &wish.from {
+        Some(file) => read(file)?,
+        None => {
+            let work = copied(&wish.harness)?;
+            let lines = measured(&wish, &binary, &work);
+            let removed = std::fs::remove_dir_all(&work);
+            let lines = lines?;
+            removed.with_context(|| format!("cannot remove {}", work.display()))?;
+            lines
+        }
+    };
+    let about = described(&binary)?;
     let summary = table::summary(&lines);
     ensure!(!summary.is_empty(), "the benchmark measured nothing");
     let kept = json!({ "about": about, "harness": meta(&lines), "cases": summary });
@@ -65,6 +74,7 @@ fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish> {
         cases: table::CASES.join(","),
         only: "envoy,nginx,haproxy,lateen".to_owned(),
         memory: true,
+        from: None,
     };
     while let Some(name) = arguments.next() {
         if name == "--no-memory" {
@@ -80,6 +90,7 @@ fn wish(mut arguments: impl Iterator<Item = String>) -> Result<Wish> {
             "--secs" => wish.secs = value.parse().context("--secs is a number")?,
             "--cases" => wish.cases = value,
             "--only" => wish.only = value,
+            "--from" => wish.from = Some(value.into()),
             _ => bail!("there is no {name} for benchmarks"),
         }
     }
@@ -155,7 +166,11 @@ fn measured(wish: &Wish, binary: &Path, work: &Path) -> Result<Vec<Value>> {
     if wish.memory {
         run(["-w1"; 2], &["memory", "--reps", &reps])?;
     }
-    let lines = std::fs::read_to_string(&out).context("the benchmark wrote nothing")?;
+    read(&out)
+}
+
+fn read(file: &Path) -> Result<Vec<Value>> {
+    let lines = std::fs::read_to_string(file).context("the benchmark wrote nothing")?;
     let lines = lines.lines().map(serde_json::from_str);
     Ok(lines.collect::<Result<_, _>>()?)
 }
