@@ -160,7 +160,7 @@ pub fn proxy(proxy: Proxy) -> Result<()> {
     }
     config.ports = ports(&args);
     config.connections = args.max_connections;
-    config.tls_sessions = args.tls_sessions;
+    config.tls_sessions = args.tls_sessions.map(usize::from);
     if let Some(mebibytes) = args.memory_limit_mib {
         config.memory = lateen_proxy::MemoryBound::Limit(mebibytes.saturating_mul(1 << 20));
     }

@@ -43,7 +43,7 @@ pub struct Config {
     /// Absent: half of the descriptors that the process may have, as each may need another one upstream.
     pub connections: Option<usize>,
     /// Sessions of mutual TLS that are remembered, so that the next connection needs no whole handshake; 0: none is
-    /// resumed. Absent: as many as [`lateen_identity::tls::MeshTls`] says.
+    /// resumed. Memory for them is taken at once. Absent: as many as [`lateen_identity::tls::MeshTls`] says.
     pub tls_sessions: Option<usize>,
     /// Memory from which on new work is refused.
     pub memory: MemoryBound,

@@ -131,9 +131,10 @@ pub struct ProxyArgs {
     /// Most connections at once; default: half of the descriptors that the system allows
     #[arg(long, env = "LATEEN_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
-    /// Sessions of mutual TLS that are remembered; 0: every connection begins with a whole handshake
+    /// Sessions of mutual TLS that are remembered, at most 65535; default: 1024; 0: every connection begins with a whole
+    /// handshake
     #[arg(long, env = "LATEEN_TLS_SESSIONS", value_name = "N")]
-    pub tls_sessions: Option<usize>,
+    pub tls_sessions: Option<u16>,
     /// Memory in MiB of which work is refused from nine tenths on; default: the container's limit
     #[arg(long, env = "LATEEN_MEMORY_LIMIT_MIB", value_name = "MIB")]
     pub memory_limit_mib: Option<u64>,

@@ -7,8 +7,8 @@
 //! Bounds that are no setting stand where they hold: on a line of a head that is put together from parts (256 KiB), a
 //! chunk's extensions (1 KiB), empty lines before a request (2) and interim responses in a row (64) in `framing`; on
 //! bytes that are held back behind an upgrade (64 KiB) in `guard`; on trailers of HTTP/1 (16 KiB, 100 fields), on a
-//! target (65,534 bytes) and on a body that is read only for what follows it (64 KiB) in `h1`; on the rest of a body that nobody waits for (16 KiB a
-//! stream) in `flow`. In the proxy: bytes of a request kept for another try (64 KiB) in `upstream::replay`, connections
+//! target (65,534 bytes) and on a body that is read only for what follows it (64 KiB) in `h1`; on the rest of a body
+//! that nobody waits for (16 KiB a stream) in `flow`. In the proxy: bytes of a request kept for another try (64 KiB) in `upstream::replay`, connections
 //! of its own servers (64 each, 10 s idle) in `admin`, time for a TLS handshake in `tls`, descriptors and memory in
 //! `overload`, series of metrics in `lateen_telemetry::metrics`.
 

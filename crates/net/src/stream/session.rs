@@ -442,6 +442,9 @@ impl Session {
                 return Ok(None);
             };
             let got = fill(&mut records::rooms(slots))?;
+            if got == 0 {
+                return Ok(Some(0));
+            }
             let mut news = Vec::new();
             records.refresh(&mut news).map_err(invalid)?;
             let end = records.seal_slots(slots, got).map_err(invalid)?;

@@ -28,6 +28,15 @@ async fn between(mesh: &Mesh) -> (Stream, Stream, TcpStream, TcpStream) {
     (client, server, near, far)
 }
 
+/// A client of TLS 1.3 that is not ours.
+async fn independent(mesh: &Mesh, tcp: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = client(&mesh.roots, &[&rustls::version::TLS13])
+        .with_client_auth_cert(mesh.chain.clone(), own(&mesh.key))
+        .unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(name(), tcp).await.unwrap()
+}
+
 /// What becomes of the server, and what it tells the client, when `change` is done to a record with "hello".
 async fn changed(change: impl FnOnce(&mut Vec<u8>)) -> (String, String) {
     let mesh = mesh();
@@ -125,12 +134,8 @@ async fn a_peer_that_asks_for_new_keys_again_and_again_is_answered_once() {
         assert_eq!(written, (5 + 5 + 1 + 16) + (5 + 1 + 1 + 16));
         server.shutdown().await.unwrap();
     };
-    let config = client(&mesh.roots, &[&rustls::version::TLS13])
-        .with_client_auth_cert(mesh.chain.clone(), own(&mesh.key))
-        .unwrap();
     let talk = async {
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut client = connector.connect(name(), caller).await.unwrap();
+        let mut client = independent(&mesh, caller).await;
         for _ in 0..100 {
             client.get_mut().1.refresh_traffic_keys().unwrap();
             client.write_all(b".").await.unwrap();
@@ -157,12 +162,8 @@ async fn an_independent_peer_and_we_take_new_keys() {
         }
         server.shutdown().await.unwrap();
     };
-    let config = client(&mesh.roots, &[&rustls::version::TLS13])
-        .with_client_auth_cert(mesh.chain.clone(), own(&mesh.key))
-        .unwrap();
     let talk = async {
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut client = connector.connect(name(), caller).await.unwrap();
+        let mut client = independent(&mesh, caller).await;
         for n in 0..40 {
             if n % 3 == 0 {
                 client.get_mut().1.refresh_traffic_keys().unwrap();
